@@ -1,0 +1,36 @@
+//! Running cargo: the same cargo that runs us, from the root of the workspace.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, ensure};
+
+/// The selection of targets that every chore builds with when it needs programs.
+///
+/// Cargo chooses the features of shared dependencies per selection: a plain `--bins` leaves out the features that only
+/// tests ask for, and would build the whole dependency tree a second time beside the one that `cargo test` uses. With
+/// tests in the selection the programs and the tests share every artifact.
+pub(crate) const EVERYTHING: [&str; 4] = ["build", "--workspace", "--bins", "--tests"];
+
+/// A command for the cargo that started us, or the one on the path.
+pub(crate) fn command() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// Runs cargo in `root` with its output on ours, and fails if it does.
+pub(crate) fn run<S: AsRef<OsStr>>(root: &Path, args: &[S]) -> anyhow::Result<()> {
+    let words: Vec<_> = args
+        .iter()
+        .map(|arg| arg.as_ref().to_string_lossy())
+        .collect();
+    let shown = words.join(" ");
+    let status = command()
+        .current_dir(root)
+        .args(args)
+        .stdin(Stdio::null())
+        .status()
+        .with_context(|| format!("cannot start cargo {shown}"))?;
+    ensure!(status.success(), "cargo {shown} failed ({status})");
+    Ok(())
+}
