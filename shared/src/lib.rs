@@ -1,1 +1,18 @@
+//! What every Rouse program needs: identities, the wire form of statistics, the header names of our own hops,
+//! HTTP glue over hyper, telemetry and shutdown.
+//!
+//! Nothing here knows Kubernetes or scaling. A module enters when two programs use it and leaves when one does.
 
+pub mod clock;
+pub mod error;
+pub mod headers;
+pub mod http;
+pub mod load;
+pub mod metrics;
+pub mod shutdown;
+pub mod stat;
+pub mod target;
+pub mod telemetry;
+
+pub use error::{BoxError, Origin};
+pub use target::TargetId;

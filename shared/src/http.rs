@@ -1,0 +1,9 @@
+//! HTTP glue over hyper that both proxies share.
+
+pub mod body;
+pub mod client;
+pub mod guard;
+pub mod h1;
+pub mod probe;
+pub mod sanitize;
+pub mod serve;

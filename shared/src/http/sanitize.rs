@@ -1,0 +1,350 @@
+//! What a proxy must check and remove on every message, whichever HTTP version brought it.
+//!
+//! Sources: RFC 9110 section 7.6 (what intermediaries must and must not forward), RFC 6455 section 4.2.1 (WebSocket).
+
+use std::net::IpAddr;
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version,
+    header::{
+        CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
+        SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TE, TRANSFER_ENCODING, UPGRADE,
+    },
+};
+
+use super::h1::Refusal;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// Headers that a `Connection` header of the sender cannot make us remove: framing and routing stay ours.
+const KEPT: [HeaderName; 2] = [HOST, CONTENT_LENGTH];
+
+/// Checks what holds for both HTTP versions and gives HTTP/1 requests an origin-form target.
+///
+/// # Errors
+/// The refusal to answer with.
+pub fn check_request<B>(request: &mut Request<B>) -> Result<(), Refusal> {
+    if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+        return Err(Refusal::new(405, "method not allowed"));
+    }
+    if request.version() == Version::HTTP_2 {
+        let authority = request.uri().authority().map(|a| a.as_str().to_owned());
+        match (&authority, request.headers().get(HOST)) {
+            (None, None) => return Err(Refusal::bad("no authority")),
+            (Some(authority), Some(host))
+                if !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes()) =>
+            {
+                return Err(Refusal::bad("authority differs from Host"));
+            }
+            _ => {}
+        }
+        if authority.is_some_and(|a| !super::h1::is_authority(a.as_bytes())) {
+            return Err(Refusal::bad("malformed authority"));
+        }
+    } else if request.uri().authority().is_some() {
+        let target = request.uri().path_and_query().cloned();
+        *request.uri_mut() = target.map_or_else(|| Uri::from_static("/"), Uri::from);
+    }
+    Ok(())
+}
+
+/// Whether the request asks for a WebSocket, properly.
+///
+/// Other upgrades are not an error: they are left out and the request goes on without them (RFC 9110 section 7.8).
+///
+/// # Errors
+/// 400 when a WebSocket is asked for in a way that RFC 6455 does not allow.
+pub fn websocket<B: http_body::Body>(request: &Request<B>) -> Result<bool, Refusal> {
+    let headers = request.headers();
+    let asks = headers
+        .get_all(UPGRADE)
+        .iter()
+        .any(|v| v.as_bytes().eq_ignore_ascii_case(b"websocket"))
+        && list_has(headers, &CONNECTION, "upgrade");
+    if !asks || request.version() != Version::HTTP_11 {
+        return Ok(false);
+    }
+    if request.method() != Method::GET || !request.body().is_end_stream() {
+        return Err(Refusal::bad("a WebSocket upgrade is a GET without a body"));
+    }
+    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|v| v != "13") {
+        return Err(Refusal::bad("WebSocket version other than 13"));
+    }
+    let mut keys = headers.get_all(SEC_WEBSOCKET_KEY).iter();
+    match (keys.next(), keys.next()) {
+        (Some(key), None) if is_websocket_key(key.as_bytes()) => Ok(true),
+        _ => Err(Refusal::bad("malformed Sec-WebSocket-Key")),
+    }
+}
+
+/// 16 bytes in base64: 22 digits and two signs of equality.
+fn is_websocket_key(key: &[u8]) -> bool {
+    key.len() == 24
+        && key.ends_with(b"==")
+        && key[..22]
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/'))
+}
+
+/// Removes what concerns only one connection: `Connection` and all it names, and the fields that always do.
+///
+/// `te: trailers` stays, since gRPC demands it of every hop. Our own headers are added after this, so that a sender's
+/// `Connection` cannot remove them.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .flat_map(|value| value.as_bytes().split(|b| *b == b','))
+            .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
+            .filter(|name| !KEPT.contains(name) && *name != TE)
+            .collect();
+        headers.remove(CONNECTION);
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    let trailers = headers
+        .get_all(TE)
+        .iter()
+        .any(|v| v.as_bytes().trim_ascii().eq_ignore_ascii_case(b"trailers"));
+    for name in [
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION,
+        TE,
+        TRANSFER_ENCODING,
+        UPGRADE,
+        HTTP2_SETTINGS,
+    ] {
+        headers.remove(name);
+    }
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Puts the upgrade back that [`strip_hop_by_hop`] removed, for an accepted WebSocket.
+pub fn add_websocket(headers: &mut HeaderMap) {
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+}
+
+/// Addresses whose `X-Forwarded-*` and `Forwarded` headers are believed.
+#[derive(Clone, Debug, Default)]
+pub struct TrustedProxies(Vec<(IpAddr, u8)>);
+
+/// A text is not a list of networks.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a network: expected ADDRESS or ADDRESS/PREFIX, e.g. 10.0.0.0/8")]
+pub struct InvalidNetwork {
+    text: String,
+}
+
+impl TrustedProxies {
+    /// Reads a comma-separated list of networks.
+    ///
+    /// # Errors
+    /// Names the first part that is not one.
+    pub fn parse(text: &str) -> Result<Self, InvalidNetwork> {
+        text.split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+            .map(|part| {
+                let invalid = || InvalidNetwork {
+                    text: part.to_owned(),
+                };
+                let (address, prefix) = part
+                    .split_once('/')
+                    .map_or((part, None), |(a, p)| (a, Some(p)));
+                let address: IpAddr = address.parse().map_err(|_| invalid())?;
+                let bits = if address.is_ipv4() { 32 } else { 128 };
+                let prefix = prefix.map_or(Ok(bits), |p| p.parse().map_err(|_| invalid()))?;
+                if prefix > bits {
+                    Err(invalid())
+                } else {
+                    Ok((address, prefix))
+                }
+            })
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+
+    /// Whether `peer` is in one of the networks.
+    pub fn contains(&self, peer: IpAddr) -> bool {
+        self.0
+            .iter()
+            .any(|(network, prefix)| match (network, peer) {
+                (IpAddr::V4(n), IpAddr::V4(p)) => {
+                    let shift = 32 - u32::from(*prefix);
+                    n.to_bits().checked_shr(shift) == p.to_bits().checked_shr(shift)
+                }
+                (IpAddr::V6(n), IpAddr::V6(p)) => {
+                    let shift = 128 - u32::from(*prefix);
+                    n.to_bits().checked_shr(shift) == p.to_bits().checked_shr(shift)
+                }
+                _ => false,
+            })
+    }
+}
+
+/// States where the request came from. What an untrusted peer claims about that is replaced, never added to.
+pub fn forwarded(
+    headers: &mut HeaderMap,
+    peer: IpAddr,
+    host: Option<&HeaderValue>,
+    trusted: &TrustedProxies,
+) {
+    let peer_text = peer.to_string();
+    let mut chain = String::new();
+    if trusted.contains(peer) {
+        for value in headers
+            .get_all(X_FORWARDED_FOR)
+            .iter()
+            .filter_map(|v| v.to_str().ok())
+        {
+            chain.push_str(value);
+            chain.push_str(", ");
+        }
+    } else {
+        headers.remove(FORWARDED);
+        headers.remove(X_FORWARDED_PROTO);
+        headers.remove(X_FORWARDED_HOST);
+    }
+    chain.push_str(&peer_text);
+    if let Ok(value) = HeaderValue::try_from(chain) {
+        headers.insert(X_FORWARDED_FOR, value);
+    }
+    headers
+        .entry(X_FORWARDED_PROTO)
+        .or_insert(HeaderValue::from_static("http"));
+    if let Some(host) = host {
+        headers
+            .entry(X_FORWARDED_HOST)
+            .or_insert_with(|| host.clone());
+    }
+}
+
+/// Whether a comma-separated header has `token`, without regard to case.
+fn list_has(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|b| *b == b','))
+        .any(|part| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::body::Body;
+
+    fn request(fields: &[(&str, &[u8])]) -> Request<Body> {
+        let mut request = Request::builder().uri("/").body(Body::empty()).unwrap();
+        for (name, value) in fields {
+            request.headers_mut().append(
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                HeaderValue::from_bytes(value).unwrap(),
+            );
+        }
+        request
+    }
+
+    #[test]
+    fn a_connection_header_removes_what_it_names_but_not_framing_or_routing() {
+        let mut r = request(&[
+            ("connection", b"close, X-Secret, Host"),
+            ("connection", b"\xff\xfe, content-length"),
+            ("x-secret", b"1"),
+            ("host", b"a"),
+            ("content-length", b"0"),
+            ("te", b"trailers, gzip"),
+            ("transfer-encoding", b"chunked"),
+            ("keep-alive", b"5"),
+        ]);
+        strip_hop_by_hop(r.headers_mut());
+        let mut left: Vec<_> = r.headers().keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["content-length", "host"]);
+        let mut r = request(&[("te", b"trailers")]);
+        strip_hop_by_hop(r.headers_mut());
+        assert_eq!(r.headers()[TE], "trailers");
+    }
+
+    #[test]
+    fn only_a_proper_websocket_request_is_an_upgrade() {
+        let good: &[(&str, &[u8])] = &[
+            ("connection", b"keep-alive, Upgrade"),
+            ("upgrade", b"websocket"),
+            ("sec-websocket-version", b"13"),
+            ("sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ=="),
+        ];
+        assert_eq!(websocket(&request(good)), Ok(true));
+        assert_eq!(
+            websocket(&request(&[("connection", b"upgrade"), ("upgrade", b"h2c")])),
+            Ok(false)
+        );
+        assert_eq!(
+            websocket(&request(&good[1..])),
+            Ok(false),
+            "no Connection: upgrade"
+        );
+        for (at, bad) in [
+            (2, &b"8"[..]),
+            (3, b"short"),
+            (3, b"dGhlIHNhbXBsZSBub25jZ!=="),
+        ] {
+            let mut fields = good.to_vec();
+            fields[at].1 = bad;
+            assert!(websocket(&request(&fields)).is_err(), "{fields:?}");
+        }
+        let mut post = request(good);
+        *post.method_mut() = Method::POST;
+        assert!(websocket(&post).is_err());
+    }
+
+    #[test]
+    fn a_stranger_cannot_say_where_he_came_from() {
+        let fields: &[(&str, &[u8])] = &[
+            ("x-forwarded-for", b"1.1.1.1"),
+            ("x-forwarded-proto", b"https"),
+            ("forwarded", b"for=1.1.1.1"),
+        ];
+        let peer: IpAddr = "10.1.2.3".parse().unwrap();
+        let mut r = request(fields);
+        forwarded(
+            r.headers_mut(),
+            peer,
+            Some(&HeaderValue::from_static("h")),
+            &TrustedProxies::default(),
+        );
+        assert_eq!(r.headers()["x-forwarded-for"], "10.1.2.3");
+        assert_eq!(r.headers()["x-forwarded-proto"], "http");
+        assert!(!r.headers().contains_key("forwarded"));
+        let mut r = request(fields);
+        forwarded(
+            r.headers_mut(),
+            peer,
+            None,
+            &TrustedProxies::parse("192.168.0.0/16, 10.0.0.0/8").unwrap(),
+        );
+        assert_eq!(r.headers()["x-forwarded-for"], "1.1.1.1, 10.1.2.3");
+        assert_eq!(r.headers()["x-forwarded-proto"], "https");
+    }
+
+    #[test]
+    fn networks_are_read_strictly() {
+        let all = TrustedProxies::parse("0.0.0.0/0,::1").unwrap();
+        assert!(all.contains("9.9.9.9".parse().unwrap()) && all.contains("::1".parse().unwrap()));
+        assert!(!all.contains("::2".parse().unwrap()));
+        for bad in ["10.0.0.0/33", "10.0.0/8", "x", "::/129", "1.1.1.1/-1"] {
+            assert!(TrustedProxies::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

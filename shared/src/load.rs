@@ -1,0 +1,244 @@
+//! Load over time: how many requests were where in each of the last seconds.
+//!
+//! Pure: every call takes `now`. Both proxies keep one such ring per workload; the autoscaler reads the seconds it has
+//! not yet seen. Averages are exact because the ring integrates occupancy over time instead of sampling it, and a lost
+//! scrape loses nothing as long as the next one comes within [`SECONDS`].
+
+use serde::{Deserialize, Serialize};
+
+/// Seconds kept. More than a minute, so that a scraper that was away for a stable window still finds them all.
+pub const SECONDS: usize = 64;
+const SECOND_US: u64 = 1_000_000;
+
+/// What one whole second saw. Integrals are in request-microseconds: 1,000,000 is one request for the whole second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Second {
+    /// The second, counted from the process epoch.
+    pub second: u64,
+    /// Integral of requests in flight at the model.
+    #[serde(default)]
+    pub in_flight_us: u64,
+    /// Integral of requests that waited: for a slot in a queue-proxy, for a pod in an activator.
+    #[serde(default)]
+    pub waiting_us: u64,
+    /// Requests that arrived and count as load.
+    #[serde(default)]
+    pub started: u64,
+    /// Requests that left, however they ended.
+    #[serde(default)]
+    pub ended: u64,
+    /// Waiting requests that were handed on (activator only).
+    #[serde(default)]
+    pub released: u64,
+}
+
+/// A gauge whose history is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gauge {
+    /// At the model.
+    InFlight,
+    /// Waiting.
+    Waiting,
+}
+
+/// A counter whose history is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// See [`Second::started`].
+    Started,
+    /// See [`Second::ended`].
+    Ended,
+    /// See [`Second::released`].
+    Released,
+}
+
+/// The ring of the last [`SECONDS`] seconds and the gauges' present values.
+#[derive(Clone, Debug)]
+pub struct Ring {
+    slots: Box<[Second; SECONDS]>,
+    last_us: u64,
+    in_flight: u64,
+    waiting: u64,
+}
+
+impl Ring {
+    /// An empty ring at `now_us`, microseconds since the process epoch.
+    pub fn new(now_us: u64) -> Self {
+        let mut ring = Self {
+            slots: Box::new([Second::default(); SECONDS]),
+            last_us: now_us,
+            in_flight: 0,
+            waiting: 0,
+        };
+        ring.open_slot(now_us / SECOND_US);
+        ring
+    }
+
+    /// Requests at the model now.
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight
+    }
+
+    /// Requests waiting now.
+    pub fn waiting(&self) -> u64 {
+        self.waiting
+    }
+
+    /// One request enters `gauge` at `now_us`.
+    pub fn enter(&mut self, now_us: u64, gauge: Gauge) {
+        self.advance(now_us);
+        let value = self.gauge(gauge);
+        *value = value.saturating_add(1);
+    }
+
+    /// One request leaves `gauge` at `now_us`.
+    pub fn leave(&mut self, now_us: u64, gauge: Gauge) {
+        self.advance(now_us);
+        let value = self.gauge(gauge);
+        debug_assert!(*value > 0, "left a gauge that was never entered");
+        *value = value.saturating_sub(1);
+    }
+
+    /// Counts one event in the second of `now_us`.
+    pub fn count(&mut self, now_us: u64, count: Count) {
+        self.advance(now_us);
+        let slot = self.slot(self.last_us / SECOND_US);
+        match count {
+            Count::Started => slot.started += 1,
+            Count::Ended => slot.ended += 1,
+            Count::Released => slot.released += 1,
+        }
+    }
+
+    /// The last whole second at `now_us`.
+    pub fn last_whole(now_us: u64) -> u64 {
+        (now_us / SECOND_US).saturating_sub(1)
+    }
+
+    /// Whole seconds after `since` (a second number), oldest first, at most [`SECONDS`] - 1 of them.
+    pub fn seconds_after(&mut self, now_us: u64, since: Option<u64>) -> Vec<Second> {
+        self.advance(now_us);
+        let current = self.last_us / SECOND_US;
+        let oldest = current.saturating_sub(SECONDS as u64 - 1);
+        let from = since.map_or(oldest, |s| s.saturating_add(1).max(oldest));
+        (from..current)
+            .map(|second| self.slots[index(second)])
+            .filter(|slot| slot.second >= from)
+            .collect()
+    }
+
+    /// Integrates up to `now_us`. A clock that runs backwards is ignored.
+    fn advance(&mut self, now_us: u64) {
+        if now_us <= self.last_us {
+            return;
+        }
+        let target = now_us / SECOND_US;
+        let mut current = self.last_us / SECOND_US;
+        // A gap longer than the ring would only overwrite the same slots again.
+        if target - current > SECONDS as u64 {
+            current = target - SECONDS as u64;
+            self.last_us = current * SECOND_US;
+            self.open_slot(current);
+        }
+        while current < target {
+            let boundary = (current + 1) * SECOND_US;
+            self.integrate(current, boundary - self.last_us);
+            self.last_us = boundary;
+            current += 1;
+            self.open_slot(current);
+        }
+        self.integrate(target, now_us - self.last_us);
+        self.last_us = now_us;
+    }
+
+    fn integrate(&mut self, second: u64, elapsed_us: u64) {
+        let (in_flight, waiting) = (self.in_flight, self.waiting);
+        let slot = self.slot(second);
+        slot.in_flight_us = slot
+            .in_flight_us
+            .saturating_add(in_flight.saturating_mul(elapsed_us));
+        slot.waiting_us = slot
+            .waiting_us
+            .saturating_add(waiting.saturating_mul(elapsed_us));
+    }
+
+    fn open_slot(&mut self, second: u64) {
+        self.slots[index(second)] = Second {
+            second,
+            ..Second::default()
+        };
+    }
+
+    fn slot(&mut self, second: u64) -> &mut Second {
+        &mut self.slots[index(second)]
+    }
+
+    fn gauge(&mut self, gauge: Gauge) -> &mut u64 {
+        match gauge {
+            Gauge::InFlight => &mut self.in_flight,
+            Gauge::Waiting => &mut self.waiting,
+        }
+    }
+}
+
+fn index(second: u64) -> usize {
+    usize::try_from(second % SECONDS as u64).expect("a remainder below 64 fits")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: u64 = SECOND_US;
+
+    #[test]
+    fn integrates_occupancy_exactly_across_second_boundaries() {
+        let mut ring = Ring::new(10 * S);
+        ring.enter(10 * S + 500_000, Gauge::InFlight);
+        ring.enter(11 * S, Gauge::InFlight);
+        ring.leave(11 * S + 250_000, Gauge::InFlight);
+        ring.leave(12 * S + 100_000, Gauge::InFlight);
+        let seconds = ring.seconds_after(13 * S, Some(9));
+        let got: Vec<_> = seconds.iter().map(|s| (s.second, s.in_flight_us)).collect();
+        assert_eq!(got, [(10, 500_000), (11, 1_250_000), (12, 100_000)]);
+        assert_eq!(ring.in_flight(), 0);
+    }
+
+    #[test]
+    fn a_scraper_that_was_away_finds_what_it_missed_and_nothing_twice() {
+        let mut ring = Ring::new(0);
+        ring.enter(0, Gauge::Waiting);
+        let first = ring.seconds_after(3 * S, None);
+        assert_eq!(first.last().map(|s| s.second), Some(2));
+        let next = ring.seconds_after(6 * S + 1, Some(2));
+        assert_eq!(next.iter().map(|s| s.second).collect::<Vec<_>>(), [3, 4, 5]);
+        assert!(next.iter().all(|s| s.waiting_us == S));
+        assert!(ring.seconds_after(6 * S + 2, Some(5)).is_empty());
+    }
+
+    #[test]
+    fn a_gap_longer_than_the_ring_keeps_only_what_fits() {
+        let mut ring = Ring::new(0);
+        ring.enter(0, Gauge::InFlight);
+        let seconds = ring.seconds_after(1_000 * S, None);
+        assert_eq!(seconds.len(), SECONDS - 1);
+        assert!(seconds.iter().all(|s| s.in_flight_us == S), "{seconds:?}");
+    }
+
+    #[test]
+    fn a_clock_that_runs_backwards_is_ignored() {
+        let mut ring = Ring::new(5 * S);
+        ring.enter(6 * S, Gauge::InFlight);
+        ring.count(2 * S, Count::Started);
+        let seconds = ring.seconds_after(7 * S, Some(4));
+        assert_eq!(
+            seconds[1],
+            Second {
+                second: 6,
+                in_flight_us: S,
+                started: 1,
+                ..Second::default()
+            }
+        );
+    }
+}

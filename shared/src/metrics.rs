@@ -1,0 +1,306 @@
+//! The one table of metrics, and the recorder behind `/metrics`.
+//!
+//! Nothing in Rouse decides by these: scaling reads [`crate::stat`]. Labels are bounded: target, outcome, origin.
+
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, Label, Unit};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+/// What kind of series a metric is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Observations in the given buckets (seconds).
+    Histogram(&'static [f64]),
+}
+
+/// One metric.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// Full Prometheus name.
+    pub name: &'static str,
+    /// Kind and buckets.
+    pub kind: Kind,
+    /// Label names.
+    pub labels: &'static [&'static str],
+    /// One sentence.
+    pub help: &'static str,
+}
+
+/// Cold starts: from a warm process (50 ms) to a model that takes ten minutes.
+const COLD: &[f64] = &[
+    0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 180.0, 600.0,
+];
+/// Overheads and waits: from 50 us.
+const FINE: &[f64] = &[
+    0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0,
+];
+
+/// A metric of the table.
+const fn row(
+    name: &'static str,
+    kind: Kind,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Metric {
+    Metric {
+        name,
+        kind,
+        labels,
+        help,
+    }
+}
+
+/// Requests that ended, by outcome and by whose doing it was.
+pub const PROXY_REQUESTS: Metric = row(
+    "rouse_queue_proxy_requests_total",
+    Kind::Counter,
+    &["target", "outcome", "origin"],
+    "Requests that ended, by outcome and by whose doing it was.",
+);
+/// Time from admission to the last byte of the answer.
+pub const PROXY_DURATION: Metric = row(
+    "rouse_queue_proxy_request_duration_seconds",
+    Kind::Histogram(FINE),
+    &["target"],
+    "Time from admission to the last byte of the answer.",
+);
+/// Time a request waited for a slot.
+pub const PROXY_QUEUE_WAIT: Metric = row(
+    "rouse_queue_proxy_queue_wait_seconds",
+    Kind::Histogram(FINE),
+    &["target"],
+    "Time a request waited for a slot.",
+);
+/// Requests at the model now.
+pub const PROXY_IN_FLIGHT: Metric = row(
+    "rouse_queue_proxy_in_flight_requests",
+    Kind::Gauge,
+    &["target"],
+    "Requests at the model now.",
+);
+/// Requests waiting for a slot now.
+pub const PROXY_WAITING: Metric = row(
+    "rouse_queue_proxy_waiting_requests",
+    Kind::Gauge,
+    &["target"],
+    "Requests waiting for a slot now.",
+);
+/// Requests cut because the grace period ended.
+pub const PROXY_CUT: Metric = row(
+    "rouse_queue_proxy_dropped_on_drain_total",
+    Kind::Counter,
+    &["target"],
+    "Requests cut because the grace period ended.",
+);
+/// Requests that ended, by outcome and by whose doing it was.
+pub const ACTIVATOR_REQUESTS: Metric = row(
+    "rouse_activator_requests_total",
+    Kind::Counter,
+    &["target", "outcome", "origin"],
+    "Requests that ended, by outcome and by whose doing it was.",
+);
+/// Requests held now.
+pub const ACTIVATOR_HELD: Metric = row(
+    "rouse_activator_held_requests",
+    Kind::Gauge,
+    &["target"],
+    "Requests held now.",
+);
+/// Time a request was held, if it was.
+pub const ACTIVATOR_HOLD: Metric = row(
+    "rouse_activator_hold_duration_seconds",
+    Kind::Histogram(COLD),
+    &["target"],
+    "Time a request was held, if it was.",
+);
+/// Patches of the scale from 0, by result.
+pub const ACTIVATOR_WAKES: Metric = row(
+    "rouse_activator_wakes_total",
+    Kind::Counter,
+    &["target", "result"],
+    "Patches of the scale from 0, by result.",
+);
+/// Requests sent to another pod because the first had not admitted them.
+pub const ACTIVATOR_RESENT: Metric = row(
+    "rouse_activator_resent_total",
+    Kind::Counter,
+    &["target"],
+    "Requests sent to another pod because the first had not admitted them.",
+);
+/// Replicas wanted by the last decision.
+pub const AUTOSCALER_DESIRED: Metric = row(
+    "rouse_autoscaler_desired_replicas",
+    Kind::Gauge,
+    &["target"],
+    "Replicas wanted by the last decision.",
+);
+/// Replicas that are ready.
+pub const AUTOSCALER_READY: Metric = row(
+    "rouse_autoscaler_ready_replicas",
+    Kind::Gauge,
+    &["target"],
+    "Replicas that are ready.",
+);
+/// Stable average of the scaling metric, over all pods.
+pub const AUTOSCALER_STABLE: Metric = row(
+    "rouse_autoscaler_stable_value",
+    Kind::Gauge,
+    &["target"],
+    "Stable average of the scaling metric, over all pods.",
+);
+/// Panic average of the scaling metric, over all pods.
+pub const AUTOSCALER_PANIC: Metric = row(
+    "rouse_autoscaler_panic_value",
+    Kind::Gauge,
+    &["target"],
+    "Panic average of the scaling metric, over all pods.",
+);
+/// 1 while in panic mode.
+pub const AUTOSCALER_PANIC_MODE: Metric = row(
+    "rouse_autoscaler_panic_mode",
+    Kind::Gauge,
+    &["target"],
+    "1 while in panic mode.",
+);
+/// Knative's excess burst capacity.
+pub const AUTOSCALER_BURST_HEADROOM: Metric = row(
+    "rouse_autoscaler_burst_headroom",
+    Kind::Gauge,
+    &["target"],
+    "Knative's excess burst capacity.",
+);
+/// Scrapes of pods and activators, by result.
+pub const AUTOSCALER_SCRAPES: Metric = row(
+    "rouse_autoscaler_scrapes_total",
+    Kind::Counter,
+    &["target", "result"],
+    "Scrapes of pods and activators, by result.",
+);
+/// Writes of the scale, by result.
+pub const AUTOSCALER_SCALES: Metric = row(
+    "rouse_autoscaler_scales_total",
+    Kind::Counter,
+    &["target", "result"],
+    "Writes of the scale, by result.",
+);
+
+/// Every metric of Rouse; `docs/reference/metrics.md` is made from it.
+pub const ALL: &[Metric] = &[
+    PROXY_REQUESTS,
+    PROXY_DURATION,
+    PROXY_QUEUE_WAIT,
+    PROXY_IN_FLIGHT,
+    PROXY_WAITING,
+    PROXY_CUT,
+    ACTIVATOR_REQUESTS,
+    ACTIVATOR_HELD,
+    ACTIVATOR_HOLD,
+    ACTIVATOR_WAKES,
+    ACTIVATOR_RESENT,
+    AUTOSCALER_DESIRED,
+    AUTOSCALER_READY,
+    AUTOSCALER_STABLE,
+    AUTOSCALER_PANIC,
+    AUTOSCALER_PANIC_MODE,
+    AUTOSCALER_BURST_HEADROOM,
+    AUTOSCALER_SCRAPES,
+    AUTOSCALER_SCALES,
+];
+
+/// Installs the process's recorder. Later calls return another handle to nothing new.
+///
+/// # Errors
+/// When another recorder is installed already.
+pub fn install() -> Result<PrometheusHandle, Box<dyn std::error::Error + Send + Sync>> {
+    let mut builder = PrometheusBuilder::new();
+    for metric in ALL {
+        if let Kind::Histogram(buckets) = metric.kind {
+            builder =
+                builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), buckets)?;
+        }
+    }
+    let recorder = builder.build_recorder();
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder)?;
+    for metric in ALL {
+        metric.describe();
+    }
+    Ok(handle)
+}
+
+/// Keeps the exporter's histograms bounded: must run while the process does, as nobody may ever scrape.
+pub async fn upkeep(handle: PrometheusHandle) {
+    let mut tick = tokio::time::interval(Duration::from_secs(5));
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        tick.tick().await;
+        handle.run_upkeep();
+    }
+}
+
+#[allow(
+    clippy::disallowed_macros,
+    reason = "the one place that may name metrics"
+)]
+impl Metric {
+    /// The handle of a counter with these label values, in the order of [`Metric::labels`].
+    pub fn counter(&self, values: &[&str]) -> Counter {
+        metrics::counter!(self.name, self.label_set(values))
+    }
+
+    /// The handle of a gauge, as [`Metric::counter`].
+    pub fn gauge(&self, values: &[&str]) -> Gauge {
+        metrics::gauge!(self.name, self.label_set(values))
+    }
+
+    /// The handle of a histogram, as [`Metric::counter`].
+    pub fn histogram(&self, values: &[&str]) -> Histogram {
+        metrics::histogram!(self.name, self.label_set(values))
+    }
+
+    fn label_set(&self, values: &[&str]) -> Vec<Label> {
+        debug_assert_eq!(self.labels.len(), values.len(), "labels of {}", self.name);
+        self.labels
+            .iter()
+            .zip(values)
+            .map(|(name, value)| Label::new(*name, (*value).to_owned()))
+            .collect()
+    }
+
+    fn describe(&self) {
+        match self.kind {
+            Kind::Counter => metrics::describe_counter!(self.name, self.help),
+            Kind::Gauge => metrics::describe_gauge!(self.name, self.help),
+            Kind::Histogram(_) => metrics::describe_histogram!(self.name, Unit::Seconds, self.help),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_prometheus_conventions() {
+        let mut seen = std::collections::HashSet::new();
+        for metric in ALL {
+            assert!(seen.insert(metric.name), "{} twice", metric.name);
+            assert!(metric.name.starts_with("rouse_"), "{}", metric.name);
+            assert_eq!(
+                metric.kind == Kind::Counter,
+                metric.name.ends_with("_total"),
+                "{}",
+                metric.name
+            );
+            if let Kind::Histogram(buckets) = metric.kind {
+                assert!(metric.name.ends_with("_seconds"), "{}", metric.name);
+                assert!(buckets.windows(2).all(|w| w[0] < w[1]), "{}", metric.name);
+            }
+        }
+    }
+}

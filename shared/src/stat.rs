@@ -1,0 +1,217 @@
+//! The wire form of statistics: what a queue-proxy and an activator answer to the autoscaler's GET.
+//!
+//! Pull only. The answer is JSON of whole numbers (so NaN and infinity cannot be said), bounded in size by
+//! [`MAX_BYTES`], and checked as a whole by `decode`: anything out of range refuses the answer, never half of it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::load::{SECONDS, Second};
+
+/// Version of the format. A reader refuses a higher one.
+pub const VERSION: u32 = 1;
+/// Bytes of an answer that a reader takes. A full ring is about 6 KiB; a pod that answers more is hostile.
+pub const MAX_BYTES: usize = 64 * 1024;
+/// Path of the statistics on the stats port of both programs.
+pub const PATH: &str = "/stat";
+/// Largest number of simultaneous requests that a single pod may claim. Ten million is beyond any socket limit.
+const MAX_GAUGE: u64 = 10_000_000;
+
+/// What one queue-proxy says of its pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodStat {
+    /// See [`VERSION`].
+    pub version: u32,
+    /// UID of the pod, as the queue-proxy was told.
+    pub pod_uid: String,
+    /// Drawn at start: another value means that the process restarted and its seconds began anew.
+    pub boot: u64,
+    /// The last whole second of the ring, in the pod's own count.
+    pub last_second: u64,
+    /// The model answered its readiness probe.
+    pub ready: bool,
+    /// The pod is going away.
+    pub draining: bool,
+    /// Served + waiting + tunnels: what must be 0 before the pod may be taken away. Probe paths are included.
+    pub open: u64,
+    /// Load now: in flight plus waiting, probe paths left out.
+    pub load: u64,
+    /// Requests since start.
+    pub started_total: u64,
+    /// Requests since start that ended, however.
+    pub ended_total: u64,
+    /// Whole seconds, oldest first.
+    pub seconds: Vec<Second>,
+}
+
+/// What one activator says of one workload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldStat {
+    /// `namespace/name`.
+    pub target: String,
+    /// Requests held now.
+    pub held: u64,
+    /// Whole seconds, oldest first; `waiting_us` is the integral of held requests.
+    pub seconds: Vec<Second>,
+}
+
+/// What one activator says of all its workloads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActivatorStat {
+    /// See [`VERSION`].
+    pub version: u32,
+    /// As in [`PodStat`].
+    pub boot: u64,
+    /// As in [`PodStat`].
+    pub last_second: u64,
+    /// Every workload with something held now or in the seconds asked for.
+    pub workloads: Vec<HoldStat>,
+}
+
+/// Why an answer was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// More than [`MAX_BYTES`].
+    #[error("statistics of more than {MAX_BYTES} bytes")]
+    TooLarge,
+    /// Not the JSON that was expected.
+    #[error("statistics are not valid JSON of the expected form")]
+    Json(#[from] serde_json::Error),
+    /// A field out of its range.
+    #[error("statistics field {field} is out of range")]
+    Range {
+        /// The field's name.
+        field: &'static str,
+    },
+}
+
+impl PodStat {
+    /// Reads and checks an answer.
+    ///
+    /// # Errors
+    /// [`DecodeError`]; the answer is then as good as missing.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let stat: Self = parse(bytes)?;
+        check(stat.version == VERSION, "version")?;
+        check(stat.pod_uid.len() <= 256, "pod_uid")?;
+        check(stat.open <= MAX_GAUGE, "open")?;
+        check(stat.load <= MAX_GAUGE, "load")?;
+        check_seconds(&stat.seconds, stat.last_second)?;
+        Ok(stat)
+    }
+}
+
+impl ActivatorStat {
+    /// Reads and checks an answer.
+    ///
+    /// # Errors
+    /// [`DecodeError`]; the answer is then as good as missing.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let stat: Self = parse(bytes)?;
+        check(stat.version == VERSION, "version")?;
+        for workload in &stat.workloads {
+            check(workload.target.len() <= 512, "target")?;
+            check(workload.held <= MAX_GAUGE, "held")?;
+            check_seconds(&workload.seconds, stat.last_second)?;
+        }
+        Ok(stat)
+    }
+}
+
+fn parse<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, DecodeError> {
+    if bytes.len() > MAX_BYTES {
+        return Err(DecodeError::TooLarge);
+    }
+    Ok(serde_json::from_slice(bytes)?)
+}
+
+fn check_seconds(seconds: &[Second], last: u64) -> Result<(), DecodeError> {
+    check(seconds.len() < SECONDS, "seconds")?;
+    let mut previous = None;
+    for second in seconds {
+        check(second.second <= last, "second")?;
+        check(previous.is_none_or(|p| second.second > p), "second")?;
+        check(second.in_flight_us <= MAX_GAUGE * 1_000_000, "in_flight_us")?;
+        check(second.waiting_us <= MAX_GAUGE * 1_000_000, "waiting_us")?;
+        check(
+            second.started <= MAX_GAUGE && second.ended <= MAX_GAUGE,
+            "started",
+        )?;
+        check(second.released <= MAX_GAUGE, "released")?;
+        previous = Some(second.second);
+    }
+    Ok(())
+}
+
+fn check(holds: bool, field: &'static str) -> Result<(), DecodeError> {
+    if holds {
+        Ok(())
+    } else {
+        Err(DecodeError::Range { field })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stat() -> PodStat {
+        PodStat {
+            version: VERSION,
+            pod_uid: "p".into(),
+            boot: 7,
+            last_second: 9,
+            ready: true,
+            draining: false,
+            open: 1,
+            load: 1,
+            started_total: 3,
+            ended_total: 2,
+            seconds: vec![
+                Second {
+                    second: 8,
+                    ..Second::default()
+                },
+                Second {
+                    second: 9,
+                    ..Second::default()
+                },
+            ],
+        }
+    }
+
+    #[test]
+    fn survives_the_wire() {
+        let bytes = serde_json::to_vec(&stat()).unwrap();
+        assert_eq!(PodStat::decode(&bytes).unwrap(), stat());
+    }
+
+    #[test]
+    fn refuses_what_no_honest_pod_says() {
+        type Edit = fn(&mut PodStat);
+        let edits: [(&str, Edit); 6] = [
+            ("version", |s| s.version = 2),
+            ("open", |s| s.open = u64::MAX),
+            ("second", |s| s.seconds[1].second = 10),
+            ("second", |s| s.seconds[1].second = 8),
+            ("in_flight_us", |s| s.seconds[0].in_flight_us = u64::MAX),
+            ("seconds", |s| s.seconds = vec![Second::default(); 64]),
+        ];
+        for (field, edit) in edits {
+            let mut bad = stat();
+            edit(&mut bad);
+            let error = PodStat::decode(&serde_json::to_vec(&bad).unwrap()).unwrap_err();
+            assert!(
+                matches!(error, DecodeError::Range { field: f } if f == field),
+                "{field}: {error}"
+            );
+        }
+        for bad in [
+            &b"{}"[..],
+            b"NaN",
+            b"{\"version\":1e999}",
+            &vec![b' '; MAX_BYTES + 1],
+        ] {
+            assert!(PodStat::decode(bad).is_err());
+        }
+    }
+}
