@@ -1,1 +1,36 @@
+//! An HTTP load tester whose numbers hold.
+//!
+//! - The load of an open loop is planned beforehand ([`plan`]), and latency counts from the planned instant: a server that
+//!   stalls cannot hide the requests that were due meanwhile.
+//! - The tool measures itself: pacing lag has its own histogram and a verdict ([`report::Pacing`]).
+//! - Errors are told apart by kind ([`record::ErrorKind`]), dropped requests are errors, and nothing is retried that the
+//!   server may have seen.
+//! - A [`journal`] tells the fate of every request by its id, so that lost and doubled ones can be found.
+//!
+//! [`run`] is the whole engine; [`cli`] is the command around it. The crate knows nothing of the rest of the project and
+//! works against any HTTP server. Deliberately absent so far: TLS, response bodies beyond their length, and more than one
+//! request at a time on an HTTP/2 connection.
 
+pub mod args;
+pub mod cli;
+mod client;
+pub mod config;
+mod dispatch;
+mod error;
+mod flight;
+pub mod journal;
+mod pace;
+pub mod plan;
+mod progress;
+pub mod record;
+pub mod report;
+mod run;
+pub mod table;
+pub mod unit;
+mod worker;
+
+pub use config::Config;
+pub use error::Error;
+pub use progress::Progress;
+pub use report::Report;
+pub use run::run;

@@ -1,0 +1,329 @@
+//! The command line as typed, and what it means.
+
+use crate::config::{Config, Expect, Limit, Load};
+use crate::error::Error;
+use crate::plan::{Arrivals, Schedule, Stage, Stages};
+use crate::unit::{Rate, parse_duration};
+use bytes::Bytes;
+use clap::Parser;
+use http::{HeaderName, HeaderValue, Method};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Measure an HTTP server under load, honestly.
+///
+/// Without --rate or --stages the load is a closed loop: every connection sends its next request as soon as the last one
+/// is answered. That finds the maximum, but a slow server slows the load down, so the latency of users who would not have
+/// waited stays unseen.
+///
+/// With --rate or --stages the load is an open loop: requests are due by a schedule fixed beforehand, whatever the server
+/// does, and latency counts from the instant a request was due, also if no connection was free then. The report says
+/// whether the schedule was kept, or the tool itself was the limit.
+///
+/// Errors are counted by kind and are never retried; throughput and latency are those of successful requests.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "rouse-load", version, max_term_width = 100, after_help = AFTER_HELP)]
+pub struct Args {
+    /// What to request: an absolute http URL.
+    #[arg(value_name = "URL")]
+    url: String,
+
+    /// Connections, each with at most one request in flight.
+    #[arg(
+        short,
+        long,
+        value_name = "N",
+        default_value_t = 16,
+        help_heading = "Load"
+    )]
+    connections: usize,
+
+    /// How long to send requests [default: 10s]. Those in flight at the end are awaited.
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration, help_heading = "Load")]
+    duration: Option<Duration>,
+
+    /// Send exactly this many requests; with --rate, at most this many, and --duration is not needed.
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Load")]
+    requests: Option<u64>,
+
+    /// Open loop at this many requests per second, 0.0001 to 1000000.
+    #[arg(short, long, value_name = "R", value_parser = parse_rate, help_heading = "Load")]
+    rate: Option<Rate>,
+
+    /// Open loop in stages: 30s@50,10s@0,1m@200 is half a minute at 50 requests per second, ten seconds of silence, and
+    /// a minute at 200.
+    #[arg(long, value_name = "STAGES", conflicts_with_all = ["rate", "duration"], help_heading = "Load")]
+    stages: Option<Stages>,
+
+    /// How requests of an open loop are spread around the rate.
+    #[arg(long, value_enum, default_value_t, help_heading = "Load")]
+    arrivals: Arrivals,
+
+    /// Seed of the Poisson process: the same seed gives the same schedule.
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Load")]
+    seed: u64,
+
+    /// Load before the measurement that is left out of the report, at the first rate of an open loop.
+    #[arg(long, value_name = "TIME", default_value = "0", value_parser = parse_duration, help_heading = "Load")]
+    warmup: Duration,
+
+    /// Open loop: requests that may wait for a free connection. Further ones are dropped, and counted as errors.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 65_536,
+        help_heading = "Load"
+    )]
+    max_waiting: usize,
+
+    /// Threads that send [default: one per core].
+    #[arg(long, value_name = "N", help_heading = "Load")]
+    threads: Option<usize>,
+
+    /// Request method [default: GET, or POST with a body].
+    #[arg(short = 'X', long, value_name = "METHOD", help_heading = "Request")]
+    method: Option<Method>,
+
+    /// A request header; may be repeated.
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = parse_header, help_heading = "Request")]
+    headers: Vec<(HeaderName, HeaderValue)>,
+
+    /// Request body.
+    #[arg(
+        long,
+        value_name = "TEXT",
+        conflicts_with = "body_file",
+        help_heading = "Request"
+    )]
+    body: Option<String>,
+
+    /// Request body from a file.
+    #[arg(long, value_name = "FILE", help_heading = "Request")]
+    body_file: Option<PathBuf>,
+
+    /// HTTP/2 with prior knowledge (h2c), one request at a time per connection.
+    #[arg(long, help_heading = "Request")]
+    http2: bool,
+
+    /// How long a request may take, from sending to the end of its response.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration, help_heading = "Request")]
+    timeout: Duration,
+
+    /// The one status that is a success [default: any 2xx].
+    #[arg(long, value_name = "CODE", value_parser = clap::value_parser!(u16).range(100..=599), help_heading = "Result")]
+    expect_status: Option<u16>,
+
+    /// Write the report as JSON to FILE, or with - to standard output instead of the table.
+    #[arg(long, value_name = "FILE", help_heading = "Result")]
+    pub(crate) json: Option<PathBuf>,
+
+    /// Give each request a unique x-request-id, and write what became of each as a line of JSON.
+    #[arg(long, value_name = "FILE", help_heading = "Result")]
+    pub(crate) journal: Option<PathBuf>,
+
+    /// Exit with 1 if any request was an error.
+    #[arg(long, help_heading = "Result")]
+    pub(crate) fail_on_errors: bool,
+}
+
+const AFTER_HELP: &str = "\
+Times are numbers with a unit: 250us, 500ms, 1.5s, 2m, 1h.
+
+Exit status: 0 the load ran; 1 there were errors and --fail-on-errors was given, or a result could not be written;
+2 the arguments make no sense, nothing was sent; 130 stopped by Ctrl-C, with a partial report.
+
+Examples:
+  rouse-load --connections 64 --duration 10s http://127.0.0.1:8080/
+  rouse-load --rate 500 --arrivals poisson --duration 1m --warmup 5s --json report.json http://127.0.0.1:8080/
+  rouse-load --stages 30s@50,1m@200 --header 'Content-Type: application/json' --body '{\"x\": 1}' http://127.0.0.1:8080/";
+
+impl Args {
+    /// The run that was asked for, without the journal, which needs its file opened.
+    pub fn config(&self) -> Result<Config, Error> {
+        let mut config = Config::new(&self.url)?;
+        config.connections = self.connections;
+        config.threads = self.threads.unwrap_or(config.threads);
+        config.load = self.load()?;
+        config.body = self.body()?;
+        config.method = self.method.clone().unwrap_or(if config.body.is_empty() {
+            Method::GET
+        } else {
+            Method::POST
+        });
+        config.headers =
+            self.headers
+                .iter()
+                .fold(http::HeaderMap::new(), |mut headers, (name, value)| {
+                    headers.append(name, value.clone());
+                    headers
+                });
+        config.http2 = self.http2;
+        config.timeout = self.timeout;
+        config.warmup = self.warmup;
+        config.expect = self.expect_status.map_or(Expect::Success, Expect::Status);
+        config.max_waiting = self.max_waiting;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn load(&self) -> Result<Load, Error> {
+        let schedule = |stages| Schedule {
+            stages,
+            arrivals: self.arrivals,
+            seed: self.seed,
+            limit: self.requests,
+        };
+        let default = Duration::from_secs(10);
+        Ok(
+            match (&self.stages, self.rate, self.requests, self.duration) {
+                (Some(Stages(stages)), ..) => Load::Open(schedule(stages.clone())),
+                (None, Some(rate), Some(requests), None) => {
+                    let length = length_for(requests, rate, self.arrivals);
+                    Load::Open(schedule(vec![Stage {
+                        length: length?,
+                        rate,
+                    }]))
+                }
+                (None, Some(rate), _, length) => Load::Open(schedule(vec![Stage {
+                    length: length.unwrap_or(default),
+                    rate,
+                }])),
+                (None, None, Some(_), Some(length)) => {
+                    let allowed = "either --requests or --duration in a closed loop";
+                    return Err(Error::invalid("--duration", format!("{length:?}"), allowed));
+                }
+                (None, None, Some(requests), None) => Load::Closed(Limit::Requests(requests)),
+                (None, None, None, length) => {
+                    Load::Closed(Limit::Duration(length.unwrap_or(default)))
+                }
+            },
+        )
+    }
+
+    fn body(&self) -> Result<Bytes, Error> {
+        match (&self.body, &self.body_file) {
+            (Some(text), _) => Ok(Bytes::from(text.clone())),
+            (None, Some(path)) => std::fs::read(path).map(Bytes::from).map_err(|error| {
+                Error::invalid(
+                    "--body-file",
+                    path.display().to_string(),
+                    format!("a readable file ({error})"),
+                )
+            }),
+            (None, None) => Ok(Bytes::new()),
+        }
+    }
+}
+
+/// A stage long enough for so many requests, with room for the spread of random arrivals.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a count of requests stays far below 2^53"
+)]
+fn length_for(requests: u64, rate: Rate, arrivals: Arrivals) -> Result<Duration, Error> {
+    let expected = match arrivals {
+        Arrivals::Constant => requests as f64,
+        // Ten standard deviations: falling short is less likely than a cosmic ray.
+        Arrivals::Poisson => requests as f64 + 10.0 * (requests as f64).sqrt() + 100.0,
+    };
+    let too_long = || {
+        Error::invalid(
+            "--requests",
+            requests.to_string(),
+            format!("at most 24h of load at {rate} per second"),
+        )
+    };
+    Duration::try_from_secs_f64(expected / rate.per_second())
+        .ok()
+        .filter(|length| *length <= crate::unit::MAX_DURATION)
+        .ok_or_else(too_long)
+}
+
+fn parse_rate(text: &str) -> Result<Rate, String> {
+    let rate: Rate = text.parse()?;
+    if rate.is_pause() {
+        Err("a rate is a number of requests per second, 0.0001 to 1000000".into())
+    } else {
+        Ok(rate)
+    }
+}
+
+fn parse_header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    const ALLOWED: &str = "a header is 'Name: value'";
+    let (name, value) = text.split_once(':').ok_or(ALLOWED)?;
+    Ok((
+        name.trim().parse().map_err(|_| ALLOWED)?,
+        value.trim().parse().map_err(|_| ALLOWED)?,
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Args;
+    use crate::config::{Limit, Load};
+    use clap::{CommandFactory, Parser};
+
+    fn load(flags: &[&str]) -> Result<Load, String> {
+        let args = ["rouse-load", "http://127.0.0.1:1/"].iter().chain(flags);
+        let args = Args::try_parse_from(args).map_err(|error| error.to_string())?;
+        args.config()
+            .map(|config| config.load)
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn requests_without_a_rate_are_a_closed_loop() {
+        assert_eq!(
+            load(&["--requests", "7"]),
+            Ok(Load::Closed(Limit::Requests(7)))
+        );
+    }
+
+    #[test]
+    fn requests_with_a_rate_are_exactly_that_many() {
+        for arrivals in ["constant", "poisson"] {
+            let Ok(Load::Open(schedule)) =
+                load(&["--requests", "50", "--rate", "7", "--arrivals", arrivals])
+            else {
+                panic!("a rate makes an open loop");
+            };
+            assert_eq!(schedule.instants().count(), 50);
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_names_flag_and_value() {
+        for (flags, flag, value) in [
+            (&["--rate", "0"][..], "--rate", "'0'"),
+            (&["--rate", "1e9"], "--rate", "'1e9'"),
+            (&["--stages", "30s@"], "--stages", "'30s@'"),
+            (&["--duration", "0"], "--duration", "0ns"),
+            (&["--duration", "10"], "--duration", "'10'"),
+            (&["--connections", "0"], "--connections", "\"0\""),
+            (&["--header", "nonsense"], "--header", "'nonsense'"),
+            (
+                &["--body-file", "/nonexistent"],
+                "--body-file",
+                "/nonexistent",
+            ),
+            (&["--expect-status", "99"], "--expect-status", "'99'"),
+            (&["--requests", "1", "--duration", "1s"], "--duration", "1s"),
+            (
+                &["--rate", "0.001", "--requests", "1000000"],
+                "--requests",
+                "1000000",
+            ),
+        ] {
+            let message = load(flags).expect_err(flag);
+            assert!(
+                message.contains(flag) && message.contains(value),
+                "{flags:?}: {message}"
+            );
+        }
+    }
+}

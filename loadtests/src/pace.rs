@@ -1,0 +1,106 @@
+//! The pacing thread: lets each planned request go at its instant.
+//!
+//! tokio's timer ticks in milliseconds, too coarse to pace with. So one thread of its own sleeps to an absolute time on
+//! the monotonic clock, with the kernel's timer slack turned down to 1 ns for this thread, and spins for the last
+//! [`SPIN`]. The cost is at most 20 us of CPU per request, 2 % of a core per 1,000 requests/s.
+//!
+//! A thread that comes late (a suspended machine, a starved core) lets go at once everything that is due, in order:
+//! nothing is skipped, and the lateness is in the lag histogram.
+
+use crate::dispatch::Ticket;
+use crate::flight::{Ending, Flight, Shared, Tally, Timeline};
+use crate::plan::Schedule;
+use crate::record::ErrorKind;
+use rustix::thread::{ClockId, Timespec, clock_nanosleep_absolute, set_current_timer_slack};
+use rustix::time::clock_gettime;
+use std::num::NonZero;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// How much of each wait is spun: about what a sleeping thread needs to get going again.
+const SPIN: Duration = Duration::from_micros(20);
+
+/// The longest single sleep, so that a stopped run does not wait for a distant arrival.
+const NAP: Duration = Duration::from_millis(50);
+
+/// Offers every planned request, warm-up first; returns early if the run is stopped.
+pub(crate) fn pace(shared: &Shared, tally: &Tally, timeline: &Timeline, schedule: &Schedule) {
+    // Without the slack turned down we would be 50 us late rather than wrong.
+    let _ = set_current_timer_slack(NonZero::new(1));
+    let warmup = warmup(schedule, timeline.measure - timeline.start);
+    let warm = warmup
+        .iter()
+        .flat_map(Schedule::instants)
+        .map(|due| timeline.start + due);
+    let measured = schedule.instants().map(|due| timeline.measure + due);
+    for (number, planned) in (0..).zip(warm.chain(measured)) {
+        if !wait_until(planned, shared) {
+            break;
+        }
+        let ticket = Ticket {
+            number,
+            planned,
+            released: Instant::now(),
+            waited: false,
+        };
+        if let Err(ticket) = shared.dispatch.offer(ticket) {
+            never_sent(shared, tally, timeline, ticket, ErrorKind::Dropped);
+        }
+    }
+    shared.dispatch.close();
+}
+
+/// Counts a request that is not going to be sent.
+pub(crate) fn never_sent(
+    shared: &Shared,
+    tally: &Tally,
+    timeline: &Timeline,
+    ticket: Ticket,
+    kind: ErrorKind,
+) {
+    Flight::begin(shared, tally, timeline, ticket).end(Ending {
+        error: Some(kind),
+        ..Ending::default()
+    });
+}
+
+/// The load before the measurement: the first rate of the schedule, for the length of the warm-up.
+fn warmup(schedule: &Schedule, length: Duration) -> Option<Schedule> {
+    let first = *schedule
+        .stages
+        .iter()
+        .find(|stage| !stage.rate.is_pause())?;
+    let mut warmup = Schedule {
+        stages: vec![first],
+        limit: None,
+        seed: !schedule.seed,
+        ..schedule.clone()
+    };
+    warmup.stages[0].length = length;
+    (!length.is_zero()).then_some(warmup)
+}
+
+fn wait_until(due: Instant, shared: &Shared) -> bool {
+    loop {
+        if shared.halted.load(Ordering::Relaxed) {
+            return false;
+        }
+        let left = due.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return true;
+        }
+        match left
+            .checked_sub(SPIN)
+            .map(|sleep| sleep.min(NAP))
+            .and_then(from_now)
+        {
+            // An interrupted sleep is an early one: the loop looks again.
+            Some(wake) => drop(clock_nanosleep_absolute(ClockId::Monotonic, &wake)),
+            None => std::hint::spin_loop(),
+        }
+    }
+}
+
+fn from_now(sleep: Duration) -> Option<Timespec> {
+    clock_gettime(ClockId::Monotonic).checked_add(Timespec::try_from(sleep).ok()?)
+}

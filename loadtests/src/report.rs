@@ -1,0 +1,298 @@
+//! What a run found, as other programs read it. `schema.json` beside the crate is the contract; a test holds both together.
+
+use crate::config::{Config, Expect, Limit, Load};
+use crate::plan::Arrivals;
+use crate::record::{Durations, ErrorKind, Recorder};
+use crate::unit::human;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The version of the JSON form. Fields may be added within a version; none is removed or given a new meaning.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Lag below this is no reason for doubt whatever the latency, in seconds: half a tick of a coarse timer.
+const GOOD_LAG: f64 = 500e-6;
+
+/// The whole report. Durations are in seconds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// See [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// Name and version of the program.
+    pub tool: String,
+    /// When the load began, in seconds since 1970.
+    pub started_at: f64,
+    /// True if the run was stopped early, so that the report is partial.
+    pub interrupted: bool,
+    /// What was asked for, without bodies and header values.
+    pub config: Settings,
+    /// The results in short.
+    pub summary: Summary,
+    /// Responses by status code.
+    pub status: BTreeMap<String, u64>,
+    /// Responses by the value of `x-served-by`.
+    pub served_by: BTreeMap<String, u64>,
+    /// How well the schedule was kept; absent in a closed loop.
+    pub pacing: Option<Pacing>,
+}
+
+/// What was asked for. Header values and bodies are left out, as they may be secret.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// The URL.
+    pub url: String,
+    /// Request method.
+    pub method: String,
+    /// `1.1` or `2`.
+    pub http: String,
+    /// Names of further request headers.
+    pub headers: Vec<String>,
+    /// Length of the request body in bytes.
+    pub body_bytes: usize,
+    /// Number of connections.
+    pub connections: usize,
+    /// Number of load threads.
+    pub threads: usize,
+    /// Seconds from sending a request to the end of its response.
+    pub timeout: f64,
+    /// Seconds of load before the measurement.
+    pub warmup: f64,
+    /// `2xx`, or the one status that is good.
+    pub expect_status: String,
+    /// Requests that may wait for a connection.
+    pub max_waiting: usize,
+    /// `closed` or `open`.
+    pub load: String,
+    /// Seconds of load that were asked for, if it was a time.
+    pub duration: Option<f64>,
+    /// Requests that were asked for, if it was a number.
+    pub requests: Option<u64>,
+    /// Stages of an open loop.
+    pub stages: Vec<StageSettings>,
+    /// Arrival process of an open loop.
+    pub arrivals: Option<Arrivals>,
+    /// Seed of the arrival process.
+    pub seed: Option<u64>,
+}
+
+/// One stage of an open loop.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StageSettings {
+    /// Its length in seconds.
+    pub duration: f64,
+    /// Requests per second.
+    pub rate: f64,
+}
+
+/// The results in short. The warm-up is in none of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Requests that ended, well or as an error, dropped ones included.
+    pub requests: u64,
+    /// Requests that got the expected status and a whole body.
+    pub successes: u64,
+    /// Requests given up because the run was stopped: neither success nor error.
+    pub unfinished: u64,
+    /// From the start of the measurement to the last response, or the end of the schedule if that is later, in seconds.
+    pub duration: f64,
+    /// **Successful** requests per second.
+    pub throughput: f64,
+    /// Latency of successful requests.
+    pub latency: Percentiles,
+    /// Latency, up to the failure, of requests that were sent and failed.
+    pub failed_latency: Percentiles,
+    /// Number of errors of all kinds.
+    pub error_count: u64,
+    /// Errors by kind; kinds that did not occur are absent.
+    pub errors: BTreeMap<ErrorKind, u64>,
+    /// Bytes of response bodies.
+    pub body_bytes: u64,
+    /// Connections opened, for the warm-up too.
+    pub connections_opened: u64,
+}
+
+/// A distribution of durations in seconds; all but the count are null if there are none.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Percentiles {
+    /// How many.
+    pub count: u64,
+    /// Mean.
+    pub mean: Option<f64>,
+    /// Median.
+    pub p50: Option<f64>,
+    /// 90th percentile.
+    pub p90: Option<f64>,
+    /// 95th percentile.
+    pub p95: Option<f64>,
+    /// 99th percentile.
+    pub p99: Option<f64>,
+    /// 99.9th percentile.
+    pub p999: Option<f64>,
+    /// The longest.
+    pub max: Option<f64>,
+}
+
+/// How well the tool kept the schedule.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pacing {
+    /// How late requests were by the tool's own fault: from the planned instant to sending if a connection was free, else
+    /// to the moment the request was let go.
+    pub lag: Percentiles,
+    /// How long requests waited for a free connection, of those that did. Their latency contains it.
+    pub waited: Percentiles,
+    /// Requests never sent because too many waited, or because their turn had not come when the run ended.
+    pub dropped: u64,
+    /// True if the tool, not the target, may have shaped the results.
+    pub tool_was_the_limit: bool,
+    /// The same in words.
+    pub verdict: String,
+}
+
+impl Report {
+    pub(crate) fn new(
+        config: &Config,
+        total: &Recorder,
+        duration: Duration,
+        started_at: SystemTime,
+        interrupted: bool,
+    ) -> Self {
+        let latency = Percentiles::of(&total.latency);
+        let (successes, error_count) = (total.successes(), total.failures());
+        let duration = duration.as_secs_f64();
+        Self {
+            schema_version: SCHEMA_VERSION,
+            tool: concat!("rouse-load ", env!("CARGO_PKG_VERSION")).into(),
+            started_at: started_at
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default()
+                .as_secs_f64(),
+            interrupted,
+            config: Settings::of(config),
+            summary: Summary {
+                requests: successes + error_count,
+                successes,
+                unfinished: total.unfinished,
+                duration,
+                throughput: per_second(successes, duration),
+                latency,
+                failed_latency: Percentiles::of(&total.failed_latency),
+                error_count,
+                errors: total.errors.clone(),
+                body_bytes: total.body_bytes,
+                connections_opened: total.connections,
+            },
+            status: total
+                .status
+                .iter()
+                .map(|(status, count)| (status.to_string(), *count))
+                .collect(),
+            served_by: total
+                .served_by
+                .iter()
+                .map(|(server, count)| (server.clone(), *count))
+                .collect(),
+            pacing: matches!(config.load, Load::Open(_)).then(|| Pacing::of(total, latency.p50)),
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
+fn per_second(count: u64, seconds: f64) -> f64 {
+    if seconds > 0.0 {
+        count as f64 / seconds
+    } else {
+        0.0
+    }
+}
+
+impl Percentiles {
+    fn of(durations: &Durations) -> Self {
+        let at = |quantile| {
+            durations
+                .quantile(quantile)
+                .map(|value| value.as_secs_f64())
+        };
+        Self {
+            count: durations.count(),
+            mean: durations.mean().map(|value| value.as_secs_f64()),
+            p50: at(0.5),
+            p90: at(0.9),
+            p95: at(0.95),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: durations.max().map(|value| value.as_secs_f64()),
+        }
+    }
+}
+
+impl Pacing {
+    fn of(total: &Recorder, median: Option<f64>) -> Self {
+        let (lag, waited) = (Percentiles::of(&total.lag), Percentiles::of(&total.waited));
+        let dropped = total
+            .errors
+            .get(&ErrorKind::Dropped)
+            .copied()
+            .unwrap_or_default();
+        let p99 = lag.p99.unwrap_or_default();
+        // A tenth of the median: more would be visible in the numbers that people quote.
+        let limit = p99 > GOOD_LAG.max(median.unwrap_or_default() / 10.0);
+        let verdict = match (lag.count, limit) {
+            (0, _) => "nothing was sent".into(),
+            (_, true) => format!("the tool was the limit: lag p99 {}", human(p99)),
+            (_, false) => format!("the schedule was kept: lag p99 {}", human(p99)),
+        };
+        Self {
+            lag,
+            waited,
+            dropped,
+            tool_was_the_limit: limit,
+            verdict,
+        }
+    }
+}
+
+impl Settings {
+    fn of(config: &Config) -> Self {
+        let schedule = if let Load::Open(schedule) = &config.load {
+            Some(schedule)
+        } else {
+            None
+        };
+        let (duration, requests) = match &config.load {
+            Load::Closed(Limit::Duration(length)) => (Some(length.as_secs_f64()), None),
+            Load::Closed(Limit::Requests(count)) => (None, Some(*count)),
+            Load::Open(schedule) => (Some(schedule.length().as_secs_f64()), schedule.limit),
+        };
+        Self {
+            url: config.url.to_string(),
+            method: config.method.to_string(),
+            http: if config.http2 { "2" } else { "1.1" }.into(),
+            headers: config.headers.keys().map(ToString::to_string).collect(),
+            body_bytes: config.body.len(),
+            connections: config.connections,
+            threads: config.threads.min(config.connections),
+            timeout: config.timeout.as_secs_f64(),
+            warmup: config.warmup.as_secs_f64(),
+            expect_status: match config.expect {
+                Expect::Success => "2xx".into(),
+                Expect::Status(status) => status.to_string(),
+            },
+            max_waiting: config.max_waiting,
+            load: if schedule.is_some() { "open" } else { "closed" }.into(),
+            duration,
+            requests,
+            stages: schedule.map_or_else(Vec::new, |schedule| {
+                let stages = schedule.stages.iter();
+                stages
+                    .map(|s| StageSettings {
+                        duration: s.length.as_secs_f64(),
+                        rate: s.rate.per_second(),
+                    })
+                    .collect()
+            }),
+            arrivals: schedule.map(|schedule| schedule.arrivals),
+            seed: schedule.map(|schedule| schedule.seed),
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! One run from start to report: threads, timeline, stop, and the sums at the end.
+//!
+//! The load runs on threads of its own, each with a single-threaded runtime, so that neither the caller's tasks nor work
+//! stealing disturb it. Dropping the [`run`] future stops them.
+
+use crate::config::{Config, Limit, Load};
+use crate::dispatch::{Dispatch, Ticket};
+use crate::error::Error;
+use crate::flight::{Shared, Tally, Timeline};
+use crate::pace::{never_sent, pace};
+use crate::plan::Schedule;
+use crate::progress::{Meter, Progress};
+use crate::record::{ErrorKind, Recorder};
+use crate::report::Report;
+use crate::worker::Worker;
+use http::header::HOST;
+use http::{HeaderValue, Request, Uri};
+use http_body_util::Full;
+use std::any::Any;
+use std::future::pending;
+use std::net::SocketAddr;
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
+
+/// How often progress is told.
+const PROGRESS: Duration = Duration::from_millis(250);
+
+/// Runs the load and reports.
+///
+/// `progress` is called about four times a second on the caller's task. Sending `true` on the other side of `stop` ends
+/// the run early: requests in flight are given up and counted as unfinished, and the report says that it is partial.
+///
+/// Needs a tokio runtime with I/O and time enabled.
+///
+/// # Errors
+///
+/// A setting that makes no sense, or a host that does not resolve, before anything is sent; or threads that the operating
+/// system refuses. Failed requests are not errors but part of the report.
+///
+/// # Cancel safety
+///
+/// Dropping the future stops the load; requests in flight are given up.
+pub async fn run(
+    config: Config,
+    progress: impl Fn(Progress) + Send + Sync + 'static,
+    mut stop: watch::Receiver<bool>,
+) -> Result<Report, Error> {
+    config.check()?;
+    let shared = Arc::new(share(&config, resolve(&config).await?)?);
+    let (mut crew, mut ready) = Crew::start(&config, &shared)?;
+    let mut interrupted = tokio::select! {
+        _ = ready.recv() => false, // every sender is dropped once every worker has connected or given up
+        () = stopped(&mut stop) => true,
+    };
+    let start = Instant::now();
+    let (measure, started_at) = (start + config.warmup, SystemTime::now());
+    let (end, cutoff) = match &config.load {
+        Load::Closed(Limit::Duration(length)) => (Some(measure + *length), None),
+        Load::Closed(Limit::Requests(_)) => (None, None),
+        Load::Open(schedule) => (None, Some(measure + schedule.length() + config.timeout)),
+    };
+    let timeline = Timeline {
+        start,
+        measure,
+        end,
+    };
+    let pacer_tally = Arc::new(Tally::default());
+    if interrupted {
+        crew.halt();
+    } else {
+        crew.go(&config.load, timeline, &pacer_tally)?;
+    }
+
+    let tallies: Vec<_> = crew.tallies.iter().chain([&pacer_tally]).cloned().collect();
+    let mut meter = Meter::new(start, measure);
+    let mut ticks = interval(PROGRESS);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    ticks.reset();
+    let mut cut = cutoff.is_none();
+    loop {
+        tokio::select! {
+            biased;
+            _ = crew.done.recv() => break, // every sender is dropped once every thread has ended
+            () = stopped(&mut stop), if !interrupted => {
+                interrupted = true;
+                crew.halt();
+            }
+            () = sleep_until(cutoff.unwrap_or(start).into()), if !cut => {
+                cut = true;
+                drop_all(&shared, &pacer_tally, &timeline, shared.dispatch.take_waiting(), ErrorKind::Dropped);
+            }
+            _ = ticks.tick() => progress(meter.read(&tallies)),
+        }
+    }
+    let stopped_at = Instant::now();
+    crew.join()?;
+    drop_all(
+        &shared,
+        &pacer_tally,
+        &timeline,
+        shared.dispatch.take_left(),
+        ErrorKind::Interrupted,
+    );
+
+    let mut total = Recorder::default();
+    let mut last_done = measure;
+    for tally in &tallies {
+        let counts = tally.counts.lock();
+        total.merge(&counts.recorder);
+        last_done = counts
+            .last_done
+            .map_or(last_done, |done| done.max(last_done));
+    }
+    let planned_end = match &config.load {
+        Load::Open(schedule) if schedule.limit.is_none() => measure + schedule.length(),
+        _ => end.unwrap_or(measure),
+    };
+    let ended = if interrupted {
+        stopped_at
+    } else {
+        last_done.max(planned_end)
+    };
+    Ok(Report::new(
+        &config,
+        &total,
+        ended.saturating_duration_since(measure),
+        started_at,
+        interrupted,
+    ))
+}
+
+fn drop_all(
+    shared: &Shared,
+    tally: &Tally,
+    timeline: &Timeline,
+    tickets: impl IntoIterator<Item = Ticket>,
+    kind: ErrorKind,
+) {
+    tickets
+        .into_iter()
+        .for_each(|ticket| never_sent(shared, tally, timeline, ticket, kind));
+}
+
+/// The threads of a run. Dropping it stops them.
+#[derive(Debug)]
+struct Crew {
+    shared: Arc<Shared>,
+    tallies: Vec<Arc<Tally>>,
+    threads: Vec<JoinHandle<()>>,
+    start: watch::Sender<Option<Timeline>>,
+    halt: watch::Sender<bool>,
+    done_sender: Option<mpsc::Sender<()>>,
+    done: mpsc::Receiver<()>,
+}
+
+impl Crew {
+    /// Starts the load threads, which connect; the receiver ends once they have.
+    fn start(config: &Config, shared: &Arc<Shared>) -> Result<(Self, mpsc::Receiver<()>), Error> {
+        let (ready_sender, ready) = mpsc::channel(1);
+        let (done_sender, done) = mpsc::channel(1);
+        let count = config.threads.min(config.connections);
+        let mut crew = Self {
+            shared: Arc::clone(shared),
+            tallies: (0..count).map(|_| Arc::default()).collect(),
+            threads: Vec::with_capacity(count + 1),
+            start: watch::Sender::new(None),
+            halt: watch::Sender::new(false),
+            done_sender: Some(done_sender),
+            done,
+        };
+        for first in 0..count {
+            let runtime = Builder::new_current_thread()
+                .enable_io()
+                .enable_time()
+                .build()
+                .map_err(Error::Thread)?;
+            let workers: Vec<_> = (first..config.connections)
+                .step_by(count)
+                .map(|index| Worker {
+                    shared: Arc::clone(shared),
+                    tally: Arc::clone(&crew.tallies[first]),
+                    index,
+                })
+                .collect();
+            let (start, halt, ready) = (
+                crew.start.subscribe(),
+                crew.halt.subscribe(),
+                ready_sender.clone(),
+            );
+            crew.spawn(format!("load-{first}"), move || {
+                work(&runtime, workers, &start, halt, ready);
+            })?;
+        }
+        Ok((crew, ready))
+    }
+
+    /// Lets the load begin.
+    fn go(&mut self, load: &Load, timeline: Timeline, tally: &Arc<Tally>) -> Result<(), Error> {
+        if let Load::Open(schedule) = load {
+            let (shared, tally, schedule) = (
+                Arc::clone(&self.shared),
+                Arc::clone(tally),
+                Schedule::clone(schedule),
+            );
+            self.spawn("load-pacer".into(), move || {
+                pace(&shared, &tally, &timeline, &schedule);
+            })?;
+        }
+        self.start.send_replace(Some(timeline));
+        self.done_sender = None;
+        Ok(())
+    }
+
+    fn spawn(&mut self, name: String, body: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+        let done = self.done_sender.clone();
+        let body = move || {
+            let _done = done; // dropped by a panic, too
+            body();
+        };
+        self.threads.push(
+            thread::Builder::new()
+                .name(name)
+                .spawn(body)
+                .map_err(Error::Thread)?,
+        );
+        Ok(())
+    }
+
+    fn halt(&mut self) {
+        self.shared.halted.store(true, Ordering::Relaxed);
+        self.halt.send_replace(true);
+        self.done_sender = None;
+    }
+
+    /// Waits for threads that have told they are done.
+    fn join(&mut self) -> Result<(), Error> {
+        self.threads.drain(..).try_for_each(|thread| {
+            thread
+                .join()
+                .map_err(|panic| Error::Worker(words(panic.as_ref())))
+        })
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        self.halt();
+    }
+}
+
+/// The body of one load thread.
+fn work(
+    runtime: &Runtime,
+    workers: Vec<Worker>,
+    start: &watch::Receiver<Option<Timeline>>,
+    mut halt: watch::Receiver<bool>,
+    ready: mpsc::Sender<()>,
+) {
+    runtime.block_on(async {
+        let mut tasks = JoinSet::new();
+        for worker in workers {
+            tasks.spawn(worker.run(ready.clone(), start.clone()));
+        }
+        drop(ready);
+        loop {
+            tokio::select! {
+                ended = tasks.join_next() => match ended {
+                    Some(Ok(())) => {}
+                    Some(Err(error)) => resume_unwind(error.into_panic()),
+                    None => break,
+                },
+                _ = halt.wait_for(|halt| *halt) => break tasks.shutdown().await,
+            }
+        }
+    });
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    if stop.wait_for(|stop| *stop).await.is_err() {
+        pending::<()>().await; // nobody is left who could stop the run
+    }
+}
+
+async fn resolve(config: &Config) -> Result<Vec<SocketAddr>, Error> {
+    let (host, port) = config.authority();
+    let named = |source| Error::Resolve {
+        host: format!("{host}:{port}"),
+        source,
+    };
+    Ok(tokio::net::lookup_host((host, port))
+        .await
+        .map_err(named)?
+        .collect())
+}
+
+fn share(config: &Config, addresses: Vec<SocketAddr>) -> Result<Shared, Error> {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_micros();
+    let open = matches!(config.load, Load::Open(_));
+    Ok(Shared {
+        template: template(config)?,
+        addresses,
+        http2: config.http2,
+        timeout: config.timeout,
+        expect: config.expect,
+        connections: config.connections,
+        journal: config.journal.clone(),
+        // Runs of one process or of several rarely start in the same microsecond; the process id parts those that do.
+        tag: u64::try_from(now).unwrap_or_default().wrapping_mul(1 << 10)
+            ^ u64::from(std::process::id()),
+        dispatch: Dispatch::new(
+            if open { config.connections } else { 0 },
+            config.max_waiting,
+        ),
+        budget: if let Load::Closed(Limit::Requests(count)) = config.load {
+            Some(AtomicU64::new(count))
+        } else {
+            None
+        },
+        halted: AtomicBool::new(false),
+    })
+}
+
+/// The request of which every request is a copy: HTTP/1.1 takes path and `Host`, HTTP/2 the whole URL.
+fn template(config: &Config) -> Result<Request<Full<bytes::Bytes>>, Error> {
+    let url = config.url.to_string();
+    let broken = || Error::invalid("URL", &url, "a URL with a host and a path");
+    let mut request = Request::new(Full::new(config.body.clone()));
+    *request.method_mut() = config.method.clone();
+    *request.headers_mut() = config.headers.clone();
+    if config.http2 {
+        *request.uri_mut() = config.url.clone();
+    } else {
+        let path = config
+            .url
+            .path_and_query()
+            .map_or("/", |path| path.as_str());
+        *request.uri_mut() = path.parse::<Uri>().map_err(|_| broken())?;
+        if !request.headers().contains_key(HOST) {
+            let authority = config.url.authority().ok_or_else(broken)?.as_str();
+            request.headers_mut().insert(
+                HOST,
+                HeaderValue::from_str(authority).map_err(|_| broken())?,
+            );
+        }
+    }
+    Ok(request)
+}
+
+fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("panic").to_owned()
+}

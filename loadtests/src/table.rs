@@ -1,0 +1,145 @@
+//! The report as a person reads it.
+
+use crate::progress::Progress;
+use crate::report::{Percentiles, Report};
+use crate::unit::human;
+use std::fmt;
+
+/// Shows a report as a short table; see its `Display`.
+#[derive(Debug)]
+pub struct Table<'a>(pub &'a Report);
+
+impl fmt::Display for Table<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(report) = self;
+        let (config, summary) = (&report.config, &report.summary);
+        writeln!(
+            f,
+            "{} {}  {} loop, {} connections",
+            config.method, config.url, config.load, config.connections
+        )?;
+        if report.interrupted {
+            writeln!(f, "stopped early: this report is partial")?;
+        }
+        writeln!(f)?;
+        writeln!(
+            f,
+            "  throughput  {:.1} successful requests/s",
+            summary.throughput
+        )?;
+        write!(
+            f,
+            "  requests    {} in {:.2} s",
+            summary.requests, summary.duration
+        )?;
+        writeln!(
+            f,
+            ", {} ok, {} errors, {} unfinished",
+            summary.successes, summary.error_count, summary.unfinished
+        )?;
+        writeln!(
+            f,
+            "  received    {} body bytes on {} connections",
+            summary.body_bytes, summary.connections_opened
+        )?;
+        writeln!(
+            f,
+            "\n  {:<12}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}",
+            "", "mean", "p50", "p90", "p95", "p99", "p99.9", "max"
+        )?;
+        row(f, "latency", &summary.latency)?;
+        row(f, "of failures", &summary.failed_latency)?;
+        if let Some(pacing) = &report.pacing {
+            row(f, "pacing lag", &pacing.lag)?;
+            row(f, "waited", &pacing.waited)?;
+            writeln!(f, "\n  {}", pacing.verdict)?;
+            if pacing.waited.count > 0 {
+                let count = pacing.waited.count;
+                writeln!(
+                    f,
+                    "  {count} requests waited for a free connection; their latency contains the wait"
+                )?;
+            }
+            if pacing.dropped > 0 {
+                writeln!(
+                    f,
+                    "  {} requests were never sent: no connection came free for them",
+                    pacing.dropped
+                )?;
+            }
+        }
+        if summary.error_count > 0 {
+            writeln!(f, "\n  errors")?;
+            for (kind, count) in &summary.errors {
+                let name = serde_json::to_value(kind).ok();
+                let name = name.as_ref().and_then(|name| name.as_str()).unwrap_or("?");
+                writeln!(f, "    {name:<16}{count:>10}")?;
+            }
+        }
+        section(f, "status", report.status.iter())?;
+        section(f, "served by", report.served_by.iter())
+    }
+}
+
+/// More rows than this tell a person nothing; the JSON has them all.
+const MAX_ROWS: usize = 20;
+
+fn section<'a>(
+    f: &mut fmt::Formatter<'_>,
+    title: &str,
+    rows: impl ExactSizeIterator<Item = (&'a String, &'a u64)>,
+) -> fmt::Result {
+    let count = rows.len();
+    if count > 0 {
+        writeln!(f, "\n  {title}")?;
+    }
+    for (name, number) in rows.take(MAX_ROWS) {
+        writeln!(f, "    {name:<16}{number:>10}")?;
+    }
+    if count > MAX_ROWS {
+        writeln!(f, "    and {} more", count - MAX_ROWS)?;
+    }
+    Ok(())
+}
+
+fn row(f: &mut fmt::Formatter<'_>, name: &str, values: &Percentiles) -> fmt::Result {
+    if values.count == 0 {
+        return Ok(());
+    }
+    write!(f, "  {name:<12}")?;
+    for value in [
+        values.mean,
+        values.p50,
+        values.p90,
+        values.p95,
+        values.p99,
+        values.p999,
+        values.max,
+    ] {
+        write!(f, "{:>10}", value.map_or_else(|| "-".into(), human))?;
+    }
+    writeln!(f)
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:>6.1} s  ", self.elapsed.as_secs_f64())?;
+        if self.warming_up {
+            return write!(f, "warming up, {} in flight", self.in_flight);
+        }
+        write!(
+            f,
+            "{:>9.1} req/s  {} in flight  {} errors",
+            self.rate, self.in_flight, self.errors
+        )?;
+        if let (Some(p50), Some(p99)) = (self.p50, self.p99) {
+            write!(
+                f,
+                "  p50 {}  p99 {}",
+                human(p50.as_secs_f64()),
+                human(p99.as_secs_f64())
+            )?;
+        }
+        Ok(())
+    }
+}

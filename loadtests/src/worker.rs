@@ -1,0 +1,245 @@
+//! The task of one connection: gets a request to send, sends it, counts it, again.
+
+use crate::client::{Answer, Connection, Failure, Watchdog};
+use crate::config::SERVED_BY;
+use crate::dispatch::Ticket;
+use crate::flight::{Ending, Flight, Shared, Tally, Timeline};
+use crate::record::ErrorKind;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, timeout, timeout_at};
+
+/// How long the connections made in advance may take. A target that is slower, or not there yet, is the first request's
+/// business: its latency then includes connecting.
+const PRECONNECT: Duration = Duration::from_secs(1);
+
+/// The pause after a refused connection in a closed loop, so that a dead target does not turn it into a busy loop.
+const REFUSED_PAUSE: Duration = Duration::from_millis(10);
+
+/// One worker.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) tally: Arc<Tally>,
+    /// Which of the run's connections it is, from 0.
+    pub(crate) index: usize,
+}
+
+/// The connection, if there is one, and the timer for whatever happens on it.
+#[derive(Debug)]
+struct Link {
+    connection: Option<Connection>,
+    watchdog: Watchdog,
+}
+
+impl Worker {
+    /// Connects, drops `ready`, waits for the start, and works until there is no more to do.
+    pub(crate) async fn run(
+        self,
+        ready: mpsc::Sender<()>,
+        mut start: watch::Receiver<Option<Timeline>>,
+    ) {
+        let mut link = Link {
+            connection: None,
+            watchdog: Watchdog::new(Instant::now() + self.shared.timeout),
+        };
+        if let Ok(Ok(connection)) = timeout(PRECONNECT, self.connect()).await {
+            link.connection = Some(connection);
+        }
+        drop(ready);
+        let timeline = match start.wait_for(Option::is_some).await {
+            Ok(timeline) => *timeline,
+            Err(_) => None,
+        };
+        match timeline {
+            Some(timeline) if self.shared.dispatch.is_used() => {
+                self.open_loop(&mut link, &timeline).await;
+            }
+            Some(timeline) => self.closed_loop(&mut link, &timeline).await,
+            None => {}
+        }
+    }
+
+    async fn closed_loop(&self, link: &mut Link, timeline: &Timeline) {
+        let (first, step) = (self.index as u64, self.shared.connections as u64);
+        for number in (first..).step_by(usize::try_from(step).unwrap_or(usize::MAX)) {
+            let now = Instant::now();
+            if timeline.end.is_some_and(|end| now >= end)
+                || (now >= timeline.measure && !self.spend())
+            {
+                break;
+            }
+            let ticket = Ticket {
+                number,
+                planned: now,
+                released: now,
+                waited: false,
+            };
+            if self.perform(link, timeline, ticket).await == Some(ErrorKind::Connect) {
+                sleep(REFUSED_PAUSE).await;
+            }
+        }
+    }
+
+    /// Takes one request from the budget, if there is a budget; false if it is used up.
+    fn spend(&self) -> bool {
+        self.shared.budget.as_ref().is_none_or(|budget| {
+            budget
+                .try_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                    left.checked_sub(1)
+                })
+                .is_ok()
+        })
+    }
+
+    async fn open_loop(&self, link: &mut Link, timeline: &Timeline) {
+        // A connection that the server closes while idle is noticed here rather than by the next request.
+        while let Some(ticket) = poll_fn(|cx| {
+            if link
+                .connection
+                .as_mut()
+                .is_some_and(|connection| connection.poll_closed(cx).is_ready())
+            {
+                link.connection = None;
+            }
+            self.shared.dispatch.poll_next(self.index, cx)
+        })
+        .await
+        {
+            self.perform(link, timeline, ticket).await;
+        }
+    }
+
+    /// Sends one request and counts it; tells why it failed, if it did.
+    async fn perform(
+        &self,
+        link: &mut Link,
+        timeline: &Timeline,
+        ticket: Ticket,
+    ) -> Option<ErrorKind> {
+        let begun = if ticket.waited {
+            Instant::now()
+        } else {
+            ticket.planned.max(ticket.released)
+        };
+        let deadline = begun + self.shared.timeout;
+        let mut flight = Flight::begin(&self.shared, &self.tally, timeline, ticket);
+        let mut request = flight.request();
+        let mut connected = false;
+        loop {
+            let mut connection = match link.connection.take() {
+                Some(connection) => connection,
+                None => match timeout_at(deadline.into(), self.connect()).await {
+                    Ok(Ok(connection)) => {
+                        connected = true;
+                        connection
+                    }
+                    Ok(Err(_)) | Err(_) => return Some(end(flight, ErrorKind::Connect)),
+                },
+            };
+            flight.reused = connection.is_reused();
+            if !connection.ready(&mut link.watchdog, deadline).await {
+                if connected {
+                    return Some(end(flight, ErrorKind::ClosedFresh));
+                }
+                continue;
+            }
+            let sent = Instant::now();
+            flight.sent = Some(sent);
+            match connection
+                .exchange(request, &mut link.watchdog, deadline)
+                .await
+            {
+                Ok(answer) => {
+                    self.count_pacing(timeline, ticket, begun, (!connected).then_some(sent));
+                    if answer.whole {
+                        link.connection = Some(connection);
+                    }
+                    return self.judge(flight, &answer);
+                }
+                Err(Failure::Unsent(_)) if connected => {
+                    return Some(end(flight, ErrorKind::ClosedFresh));
+                }
+                Err(Failure::Unsent(again)) => request = *again,
+                Err(failure) => {
+                    self.count_pacing(timeline, ticket, begun, (!connected).then_some(sent));
+                    let kind = match failure {
+                        Failure::Error(kind) => kind,
+                        Failure::Timeout | Failure::Unsent(_) => ErrorKind::Timeout,
+                    };
+                    return Some(end(flight, kind));
+                }
+            }
+        }
+    }
+
+    fn judge(&self, flight: Flight<'_>, answer: &Answer) -> Option<ErrorKind> {
+        let status = answer.response.status().as_u16();
+        let error = if !answer.whole {
+            Some(ErrorKind::Body)
+        } else if self.shared.expect.accepts(status) {
+            None
+        } else {
+            Some(ErrorKind::of_status(status))
+        };
+        let served_by = answer
+            .response
+            .headers()
+            .get(SERVED_BY)
+            .and_then(|value| value.to_str().ok());
+        flight.end(Ending {
+            status: Some(status),
+            error,
+            served_by,
+            body_bytes: answer.body_bytes,
+        });
+        error
+    }
+
+    /// Records whose fault a late start was: the tool's if a connection was free, else the wait for one. A new
+    /// connection's set-up is the target's time, so then only the release counts.
+    fn count_pacing(
+        &self,
+        timeline: &Timeline,
+        ticket: Ticket,
+        begun: Instant,
+        sent: Option<Instant>,
+    ) {
+        if !self.shared.dispatch.is_used() || ticket.planned < timeline.measure {
+            return;
+        }
+        let mut counts = self.tally.counts.lock();
+        let tool = if ticket.waited {
+            ticket.released
+        } else {
+            sent.unwrap_or(ticket.released)
+        };
+        counts
+            .recorder
+            .lag
+            .record(tool.saturating_duration_since(ticket.planned));
+        if ticket.waited {
+            counts
+                .recorder
+                .waited
+                .record(begun.saturating_duration_since(ticket.planned));
+        }
+    }
+
+    async fn connect(&self) -> Result<Connection, ErrorKind> {
+        let connection = Connection::open(&self.shared.addresses, self.shared.http2).await?;
+        self.tally.counts.lock().recorder.connections += 1;
+        Ok(connection)
+    }
+}
+
+fn end(flight: Flight<'_>, kind: ErrorKind) -> ErrorKind {
+    flight.end(Ending {
+        error: Some(kind),
+        ..Ending::default()
+    });
+    kind
+}

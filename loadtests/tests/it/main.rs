@@ -1,0 +1,1 @@
+//! The load tester against real sockets. Times are real: nothing here runs on paused time.
