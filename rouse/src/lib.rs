@@ -1,0 +1,4 @@
+//! The `rouse` command as a library: local mode and what the demo needs.
+
+pub mod local;
+pub mod venv;

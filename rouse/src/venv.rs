@@ -1,0 +1,322 @@
+//! A Python virtual environment with pinned requirements, prepared once and reused.
+//!
+//! The environment is whole exactly if its stamp file, written last, equals what is asked for now: the text of the
+//! requirements and the version of Python. Anything else (changed pins, another Python, an install that was interrupted) is
+//! removed and made again. A lock file beside the folder keeps two runs apart.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io::{self, BufRead as _, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The oldest Python that is accepted.
+const OLDEST: (u32, u32) = (3, 9);
+/// Names under which Python is looked for.
+const NAMES: [&str; 2] = ["python3", "python"];
+/// Written last; its content is what the environment was made from.
+const STAMP: &str = "rouse-stamp";
+/// Lines of output that a failure repeats.
+const TAIL: usize = 8;
+/// Bytes of a line of output that are kept.
+const LINE_BYTES: u64 = 2048;
+
+/// Why there is no environment. `Display` is one line.
+#[derive(Debug, thiserror::Error)]
+pub enum VenvError {
+    /// No Python, or only an old one.
+    #[error("{found}: install Python {}.{} or newer with its venv module ({INSTALL})", OLDEST.0, OLDEST.1)]
+    NoPython {
+        /// What was found instead.
+        found: String,
+    },
+    /// Python has no venv or pip.
+    #[error("{} has no venv module or no pip: install them ({INSTALL}): {output}", .python.display())]
+    NoVenv {
+        /// The Python.
+        python: PathBuf,
+        /// The end of its output.
+        output: String,
+    },
+    /// pip did not install the requirements.
+    #[error("pip could not install {}: {output}", .requirements.display())]
+    Install {
+        /// The file with the requirements.
+        requirements: PathBuf,
+        /// The end of pip's output.
+        output: String,
+    },
+    /// A file or process of the environment could not be used.
+    #[error("{}: {error}", .path.display())]
+    Io {
+        /// The path.
+        path: PathBuf,
+        /// The system's reason.
+        error: io::Error,
+    },
+}
+
+const INSTALL: &str = "Debian and Ubuntu: apt install python3 python3-venv; Fedora: dnf install python3; macOS: brew install \
+                       python";
+
+/// Prepares the environment in `folder` and returns the path of its Python. Blocks; calls `progress` with a line whenever
+/// there is something to tell.
+///
+/// The folder is owned by this function: what is in it is removed when it does not fit.
+pub fn prepare(
+    folder: &Path,
+    requirements: &Path,
+    mut progress: impl FnMut(&str),
+) -> Result<PathBuf, VenvError> {
+    let pins = fs::read_to_string(requirements).map_err(at(requirements))?;
+    let base = find_python()?;
+    // An absolute path: the environment's programs are run from other folders.
+    let parent = folder
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or_else(|| Path::new("."));
+    fs::create_dir_all(parent).map_err(at(parent))?;
+    let parent = parent.canonicalize().map_err(at(parent))?;
+    let Some(name) = folder.file_name() else {
+        return Err(at(folder)(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "must name a folder",
+        )));
+    };
+    let folder = parent.join(name);
+
+    let mut lock_name = name.to_owned();
+    lock_name.push(".lock");
+    let lock_path = parent.join(lock_name);
+    let lock = File::create(&lock_path).map_err(at(&lock_path))?;
+    if lock.try_lock().is_err() {
+        progress("waiting for another run that prepares the same Python environment");
+        lock.lock().map_err(at(&lock_path))?;
+    }
+
+    let python = folder.join("bin").join("python");
+    let stamp_path = folder.join(STAMP);
+    let stamp = format!("{}\n{}\n{pins}", base.version, base.path.display());
+    if fs::read_to_string(&stamp_path).is_ok_and(|found| found == stamp) && works(&python) {
+        return Ok(python);
+    }
+    if folder.exists() {
+        progress("removing a Python environment that is out of date or incomplete");
+        fs::remove_dir_all(&folder).map_err(at(&folder))?;
+    }
+    progress(&format!(
+        "making a Python environment in {} with {}",
+        folder.display(),
+        base.version
+    ));
+    let mut make = Command::new(&base.path);
+    make.args(["-m", "venv"]).arg(&folder);
+    run(make, &mut progress)
+        .map_err(at(&base.path))?
+        .map_err(|output| VenvError::NoVenv {
+            python: base.path.clone(),
+            output,
+        })?;
+
+    progress(&format!("installing {}", requirements.display()));
+    let mut pip = Command::new(&python);
+    pip.args([
+        "-m",
+        "pip",
+        "install",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--progress-bar=off",
+    ])
+    .arg("--requirement")
+    .arg(requirements);
+    run(pip, &mut progress)
+        .map_err(at(&python))?
+        .map_err(|output| VenvError::Install {
+            requirements: requirements.to_path_buf(),
+            output,
+        })?;
+    fs::write(&stamp_path, stamp).map_err(at(&stamp_path))?;
+    Ok(python)
+}
+
+struct Python {
+    path: PathBuf,
+    version: String,
+}
+
+/// The first Python on PATH that is new enough.
+fn find_python() -> Result<Python, VenvError> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let candidates = NAMES
+        .iter()
+        .flat_map(|name| std::env::split_paths(&path).map(move |folder| folder.join(name)));
+    let mut found = None;
+    for candidate in candidates.filter(|candidate| candidate.is_file()) {
+        // Asked, not parsed from `--version`: a shim of a version manager may stand there and have nothing behind it.
+        let ask = "import sys; print(*sys.version_info[:3], sys.implementation.name)";
+        let Ok(answer) = Command::new(&candidate)
+            .args(["-c", ask])
+            .stdin(Stdio::null())
+            .output()
+        else {
+            continue;
+        };
+        let answer = String::from_utf8_lossy(&answer.stdout).into_owned();
+        let Some(version) = parse_version(&answer) else {
+            continue;
+        };
+        if version >= OLDEST {
+            let version = format!("Python {}", answer.trim().replacen(' ', ".", 2));
+            return Ok(Python {
+                path: candidate,
+                version,
+            });
+        }
+        found.get_or_insert_with(|| {
+            format!(
+                "{} is Python {}.{}",
+                candidate.display(),
+                version.0,
+                version.1
+            )
+        });
+    }
+    Err(VenvError::NoPython {
+        found: found.unwrap_or_else(|| "python3 was not found on PATH".to_owned()),
+    })
+}
+
+fn parse_version(answer: &str) -> Option<(u32, u32)> {
+    let mut words = answer.split_whitespace();
+    Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
+}
+
+/// Whether an environment's Python starts: the Python it was made from may be gone.
+fn works(python: &Path) -> bool {
+    let mut command = Command::new(python);
+    command
+        .args(["-c", ""])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+/// Runs a command, passing on its output line by line. The inner error is the end of its output.
+fn run(mut command: Command, progress: &mut impl FnMut(&str)) -> io::Result<Result<(), String>> {
+    // One pipe for both streams, so that their order is kept and neither can fill up unread.
+    let (reader, writer) = io::pipe()?;
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(writer.try_clone()?)
+        .stderr(writer)
+        .spawn()?;
+    drop(command); // its copies of the writing end would keep the pipe open
+    let mut reader = BufReader::new(reader);
+    let mut tail = VecDeque::new();
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if reader
+            .by_ref()
+            .take(LINE_BYTES)
+            .read_until(b'\n', &mut line)?
+            == 0
+        {
+            break;
+        }
+        let text = String::from_utf8_lossy(&line).trim().to_owned();
+        if !text.is_empty() {
+            progress(&text);
+            if tail.len() == TAIL {
+                tail.pop_front();
+            }
+            tail.push_back(text);
+        }
+    }
+    if child.wait()?.success() {
+        return Ok(Ok(()));
+    }
+    Ok(Err(Vec::from(tail).join(" | ")))
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> VenvError {
+    let path = path.to_path_buf();
+    move |error| VenvError::Io { path, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        assert_eq!(parse_version("3 11 7 cpython\n"), Some((3, 11)));
+        assert!(parse_version("3 10 0").unwrap() >= OLDEST);
+        assert!(parse_version("3 8 9").unwrap() < OLDEST);
+        assert_eq!(parse_version("no python here"), None);
+    }
+
+    #[test]
+    fn output_is_passed_on_and_its_end_kept() {
+        let shell = |script: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]);
+            command
+        };
+        let mut lines = Vec::new();
+        let result = run(
+            shell("for i in $(seq 20); do echo $i; done; echo bad >&2; exit 3"),
+            &mut |line: &str| {
+                lines.push(line.to_owned());
+            },
+        );
+        assert_eq!(lines.len(), 21);
+        assert_eq!(
+            result.unwrap().unwrap_err(),
+            "14 | 15 | 16 | 17 | 18 | 19 | 20 | bad"
+        );
+        assert!(run(shell("exit 0"), &mut |_: &str| {}).unwrap().is_ok());
+    }
+
+    #[test]
+    fn an_environment_is_made_once_and_again_when_it_does_not_fit() {
+        let root = tempfile::tempdir().unwrap();
+        let (folder, requirements) = (
+            root.path().join("venv"),
+            root.path().join("requirements.txt"),
+        );
+        // Nothing to install: no network is needed.
+        fs::write(&requirements, "# nothing\n").unwrap();
+        let steps = |count: &mut usize| {
+            let mut lines = 0;
+            let python = prepare(&folder, &requirements, |_| lines += 1).unwrap();
+            *count = lines;
+            python
+        };
+        let mut lines = 0;
+        let python = steps(&mut lines);
+        assert!(python.is_absolute() && works(&python) && lines > 0);
+        steps(&mut lines);
+        assert_eq!(lines, 0, "made again for nothing");
+        fs::remove_file(folder.join(STAMP)).unwrap(); // as if interrupted
+        steps(&mut lines);
+        assert!(lines > 0);
+
+        fs::write(&requirements, "no-such-package @ file:///nowhere\n").unwrap();
+        let error = prepare(&folder, &requirements, |_| {}).unwrap_err();
+        assert!(matches!(error, VenvError::Install { .. }), "{error}");
+        assert!(
+            !error.to_string().contains('\n') && !folder.join(STAMP).exists(),
+            "{error}"
+        );
+        let missing = root.path().join("none.txt");
+        assert!(
+            prepare(&folder, &missing, |_| {})
+                .unwrap_err()
+                .to_string()
+                .contains("none.txt")
+        );
+    }
+}
