@@ -12,6 +12,8 @@ mod metadata;
 mod report;
 mod test;
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 /// The project's chores: tests, checks and generated pages.
@@ -30,8 +32,11 @@ enum Chore {
     /// workspace, or `-- --nocapture`.
     Test {
         /// Arguments for `cargo test`.
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        extra: Vec<String>,
+        #[arg(value_name = "CARGO_ARG", allow_hyphen_values = true)]
+        cargo: Vec<String>,
+        /// Arguments for the test binaries.
+        #[arg(value_name = "TEST_ARG", last = true)]
+        binaries: Vec<String>,
     },
     /// Check that the crates depend on each other in one direction only.
     Boundaries,
@@ -45,11 +50,56 @@ enum Chore {
     },
 }
 
-fn main() -> anyhow::Result<()> {
-    match Args::parse().chore {
-        Chore::Test { extra } => test::run(&extra),
+fn main() -> ExitCode {
+    let done = match Args::parse().chore {
+        Chore::Test { cargo, binaries } => test::run(&split(cargo, binaries)),
         Chore::Boundaries => boundaries::run(),
         Chore::CheckAlone => alone::run(),
         Chore::Generate { check } => generate::run(check),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report::failure(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Clap takes a leading `--` away, but leaves one that follows an argument which may begin with a hyphen.
+fn split(mut cargo: Vec<String>, mut binaries: Vec<String>) -> test::Extra {
+    if let Some(at) = cargo.iter().position(|arg| arg == "--") {
+        binaries.splice(..0, cargo.drain(at..).skip(1));
+    }
+    test::Extra { cargo, binaries }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passes_on_every_argument_of_test() {
+        let cases = [
+            ("", "", ""),
+            ("wakes --no-run", "wakes --no-run", ""),
+            ("-p shared", "-p shared", ""),
+            ("--package=shared", "--package=shared", ""),
+            ("-- --nocapture", "", "--nocapture"),
+            ("wakes -- --exact", "wakes", "--exact"),
+        ];
+        for (given, for_cargo, for_binaries) in cases {
+            let line = ["cargo", "test"]
+                .into_iter()
+                .chain(given.split_whitespace());
+            match Args::parse_from(line).chore {
+                Chore::Test { cargo, binaries } => {
+                    let extra = split(cargo, binaries);
+                    assert_eq!(extra.cargo.join(" "), for_cargo, "{given:?}");
+                    assert_eq!(extra.binaries.join(" "), for_binaries, "{given:?}");
+                }
+                other => panic!("{given:?} became {other:?}"),
+            }
+        }
     }
 }

@@ -1,7 +1,9 @@
-//! The only place that prints: findings go to standard output, one a line, so that they can be counted and searched.
+//! The only place that prints. Findings go to standard output, one a line, so that they can be counted and searched; why
+//! a chore failed goes to standard error.
 
 #![expect(
     clippy::print_stdout,
+    clippy::print_stderr,
     reason = "this is the output module of a command line tool"
 )]
 
@@ -12,6 +14,11 @@ use anyhow::ensure;
 /// Prints one line.
 pub(crate) fn line(text: impl Display) {
     println!("{text}");
+}
+
+/// Says why the chore failed, on one line: a backtrace of the chore helps nobody who broke a rule.
+pub(crate) fn failure(error: &anyhow::Error) {
+    eprintln!("error: {error:#}");
 }
 
 /// Prints every finding and fails if there is one; otherwise prints what was found to be in order.
