@@ -1,0 +1,308 @@
+//! What is wrong with a workload's annotations: ranges, and values that do not fit each other.
+//!
+//! The order of the checks and the words of the messages are Knative's, so that a user of both reads the same.
+//! Source: `pkg/apis/autoscaling/annotation_validation.go`.
+
+use super::keys::{self, Key};
+use super::{AnnotationError, Annotations};
+use crate::ClusterConfig;
+use crate::literal::{Nanos, parse_duration, parse_float, parse_int, parse_int32};
+
+const SECOND: Nanos = 1_000_000_000;
+const HOUR: Nanos = 3600 * SECOND;
+
+/// Every error, in the order of the checks.
+pub(super) fn all(annotations: &Annotations, config: &ClusterConfig) -> Vec<AnnotationError> {
+    let mut check = Check {
+        annotations,
+        errors: Vec::new(),
+    };
+    check.class();
+    check.scales(config);
+    check.floats();
+    check.durations();
+    check.metric(config);
+    check.algorithm();
+    check.initial_scale(config);
+    check.ours();
+    check.errors
+}
+
+struct Check<'a> {
+    annotations: &'a Annotations,
+    errors: Vec<AnnotationError>,
+}
+
+impl Check<'_> {
+    /// The value of `key`, and the spelling it was found under.
+    fn find(&self, key: Key) -> Option<(&'static str, String)> {
+        key.find(self.annotations)
+            .map(|(name, value)| (name, value.to_owned()))
+    }
+
+    fn error(&mut self, name: &str, value: &str, message: String) {
+        self.errors.push(AnnotationError {
+            key: name.to_owned(),
+            value: value.to_owned(),
+            message,
+            allowed: None,
+            paths: vec![name.to_owned()],
+        });
+    }
+
+    /// The value cannot be read, or its kind of range has no words of its own.
+    fn invalid(&mut self, key: Key, name: &str, value: &str) {
+        self.errors.push(AnnotationError {
+            key: name.to_owned(),
+            value: value.to_owned(),
+            message: format!("invalid value: {value}"),
+            allowed: Some(key.allowed.to_owned()),
+            paths: vec![name.to_owned()],
+        });
+    }
+
+    fn class(&mut self) {
+        if let Some((name, value)) = self.find(keys::CLASS)
+            && value.ends_with(".knative.dev")
+            && value != keys::KPA_CLASS
+            && value != keys::HPA_CLASS
+        {
+            self.invalid(keys::CLASS, name, &value);
+        }
+    }
+
+    /// Min, max and activation scale, and how they fit each other. One that is wrong or absent counts as 0.
+    fn scales(&mut self, config: &ClusterConfig) {
+        let min = self.count(keys::MIN_SCALE);
+        let max = self.count(keys::MAX_SCALE);
+        if max != 0 && max < min {
+            let value = keys::MAX_SCALE
+                .value(self.annotations)
+                .unwrap_or_default()
+                .to_owned();
+            let (max_name, min_name) = (keys::MAX_SCALE.name, keys::MIN_SCALE.name);
+            self.error(
+                max_name,
+                &value,
+                format!("max-scale={max} is less than min-scale={min}"),
+            );
+            if let Some(error) = self.errors.last_mut() {
+                error.paths.push(min_name.to_owned());
+            }
+        }
+        if let (Some(limit), Some((name, value))) =
+            (config.max_scale_limit, self.find(keys::MAX_SCALE))
+        {
+            if max == 0 {
+                self.error(
+                    name,
+                    &value,
+                    format!("max-scale=0 (unlimited), must be less than {limit}"),
+                );
+            } else if max > i64::from(limit.get()) {
+                self.error(name, &value, format!("expected 1 <= {max} <= {limit}"));
+            }
+        }
+        if let Some((name, value)) = self.find(keys::ACTIVATION_SCALE) {
+            match parse_int32(&value).map(i64::from) {
+                None => self.invalid(keys::ACTIVATION_SCALE, name, &value),
+                Some(scale) if scale < min => {
+                    self.error(
+                        name,
+                        &value,
+                        format!("min-scale={min} is greater than activation-scale={scale}"),
+                    );
+                }
+                Some(scale) if max != 0 && scale > max => {
+                    self.error(
+                        name,
+                        &value,
+                        format!("max-scale={max} is less than activation-scale={scale}"),
+                    );
+                }
+                Some(scale) if scale < 2 => {
+                    self.error(
+                        name,
+                        &value,
+                        format!("activation-scale={scale} must be greater than 1"),
+                    );
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// A count of 31 bits. An integer of any size that does not fit is out of range rather than unreadable.
+    fn count(&mut self, key: Key) -> i64 {
+        let Some((name, value)) = self.find(key) else {
+            return 0;
+        };
+        match parse_int32(&value) {
+            Some(count) if count >= 0 => return i64::from(count),
+            None if !is_integer(&value) => self.invalid(key, name, &value),
+            _ => self.error(
+                name,
+                &value,
+                format!("expected 0 <= {value} <= {}", i32::MAX),
+            ),
+        }
+        0
+    }
+
+    fn initial_scale(&mut self, config: &ClusterConfig) {
+        let Some((name, value)) = self.find(keys::INITIAL_SCALE) else {
+            return;
+        };
+        let path = match parse_int(&value) {
+            None => name.to_owned(),
+            Some(scale) if scale < 0 => format!("{name} must be greater than 0"),
+            Some(0) if !config.allow_zero_initial_scale => {
+                format!("{name}=0 not allowed by cluster")
+            }
+            Some(_) => return,
+        };
+        self.invalid(keys::INITIAL_SCALE, name, &value);
+        if let Some(error) = self.errors.last_mut() {
+            error.paths = vec![path];
+        }
+    }
+
+    fn floats(&mut self) {
+        for (key, low, high) in [
+            (keys::PANIC_WINDOW, 1.0, 100.0),
+            (keys::PANIC_THRESHOLD, 110.0, 1000.0),
+            (keys::UTILIZATION, 1.0, 100.0),
+        ] {
+            let Some((name, value)) = self.find(key) else {
+                continue;
+            };
+            match parse_float(&value) {
+                None => self.invalid(key, name, &value),
+                Some(number) if number < low || number > high => {
+                    self.error(name, &value, format!("expected {low} <= {value} <= {high}"));
+                }
+                Some(_) => {}
+            }
+        }
+        if let Some((name, value)) = self.find(keys::TARGET) {
+            match parse_float(&value) {
+                None => self.invalid(keys::TARGET, name, &value),
+                Some(target) if target < 0.01 => {
+                    self.error(
+                        name,
+                        &value,
+                        format!("target {value} should be at least 0.01"),
+                    );
+                }
+                Some(_) => {}
+            }
+        }
+        if let Some((name, value)) = self.find(keys::BURST) {
+            #[expect(clippy::float_cmp, reason = "only the very number -1 means unlimited")]
+            let allowed = parse_float(&value).is_some_and(|burst| burst >= 0.0 || burst == -1.0);
+            if !allowed {
+                self.invalid(keys::BURST, name, &value);
+            }
+        }
+    }
+
+    fn durations(&mut self) {
+        self.duration(keys::WINDOW, (6 * SECOND, "6s"), (HOUR, "1h0m0s"), true);
+        self.duration(keys::SCALE_DOWN_DELAY, (0, "0s"), (HOUR, "1h0m0s"), true);
+        self.duration(keys::POD_RETENTION, (0, "0s"), (HOUR, "1h0m0s"), false);
+    }
+
+    fn duration(&mut self, key: Key, low: (Nanos, &str), high: (Nanos, &str), whole_seconds: bool) {
+        let Some((name, value)) = self.find(key) else {
+            return;
+        };
+        match parse_duration(&value) {
+            None => self.invalid(key, name, &value),
+            Some(nanos) if nanos < low.0 || nanos > high.0 => {
+                self.error(
+                    name,
+                    &value,
+                    format!("expected {} <= {value} <= {}", low.1, high.1),
+                );
+            }
+            Some(nanos) if whole_seconds && nanos % SECOND != 0 => {
+                self.error(
+                    name,
+                    &value,
+                    "must be specified with at most second precision".to_owned(),
+                );
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn metric(&mut self, config: &ClusterConfig) {
+        let class = keys::CLASS
+            .value(self.annotations)
+            .unwrap_or(&config.pod_autoscaler_class);
+        let is_wrong = |metric: &str| match class {
+            keys::KPA_CLASS => metric != "concurrency" && metric != "rps",
+            keys::HPA_CLASS => metric.is_empty(),
+            _ => false,
+        };
+        if let Some((name, value)) = self.find(keys::METRIC)
+            && is_wrong(&value)
+        {
+            self.invalid(keys::METRIC, name, &value);
+        }
+    }
+
+    /// Checked only if the class is spelled out, even though it is also the default.
+    fn algorithm(&mut self) {
+        if keys::CLASS.value(self.annotations) != Some(keys::KPA_CLASS) {
+            return;
+        }
+        if let Some((name, value)) = self.find(keys::ALGORITHM)
+            && !matches!(
+                value.as_str(),
+                "" | "linear" | "weighted-exponential" | "weightedExponential"
+            )
+        {
+            self.invalid(keys::ALGORITHM, name, &value);
+        }
+    }
+
+    /// The keys under `rouse.dev/`.
+    fn ours(&mut self) {
+        for (key, low, high) in [
+            (keys::CONTAINER_CONCURRENCY, 0, 1000),
+            (keys::MAX_HELD, 1, 1_000_000),
+        ] {
+            let Some((name, value)) = self.find(key) else {
+                continue;
+            };
+            match parse_int(&value) {
+                Some(number) if (low..=high).contains(&number) => {}
+                Some(_) => self.error(name, &value, format!("expected {low} <= {value} <= {high}")),
+                None => self.invalid(key, name, &value),
+            }
+        }
+        self.duration(
+            keys::MAX_COLD_START,
+            (SECOND, "1s"),
+            (24 * HOUR, "24h0m0s"),
+            false,
+        );
+        if let Some((name, value)) = self.find(keys::READY_PATH)
+            && !is_absolute_path(&value)
+        {
+            self.invalid(keys::READY_PATH, name, &value);
+        }
+    }
+}
+
+/// An optional sign and digits, however many.
+fn is_integer(text: &str) -> bool {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// Something that can stand in a request line as it is.
+fn is_absolute_path(text: &str) -> bool {
+    text.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic() && b != b'#')
+}

@@ -1,0 +1,168 @@
+//! From annotations and cluster defaults to the values in force.
+//!
+//! Source: `pkg/apis/autoscaling/v1alpha1/pa_lifecycle.go`, `pkg/reconciler/autoscaling/resources/{target,metric}.go`,
+//! `pkg/reconciler/autoscaling/kpa/resources/decider.go`.
+
+use std::time::Duration;
+
+use super::Annotations;
+use super::keys::{self, Key};
+use crate::literal::{parse_duration, parse_float, parse_int, parse_int32};
+use crate::{Aggregation, BurstCapacity, ClusterConfig, Metric, Policy, Replicas, TargetSpec};
+
+/// The share of its requests per second that a replica should carry; not configurable cluster-wide.
+/// Source: `pkg/autoscaler/config/config.go`.
+const RPS_UTILIZATION: f64 = 0.7;
+
+/// The least target there is. Source: `pkg/apis/autoscaling/register.go`.
+const MIN_TARGET: f64 = 0.01;
+
+/// Requests of one workload that an activator holds unless told otherwise.
+const MAX_HELD: u32 = 1000;
+
+/// The longest wait for a first pod unless told otherwise: large models are slow to pull and load.
+const MAX_COLD_START: Duration = Duration::from_mins(10);
+
+/// The values in force, whether or not the annotations are valid.
+///
+/// Knative's controllers do the same with what has got past admission: what cannot be read counts as absent, and
+/// ranges are not checked. What a type here cannot express (a negative duration or count) counts as zero. Use
+/// [`super::parse`] unless there is no last good setting to keep.
+pub fn resolve(annotations: &Annotations, config: &ClusterConfig) -> TargetSpec {
+    let given = Given(annotations);
+    let container_concurrency = given.integer(keys::CONTAINER_CONCURRENCY, 0);
+    let load = given.load(config, container_concurrency);
+    let stable_window = given.duration(keys::WINDOW).unwrap_or(config.stable_window);
+    let panic_percentage = given
+        .float(keys::PANIC_WINDOW)
+        .unwrap_or(config.panic_window_percentage);
+    let panic_threshold = given
+        .float(keys::PANIC_THRESHOLD)
+        .unwrap_or(config.panic_threshold_percentage);
+    TargetSpec {
+        metric: load.metric,
+        target: (load.total * load.utilization).max(MIN_TARGET),
+        total: load.total,
+        target_burst_capacity: given
+            .float(keys::BURST)
+            .map_or(config.target_burst_capacity, BurstCapacity::from_f64),
+        stable_window,
+        panic_window: panic_window(stable_window, panic_percentage),
+        panic_threshold: panic_threshold / 100.0,
+        aggregation: given.aggregation(),
+        max_scale_up_rate: config.max_scale_up_rate,
+        max_scale_down_rate: config.max_scale_down_rate,
+        min_scale: given.count(keys::MIN_SCALE).unwrap_or(config.min_scale),
+        max_scale: given
+            .count(keys::MAX_SCALE)
+            .map_or(config.max_scale, |max| (!max.is_zero()).then_some(max)),
+        initial_scale: given.initial_scale(config),
+        activation_scale: given
+            .count(keys::ACTIVATION_SCALE)
+            .filter(|&scale| scale > Replicas::ONE),
+        scale_down_delay: given
+            .duration(keys::SCALE_DOWN_DELAY)
+            .unwrap_or(config.scale_down_delay),
+        enable_scale_to_zero: config.enable_scale_to_zero,
+        scale_to_zero_grace_period: config.scale_to_zero_grace_period,
+        pod_retention: given
+            .duration(keys::POD_RETENTION)
+            .unwrap_or(config.scale_to_zero_pod_retention_period),
+        activator_capacity: config.activator_capacity,
+        container_concurrency,
+        max_held: given.integer(keys::MAX_HELD, MAX_HELD),
+        max_cold_start: given
+            .duration(keys::MAX_COLD_START)
+            .unwrap_or(MAX_COLD_START),
+        ready_path: keys::READY_PATH.value(annotations).map(str::to_owned),
+        policy: Policy::default(),
+    }
+}
+
+/// The percentage of the stable window, rounded to whole seconds (half a second up), at least one.
+fn panic_window(stable: Duration, percentage: f64) -> Duration {
+    let seconds = Duration::try_from_secs_f64(stable.as_secs_f64() * percentage / 100.0)
+        .unwrap_or(Duration::ZERO);
+    let up = u64::from(seconds.subsec_millis() >= 500);
+    Duration::from_secs((seconds.as_secs() + up).max(1))
+}
+
+/// What a replica carries.
+struct Load {
+    metric: Metric,
+    total: f64,
+    utilization: f64,
+}
+
+/// The annotations with typed look-ups.
+struct Given<'a>(&'a Annotations);
+
+impl Given<'_> {
+    fn load(&self, config: &ClusterConfig, container_concurrency: u32) -> Load {
+        let metric = keys::METRIC.value(self.0).unwrap_or("concurrency");
+        let mut load = match metric {
+            "rps" => Load {
+                metric: Metric::Rps,
+                total: config.requests_per_second_target_default,
+                utilization: RPS_UTILIZATION,
+            },
+            _ => Load {
+                metric: Metric::Concurrency,
+                total: match container_concurrency {
+                    0 => config.container_concurrency_target_default,
+                    limit => f64::from(limit),
+                },
+                utilization: config.container_concurrency_target_fraction,
+            },
+        };
+        if let Some(target) = self.float(keys::TARGET) {
+            // A pod that serves one request at a time cannot be asked to carry two.
+            let limited = metric == "concurrency" && container_concurrency != 0;
+            load.total = if limited {
+                target.min(load.total)
+            } else {
+                target
+            };
+        }
+        if let Some(percentage) = self.float(keys::UTILIZATION) {
+            load.utilization = percentage / 100.0;
+        }
+        load
+    }
+
+    fn float(&self, key: Key) -> Option<f64> {
+        parse_float(key.value(self.0)?)
+    }
+
+    fn count(&self, key: Key) -> Option<Replicas> {
+        parse_int32(key.value(self.0)?).map(|count| Replicas(u32::try_from(count).unwrap_or(0)))
+    }
+
+    fn integer(&self, key: Key, default: u32) -> u32 {
+        let given = key.value(self.0).and_then(parse_int);
+        given
+            .and_then(|number| u32::try_from(number).ok())
+            .unwrap_or(default)
+    }
+
+    fn duration(&self, key: Key) -> Option<Duration> {
+        parse_duration(key.value(self.0)?)
+            .map(|nanos| Duration::from_nanos(u64::try_from(nanos).unwrap_or(0)))
+    }
+
+    /// Zero where zero is not allowed is as good as absent.
+    fn initial_scale(&self, config: &ClusterConfig) -> Replicas {
+        self.count(keys::INITIAL_SCALE)
+            .filter(|scale| config.allow_zero_initial_scale || !scale.is_zero())
+            .unwrap_or(config.initial_scale)
+    }
+
+    fn aggregation(&self) -> Aggregation {
+        match keys::ALGORITHM.value(self.0) {
+            Some("weighted-exponential" | "weightedExponential") => {
+                Aggregation::WeightedExponential
+            }
+            _ => Aggregation::Linear,
+        }
+    }
+}

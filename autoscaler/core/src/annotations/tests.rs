@@ -1,0 +1,154 @@
+use std::time::Duration;
+
+use super::*;
+use crate::Replicas;
+
+fn read(pairs: &[(&str, &str)]) -> Result<Parsed, Invalid> {
+    let annotations = pairs
+        .iter()
+        .map(|&(key, value)| (key.to_owned(), value.to_owned()))
+        .collect();
+    parse(&annotations, &ClusterConfig::default())
+}
+
+#[test]
+fn an_error_names_key_value_and_what_is_allowed() {
+    for (key, value, line) in [
+        (
+            "autoscaling.knative.dev/target",
+            "-1",
+            r#"autoscaling.knative.dev/target: "-1": target -1 should be at least 0.01"#,
+        ),
+        (
+            "autoscaling.knative.dev/minScale",
+            "two",
+            r#"autoscaling.knative.dev/minScale: "two": invalid value: two, allowed is 0 to 2147483647"#,
+        ),
+        (
+            "rouse.dev/max-held",
+            "0",
+            r#"rouse.dev/max-held: "0": expected 1 <= 0 <= 1000000"#,
+        ),
+    ] {
+        assert_eq!(read(&[(key, value)]).expect_err(value).to_string(), line);
+    }
+}
+
+#[test]
+fn all_errors_come_at_once() {
+    let invalid = read(&[
+        ("autoscaling.knative.dev/window", "1s"),
+        ("autoscaling.knative.dev/max-scale", "1"),
+        ("autoscaling.knative.dev/min-scale", "2"),
+        ("rouse.dev/ready-path", "health"),
+    ])
+    .expect_err("three are wrong");
+    let keys: Vec<&str> = invalid
+        .errors
+        .iter()
+        .map(|error| error.key.as_str())
+        .collect();
+    assert_eq!(
+        keys,
+        [
+            "autoscaling.knative.dev/max-scale",
+            "autoscaling.knative.dev/window",
+            "rouse.dev/ready-path"
+        ]
+    );
+}
+
+#[test]
+fn our_own_keys_have_ranges_and_defaults() {
+    let spec = read(&[]).expect("nothing given").spec;
+    assert_eq!(
+        (
+            spec.container_concurrency,
+            spec.max_held,
+            spec.max_cold_start,
+            spec.ready_path
+        ),
+        (0, 1000, Duration::from_secs(600), None)
+    );
+    let spec = read(&[
+        ("rouse.dev/container-concurrency", "4"),
+        ("rouse.dev/max-held", "1000000"),
+        ("rouse.dev/max-cold-start", "1h30m"),
+        ("rouse.dev/ready-path", "/v2/health/ready?x=1"),
+        ("autoscaling.knative.dev/target", "10"),
+    ])
+    .expect("all in range")
+    .spec;
+    assert_eq!((spec.container_concurrency, spec.max_held), (4, 1_000_000));
+    assert_eq!(spec.max_cold_start, Duration::from_secs(5400));
+    assert_eq!(spec.ready_path.as_deref(), Some("/v2/health/ready?x=1"));
+    assert!(
+        (spec.total - 4.0).abs() < 1e-9,
+        "a pod cannot carry more than it serves at once"
+    );
+
+    for (key, values) in [
+        ("container-concurrency", &["-1", "1001", "1.0", ""][..]),
+        ("max-held", &["0", "1000001", "many"]),
+        ("max-cold-start", &["999ms", "24h1s", "60"]),
+        ("ready-path", &["", "health", "/a b", "/#top", "/\u{e9}"]),
+    ] {
+        for value in values {
+            assert!(
+                read(&[(&format!("rouse.dev/{key}"), value)]).is_err(),
+                "{key}={value:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_is_not_finite_is_refused_everywhere() {
+    for key in [
+        "target",
+        "target-utilization-percentage",
+        "target-burst-capacity",
+        "panic-window-percentage",
+        "panic-threshold-percentage",
+    ] {
+        for value in ["NaN", "Inf", "-Inf", "+infinity"] {
+            let invalid =
+                read(&[(&format!("autoscaling.knative.dev/{key}"), value)]).expect_err(key);
+            assert_eq!(invalid.errors[0].message, format!("invalid value: {value}"));
+        }
+    }
+}
+
+#[test]
+fn what_has_no_effect_is_a_warning() {
+    let parsed = read(&[
+        ("autoscaling.knative.dev/min-scale", "1"),
+        ("autoscaling.knative.dev/minScale", "5"),
+        ("autoscaling.knative.dev/min-scal", "9"),
+        (
+            "autoscaling.knative.dev/class",
+            "hpa.autoscaling.knative.dev",
+        ),
+        ("autoscaling.knative.dev/metric", "cpu"),
+        ("rouse.dev/max-hold", "1"),
+        ("rouse.dev/paused", "true"),
+        ("example.com/min-scale", "7"),
+    ])
+    .expect("nothing is wrong");
+    let keys: Vec<&str> = parsed
+        .warnings
+        .iter()
+        .map(|warning| warning.key.as_str())
+        .collect();
+    assert_eq!(
+        keys,
+        [
+            "autoscaling.knative.dev/min-scal",
+            "rouse.dev/max-hold",
+            "autoscaling.knative.dev/minScale",
+            "autoscaling.knative.dev/class",
+            "autoscaling.knative.dev/metric",
+        ]
+    );
+    assert_eq!(parsed.spec.min_scale, Replicas(1));
+}

@@ -1,0 +1,158 @@
+//! Averages over the last so many seconds: a ring of one-second buckets.
+//!
+//! Knative keeps one ring per window and metric, and so do we: the panic window is not a suffix of the stable one,
+//! because each ring notes for itself when its data began, and that is what the average is divided by.
+//! The sums are taken afresh at each read rather than carried along, so rounding errors cannot build up over days; an
+//! hour of buckets is a few microseconds. Source: `pkg/autoscaler/aggregation/bucketing.go`.
+
+use std::time::Duration;
+
+use crate::Moment;
+
+mod average;
+
+/// What became of a recorded value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// It went into the bucket of its second.
+    Kept,
+    /// Its second had already left the window.
+    TooOld,
+}
+
+/// A window of one-second buckets over one series of numbers.
+///
+/// Values of the same second add up. A value for an earlier second goes into that second's bucket as long as the window
+/// still reaches it.
+#[derive(Clone, Debug)]
+pub struct Window {
+    length: Duration,
+    buckets: Vec<f64>,
+    /// First second written since the ring was last empty. Unset although `last` is set after a resize of stale data.
+    first: Option<u64>,
+    /// Newest second written.
+    last: Option<u64>,
+}
+
+impl Window {
+    /// An empty window of this length, rounded up to whole seconds, at least one.
+    pub fn new(length: Duration) -> Self {
+        Self {
+            length,
+            buckets: vec![0.0; bucket_count(length)],
+            first: None,
+            last: None,
+        }
+    }
+
+    /// How far back the window reaches.
+    pub fn length(&self) -> Duration {
+        self.length
+    }
+
+    /// Adds `value` to the bucket of the second of `at`.
+    pub fn record(&mut self, at: Moment, value: f64) -> Written {
+        let second = at.as_secs();
+        if self.last != Some(second) {
+            if self
+                .last
+                .is_some_and(|last| last > second && self.reaches_past(last - second))
+            {
+                return Written::TooOld;
+            }
+            self.first = Some(self.first.map_or(second, |first| first.min(second)));
+            self.advance(second);
+        }
+        let index = self.index(second);
+        self.buckets[index] += value;
+        Written::Kept
+    }
+
+    /// Whether the newest value is more than the window's length old, or there is none: the average is not a
+    /// measurement then. At exactly the window's length the window counts as filled and averages 0; see
+    /// [`Window::is_silent`].
+    pub fn is_empty(&self, now: Moment) -> bool {
+        self.age(now)
+            .is_none_or(|age| Duration::from_secs(age) > self.length)
+    }
+
+    /// Whether no bucket is left inside the window. Unlike [`Window::is_empty`], this has no last second in which
+    /// silence reads as a measured zero.
+    pub fn is_silent(&self, now: Moment) -> bool {
+        self.age(now).is_none_or(|age| self.reaches_past(age))
+    }
+
+    /// Changes the length and keeps the newest buckets that fit.
+    ///
+    /// The kept data counts as a full old window. Data older than the old window is dropped, but the time of the newest
+    /// value is remembered, as in Knative: under a longer window a stale series can read as 0 rather than as empty.
+    pub fn resize(&mut self, now: Moment, length: Duration) {
+        let count = bucket_count(length);
+        if count == self.buckets.len() {
+            self.length = length;
+            return;
+        }
+        let mut resized = Self {
+            length,
+            buckets: vec![0.0; count],
+            first: None,
+            last: self.last,
+        };
+        let fresh = self.last.filter(|_| !self.is_empty(now));
+        if let Some(last) = fresh {
+            let old = self.buckets.len();
+            for back in 0..to_u64(old.min(count)).min(last.saturating_add(1)) {
+                let index = resized.index(last - back);
+                resized.buckets[index] = self.buckets[self.index(last - back)];
+            }
+            resized.first = Some(last.saturating_sub(to_u64(old - 1)));
+        }
+        *self = resized;
+    }
+
+    /// Makes `second` the newest one if it is, and clears the buckets of the seconds in between.
+    fn advance(&mut self, second: u64) {
+        match self.last {
+            Some(last) if second < last => return,
+            Some(last) if !self.reaches_past(second - last) => {
+                for between in last + 1..=second {
+                    let index = self.index(between);
+                    self.buckets[index] = 0.0;
+                }
+            }
+            _ => {
+                self.buckets.fill(0.0);
+                self.first = Some(second);
+            }
+        }
+        self.last = Some(second);
+    }
+
+    /// Whole seconds from the newest value to `now`; zero if `now` is before it, nothing if there is no value.
+    fn age(&self, now: Moment) -> Option<u64> {
+        Some(now.as_secs().saturating_sub(self.last?))
+    }
+
+    /// Whether something `seconds` old is out of the window.
+    fn reaches_past(&self, seconds: u64) -> bool {
+        Duration::from_secs(seconds) >= self.length
+    }
+
+    fn index(&self, second: u64) -> usize {
+        // The remainder is below the number of buckets, which is a usize.
+        usize::try_from(second % to_u64(self.buckets.len())).unwrap_or(0)
+    }
+}
+
+fn bucket_count(length: Duration) -> usize {
+    let seconds = length.as_secs() + u64::from(length.subsec_nanos() > 0);
+    // A day is far above every window that passes validation (an hour) and keeps a wrong caller's memory bounded.
+    usize::try_from(seconds.clamp(1, 86_400)).unwrap_or(1)
+}
+
+fn to_u64(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;
