@@ -31,6 +31,11 @@ pub mod op {
     pub const RESERVE: &str = "reserve";
 }
 
+/// On a `wait-ready` answer: microseconds since the model's port first took a connection. Ages need no common clock.
+pub const PORT_OPEN_AGE: HeaderName = HeaderName::from_static("rouse-port-open-age");
+/// On a `wait-ready` answer: microseconds since the model was first ready.
+pub const READY_AGE: HeaderName = HeaderName::from_static("rouse-ready-age");
+
 /// How long a `wait-ready` may take, in milliseconds.
 pub const WAIT_MS: HeaderName = HeaderName::from_static("rouse-wait-ms");
 

@@ -7,3 +7,4 @@ pub mod h1;
 pub mod probe;
 pub mod sanitize;
 pub mod serve;
+pub mod tunnel;

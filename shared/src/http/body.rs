@@ -244,6 +244,17 @@ impl Prefetch {
         }
     }
 
+    /// A body that is already over.
+    pub fn empty() -> Self {
+        Self {
+            frames: VecDeque::new(),
+            bytes: 0,
+            limit: 0,
+            trailers: None,
+            rest: None,
+        }
+    }
+
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
         self.bytes

@@ -116,9 +116,20 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
-    disposition: watch::Sender<Disposition>,
+    disposition: Disposer,
     open: Arc<Open>,
     accept: JoinHandle<()>,
+}
+
+/// Decides what happens to a listener's present and future connections. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Disposer(Arc<watch::Sender<Disposition>>);
+
+impl Disposer {
+    /// Sets the disposition; setting it again changes nothing.
+    pub fn set(&self, disposition: Disposition) {
+        self.0.send_if_modified(|d| std::mem::replace(d, disposition) != disposition);
+    }
 }
 
 /// Open connections, and a way to wait until there are none.
@@ -154,7 +165,7 @@ impl Server {
         let accept = tokio::spawn(accept(listener, config, handler, watch, Arc::clone(&open)));
         Ok(Self {
             address,
-            disposition,
+            disposition: Disposer(Arc::new(disposition)),
             open,
             accept,
         })
@@ -196,10 +207,10 @@ impl Server {
     /// Returns how many connections were cut.
     pub async fn shut_down(self, grace: Duration) -> usize {
         self.stop_accepting();
-        self.set_disposition(Disposition::CloseIdle);
+        self.disposition.set(Disposition::CloseIdle);
         let _late = timeout(grace, self.closed()).await;
         let cut = self.connections();
-        self.set_disposition(Disposition::Abort);
+        self.disposition.set(Disposition::Abort);
         cut
     }
 }
@@ -207,7 +218,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.accept.abort();
-        self.set_disposition(Disposition::Abort);
+        self.disposition.set(Disposition::Abort);
     }
 }
 
@@ -332,6 +343,9 @@ async fn serve_h1<H: Handler>(
             }
             disposition = next(&mut disposition) => match disposition {
                 Disposition::Keep | Disposition::CloseAfterAnswer => {}
+                // A connection whose first request is still on its way is not idle: hyper would close it unread. Its
+                // first answer says `Connection: close` anyway.
+                Disposition::CloseIdle if index.load(Relaxed) == 0 => {}
                 Disposition::CloseIdle => connection.as_mut().graceful_shutdown(),
                 Disposition::Abort => return,
             }

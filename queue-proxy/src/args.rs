@@ -1,0 +1,181 @@
+//! The command line and environment of `rouse-queue-proxy`, and what they mean.
+
+use std::{net::SocketAddr, time::Duration};
+
+use clap::Parser;
+use http::HeaderMap;
+use shared::{TargetId, http::{probe::Probe, sanitize::TrustedProxies}};
+
+use crate::config::{Config, Port};
+
+/// The Rouse sidecar: admits requests to one model, counts them to the last byte, and knows when it is ready.
+///
+/// It stands in front of one model server. At most --container-concurrency requests are at the model at once; others
+/// wait in order, and beyond --queue-depth they are answered 503 with Retry-After. Requests that arrive while the model
+/// starts wait for it. On SIGTERM it drains: what is open ends, idle connections are closed, then it exits.
+///
+/// Example: in front of a model on port 8080, ten requests at once:
+///
+///     rouse-queue-proxy --listen 127.0.0.1:8012 --upstream 127.0.0.1:8080 --container-concurrency 10
+///
+/// Exit status: 0 after a drain, 1 if a task failed, 2 for a flag that cannot be or a port that cannot be had.
+#[derive(Debug, Parser)]
+#[command(name = "rouse-queue-proxy", version, max_term_width = 100, verbatim_doc_comment)]
+pub struct Args {
+    /// Address and port for requests. May be repeated: the n-th --listen belongs to the n-th --upstream.
+    #[arg(long, env = "ROUSE_LISTEN", required = true, value_delimiter = ',', value_name = "ADDR:PORT")]
+    listen: Vec<SocketAddr>,
+
+    /// Address and port of the model. The n-th belongs to the n-th --listen.
+    #[arg(long, env = "ROUSE_UPSTREAM", required = true, value_delimiter = ',', value_name = "ADDR:PORT")]
+    upstream: Vec<SocketAddr>,
+
+    /// Requests at the model at once; 0 = unlimited.
+    #[arg(long, env = "ROUSE_CONTAINER_CONCURRENCY", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100_000), value_name = "N")]
+    container_concurrency: u32,
+
+    /// Requests that may wait for a slot [default: 10 x concurrency, or 1000 if unlimited].
+    #[arg(long, env = "ROUSE_QUEUE_DEPTH", value_name = "N")]
+    queue_depth: Option<usize>,
+
+    /// Seconds that a request may wait for a slot before it is answered 504.
+    #[arg(long, env = "ROUSE_QUEUE_TIMEOUT", default_value = "300", value_parser = seconds, value_name = "SECONDS")]
+    queue_timeout: Duration,
+
+    /// Address and port for activators: admission is explicit there and the pod's identity is checked.
+    #[arg(long, env = "ROUSE_ACTIVATOR_LISTEN", value_name = "ADDR:PORT")]
+    activator_listen: Option<SocketAddr>,
+
+    /// Address and port for /stat (the autoscaler), /metrics (Prometheus), /livez and /readyz.
+    #[arg(long, env = "ROUSE_STATS_LISTEN", value_name = "ADDR:PORT")]
+    stats_listen: Option<SocketAddr>,
+
+    /// Address and port of the pod's life cycle hooks, below /TOKEN/. Needs --lifecycle-token.
+    #[arg(long, env = "ROUSE_LIFECYCLE_LISTEN", requires = "lifecycle_token", value_name = "ADDR:PORT")]
+    lifecycle_listen: Option<SocketAddr>,
+
+    /// Secret first part of the life cycle paths: whoever knows it can drain the pod.
+    #[arg(long, env = "ROUSE_LIFECYCLE_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    lifecycle_token: Option<String>,
+
+    /// Path that answers 200 to 399 when the model is ready [default: its port takes a connection].
+    #[arg(long, env = "ROUSE_READY_PATH", value_parser = path, value_name = "PATH")]
+    ready_path: Option<String>,
+
+    /// Path whose requests are no load, such as a health check. May be repeated.
+    #[arg(long, env = "ROUSE_PROBE_PATH", value_parser = path, value_delimiter = ',', value_name = "PATH")]
+    probe_path: Vec<String>,
+
+    /// Networks whose X-Forwarded-* headers are believed, comma-separated [default: none, they are replaced].
+    #[arg(long, env = "ROUSE_TRUSTED_PROXIES", value_parser = TrustedProxies::parse, value_name = "CIDRS")]
+    trusted_proxies: Option<TrustedProxies>,
+
+    /// Workload that the pod belongs to, for labels.
+    #[arg(long, env = "ROUSE_TARGET", default_value = "default/model", value_name = "NAMESPACE/NAME")]
+    target: TargetId,
+
+    /// UID of the pod, which activators must state.
+    #[arg(long, env = "ROUSE_POD_UID", default_value = "", value_name = "UID")]
+    pod_uid: String,
+
+    /// Longest time a drain may take, in seconds.
+    #[arg(long, env = "ROUSE_GRACE", default_value = "300", value_parser = seconds, value_name = "SECONDS")]
+    grace: Duration,
+
+    /// Leave out the rouse-timing header of answers.
+    #[arg(long, env = "ROUSE_NO_TIMING_HEADER")]
+    no_timing_header: bool,
+
+    /// Log as JSON, one object a line. The level is set by RUST_LOG.
+    #[arg(long, env = "ROUSE_LOG_JSON")]
+    pub log_json: bool,
+}
+
+/// Flags that do not fit together.
+#[derive(Debug, thiserror::Error)]
+#[error("--listen has {listen} addresses and --upstream has {upstream}: each --listen needs its --upstream")]
+pub struct Mismatch {
+    listen: usize,
+    upstream: usize,
+}
+
+impl Args {
+    /// What was typed, as a checked configuration.
+    ///
+    /// # Errors
+    /// When flags contradict each other.
+    pub fn config(&self) -> Result<Config, Mismatch> {
+        let (listen, upstream) = (self.listen.len(), self.upstream.len());
+        let ports: Vec<Port> =
+            self.listen.iter().zip(&self.upstream).map(|(&listen, &upstream)| Port { listen, upstream }).collect();
+        let (Some(&first), true) = (ports.first(), listen == upstream) else {
+            return Err(Mismatch { listen, upstream });
+        };
+        let mut config = Config::new(self.target.clone(), self.pod_uid.clone(), first, self.container_concurrency);
+        config.ports = ports;
+        config.activator = self.activator_listen;
+        config.stats = self.stats_listen;
+        config.lifecycle = self.lifecycle_listen.zip(self.lifecycle_token.clone());
+        config.queue_depth = self.queue_depth.unwrap_or(config.queue_depth);
+        config.queue_timeout = self.queue_timeout;
+        config.probe_paths.clone_from(&self.probe_path);
+        config.trusted = self.trusted_proxies.clone().unwrap_or_default();
+        config.grace = self.grace;
+        config.timing_header = !self.no_timing_header;
+        if let Some(path) = &self.ready_path {
+            config.model.probe = Probe::Http {
+                path: path.clone(),
+                headers: HeaderMap::new(),
+            };
+        }
+        Ok(config)
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let expected = "expected seconds from 0 to 86400";
+    let value: f64 = text.parse().map_err(|_| expected.to_owned())?;
+    if (0.0..=86_400.0).contains(&value) { Ok(Duration::from_secs_f64(value)) } else { Err(expected.to_owned()) }
+}
+
+fn path(text: &str) -> Result<String, String> {
+    let valid = text.starts_with('/') && text.parse::<http::uri::PathAndQuery>().is_ok();
+    if valid { Ok(text.to_owned()) } else { Err("expected an absolute path such as /ready".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(flags: &str) -> Result<Config, String> {
+        let args = std::iter::once("rouse-queue-proxy").chain(flags.split_whitespace());
+        let args = Args::try_parse_from(args).map_err(|e| e.to_string())?;
+        args.config().map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn pairs_listeners_with_models() {
+        let config = parse("--listen 127.0.0.1:1,127.0.0.1:2 --upstream 127.0.0.1:3 --upstream 127.0.0.1:4").unwrap();
+        assert_eq!(config.ports[1].upstream.port(), 4);
+        assert_eq!(config.queue_depth, 1_000);
+    }
+
+    #[test]
+    fn refuses_what_cannot_be_and_says_what_can() {
+        let base = "--listen 127.0.0.1:1 --upstream 127.0.0.1:2 ";
+        for (flags, says) in [
+            ("--listen 127.0.0.1:1", "--upstream"),
+            ("--listen 127.0.0.1:1,127.0.0.1:2 --upstream 127.0.0.1:3", "each --listen needs its --upstream"),
+            ("--listen nowhere --upstream 127.0.0.1:2", "nowhere"),
+            (&format!("{base}--container-concurrency -1"), "container-concurrency"),
+            (&format!("{base}--queue-timeout NaN"), "from 0 to 86400"),
+            (&format!("{base}--ready-path ready"), "absolute path"),
+            (&format!("{base}--trusted-proxies 10.0.0.0/99"), "10.0.0.0/99"),
+            (&format!("{base}--lifecycle-listen 127.0.0.1:5"), "--lifecycle-token"),
+            (&format!("{base}--target a/b/c"), "NAMESPACE/NAME"),
+        ] {
+            let error = parse(flags).unwrap_err();
+            assert!(error.contains(says), "{flags}: {error}");
+        }
+    }
+}

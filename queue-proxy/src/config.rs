@@ -1,0 +1,115 @@
+//! Everything a queue-proxy needs to know, checked before anything binds.
+
+use std::{net::SocketAddr, time::Duration};
+
+use shared::{
+    TargetId,
+    http::{client, guard::Timeouts, sanitize::TrustedProxies, serve},
+};
+
+use crate::{drain, model};
+
+/// Bodies up to this size travel with the request and can be sent again; larger ones wait for admission.
+///
+/// Both proxies must agree on it. 64 KiB covers most inference requests in JSON and one flow-control window of HTTP/2.
+pub const RESENDABLE_BYTES: usize = 64 * 1024;
+
+/// Tickets for HTTP/2 requests that may be out at once.
+pub const MAX_TICKETS: usize = 10_000;
+
+/// One request port of the pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Where requests come in.
+    pub listen: SocketAddr,
+    /// Where the model listens.
+    pub upstream: SocketAddr,
+}
+
+/// Configuration of one queue-proxy.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The workload, for labels.
+    pub target: TargetId,
+    /// UID of the pod; activators state whom they mean.
+    pub pod_uid: String,
+    /// Request ports. Their order is the number that activators use.
+    pub ports: Vec<Port>,
+    /// Port for activators.
+    pub activator: Option<SocketAddr>,
+    /// Port for statistics, metrics and health.
+    pub stats: Option<SocketAddr>,
+    /// Port for the pod's life cycle, and the token its paths begin with.
+    pub lifecycle: Option<(SocketAddr, String)>,
+    /// Requests at the model at once; 0 = unlimited.
+    pub container_concurrency: u32,
+    /// Requests of Services that may wait.
+    pub queue_depth: usize,
+    /// Requests of activators that may wait; short, since an activator can go elsewhere.
+    pub activator_queue_depth: usize,
+    /// How long a request may wait for a slot.
+    pub queue_timeout: Duration,
+    /// Memory that bodies of waiting requests may take together. Beyond it they are left unread.
+    pub queue_bytes: usize,
+    /// How the model is asked whether it is ready.
+    pub model: model::Config,
+    /// Paths that are no load.
+    pub probe_paths: Vec<String>,
+    /// Whose `X-Forwarded-*` headers are believed.
+    pub trusted: TrustedProxies,
+    /// Limits towards clients.
+    pub serve: serve::Config,
+    /// Connections to the model.
+    pub client: client::Config,
+    /// When a draining pod may go.
+    pub drain: drain::Rule,
+    /// Longest time a drain may take.
+    pub grace: Duration,
+    /// Whether answers carry the `rouse-timing` header.
+    pub timing_header: bool,
+}
+
+impl Config {
+    /// Defaults for one port; Knative's depth of ten times the concurrency (`pkg/queue/sharedmain/main.go`), and for an
+    /// unlimited pod, which queues only while it starts, what an activator holds by default.
+    pub fn new(target: TargetId, pod_uid: String, port: Port, container_concurrency: u32) -> Self {
+        let limit = container_concurrency as usize;
+        Self {
+            target,
+            pod_uid,
+            ports: vec![port],
+            activator: None,
+            stats: None,
+            lifecycle: None,
+            container_concurrency,
+            queue_depth: if limit == 0 { 1_000 } else { limit * 10 },
+            activator_queue_depth: limit.max(1),
+            queue_timeout: Duration::from_secs(300),
+            queue_bytes: 64 * 1024 * 1024,
+            model: model::Config::new(shared::http::probe::Probe::Tcp, port.upstream),
+            probe_paths: Vec::new(),
+            trusted: TrustedProxies::default(),
+            serve: serve::Config::default(),
+            client: client::Config {
+                max_idle: if limit == 0 { 256 } else { limit },
+                ..client::Config::default()
+            },
+            drain: drain::Rule::default(),
+            grace: Duration::from_secs(300),
+            timing_header: true,
+        }
+    }
+
+    /// Limits of the port for activators: they keep connections for 30 s, so this side must keep them longer, or a
+    /// request could meet a connection that is being closed.
+    pub(crate) fn activator_serve(&self) -> serve::Config {
+        serve::Config {
+            timeouts: Timeouts {
+                first_byte: Duration::from_secs(600),
+                idle: Duration::from_secs(600),
+                ..self.serve.timeouts
+            },
+            ..self.serve
+        }
+    }
+}

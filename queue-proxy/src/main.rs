@@ -1,0 +1,44 @@
+//! `rouse-queue-proxy`: reads the command line, runs the library, maps outcomes to exit codes.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use queue_proxy::args::Args;
+use shared::{metrics, shutdown, telemetry};
+
+fn main() -> ExitCode {
+    // A bad flag ends here, with status 2, before anything else exists.
+    let args = Args::parse();
+    let config = match args.config() {
+        Ok(config) => config,
+        Err(error) => return fail(2, &error),
+    };
+    telemetry::init(if args.log_json { telemetry::Format::Json } else { telemetry::Format::Text }, "info");
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(1, &error),
+    };
+    runtime.block_on(async {
+        let metrics = metrics::install().ok();
+        if let Some(handle) = metrics.clone() {
+            tokio::spawn(metrics::upkeep(handle));
+        }
+        // A terminal's Ctrl-C has nobody to tell that the pod is going; a SIGTERM has.
+        let stop = async { shutdown::signalled().await.is_ok_and(|signal| signal == "SIGTERM") };
+        match queue_proxy::run(config, metrics, stop).await {
+            Ok(0) => ExitCode::SUCCESS,
+            Ok(cut) => {
+                tracing::warn!(cut, "Requests were cut at the end of the grace period");
+                ExitCode::SUCCESS
+            }
+            Err(error) => fail(2, &error),
+        }
+    })
+}
+
+#[allow(clippy::print_stderr, reason = "the program's last words")]
+fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {
+    let cause = error.source().map(|source| format!(": {source}")).unwrap_or_default();
+    eprintln!("rouse-queue-proxy: {error}{cause}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,407 @@
+//! The way of one request through the sidecar: check, count, wait for a slot, hand to the model, count out.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header::EXPECT};
+use hyper::body::Incoming;
+use shared::{
+    Origin,
+    headers::{self, ADMISSION, LOAD, OP, POD_UID, PORT, PORT_OPEN_AGE, READY_AGE, TICKET, TIMING, WAIT_MS, admission, op},
+    http::{
+        body::{Body, Prefetch},
+        client::{Client, SendError},
+        h1::Refusal,
+        sanitize,
+        serve::{Handler, Peer},
+        tunnel,
+    },
+    metrics as names,
+    shutdown,
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until, timeout},
+};
+
+use crate::{
+    breaker::Source,
+    config::{Config, RESENDABLE_BYTES},
+    model::Model,
+    rescue::Failure,
+    slots::{Asked, Slot, Slots},
+    stats::Stats,
+    tickets::Tickets,
+};
+
+/// What all listeners of a pod share.
+#[derive(Debug)]
+pub(crate) struct Pod {
+    pub(crate) config: Config,
+    pub(crate) slots: Arc<Slots>,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) model: watch::Receiver<Model>,
+    pub(crate) tickets: Tickets,
+    pub(crate) metrics: Metrics,
+    clients: Vec<Client>,
+    buffered: AtomicUsize,
+    cut: shutdown::Rx,
+}
+
+/// Metric handles, resolved once.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    outcomes: Vec<(&'static str, metrics::Counter)>,
+    duration: metrics::Histogram,
+    queue_wait: metrics::Histogram,
+}
+
+/// A listener of the pod.
+#[derive(Clone, Debug)]
+pub(crate) struct Front {
+    pub(crate) pod: Arc<Pod>,
+    pub(crate) kind: FrontKind,
+}
+
+/// Who sends to a listener.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum FrontKind {
+    /// Clients, to the request port of this number.
+    Service(usize),
+    /// Activators.
+    Activator,
+}
+
+impl Pod {
+    pub(crate) fn new(config: Config, model: watch::Receiver<Model>, cut: shutdown::Rx) -> Arc<Self> {
+        let breaker = crate::breaker::Breaker::new(
+            config.container_concurrency,
+            config.queue_depth,
+            config.activator_queue_depth,
+        );
+        Arc::new(Self {
+            slots: Slots::new(breaker),
+            stats: Stats::new(config.pod_uid.clone()),
+            metrics: Metrics::new(&config.target.to_string()),
+            clients: config.ports.iter().map(|port| Client::new(port.upstream, config.client)).collect(),
+            tickets: Tickets::default(),
+            buffered: AtomicUsize::new(0),
+            config,
+            model,
+            cut,
+        })
+    }
+
+    fn is_probe_path(&self, path: &str) -> bool {
+        self.config.probe_paths.iter().any(|probe| probe == path)
+    }
+}
+
+impl Metrics {
+    fn new(target: &str) -> Self {
+        let mut outcomes = Vec::new();
+        for class in ["1xx", "2xx", "3xx", "4xx", "5xx"] {
+            outcomes.push((class, names::PROXY_REQUESTS.counter(&[target, class, Origin::Upstream.as_str()])));
+        }
+        for failure in Failure::ALL {
+            let rule = failure.rule();
+            outcomes.push((rule.code, names::PROXY_REQUESTS.counter(&[target, rule.code, rule.origin.as_str()])));
+        }
+        for code in ["malformed", "client-gone"] {
+            outcomes.push((code, names::PROXY_REQUESTS.counter(&[target, code, Origin::Client.as_str()])));
+        }
+        Self {
+            outcomes,
+            duration: names::PROXY_DURATION.histogram(&[target]),
+            queue_wait: names::PROXY_QUEUE_WAIT.histogram(&[target]),
+        }
+    }
+
+    fn count(&self, outcome: &str) {
+        if let Some((_, counter)) = self.outcomes.iter().find(|(code, _)| *code == outcome) {
+            counter.increment(1);
+        }
+    }
+}
+
+/// Counts the one outcome of a request. Dropped without one, the client was gone.
+struct Outcome<'a> {
+    metrics: &'a Metrics,
+    code: &'static str,
+}
+
+impl Drop for Outcome<'_> {
+    fn drop(&mut self) {
+        self.metrics.count(self.code);
+    }
+}
+
+/// Observes the time to the last byte.
+struct Timed {
+    pod: Arc<Pod>,
+    since: Instant,
+}
+
+impl Drop for Timed {
+    fn drop(&mut self) {
+        self.pod.metrics.duration.record(self.since.elapsed());
+    }
+}
+
+impl Handler for Front {
+    async fn handle(&self, request: Request<Incoming>, peer: Arc<Peer>) -> Response<Body> {
+        let mut outcome = Outcome {
+            metrics: &self.pod.metrics,
+            code: "client-gone",
+        };
+        let to_activator = matches!(self.kind, FrontKind::Activator);
+        match self.try_handle(request, &peer).await {
+            Ok(answer) => {
+                outcome.code = class(answer.status());
+                answer
+            }
+            Err(failure) => {
+                outcome.code = failure.rule().code;
+                failure.answer(to_activator)
+            }
+        }
+    }
+
+    fn refuse(&self, refusal: Refusal) -> Response<Body> {
+        self.pod.metrics.count("malformed");
+        Failure::Refused(refusal).answer(matches!(self.kind, FrontKind::Activator))
+    }
+}
+
+impl Front {
+    async fn try_handle(&self, mut request: Request<Incoming>, peer: &Arc<Peer>) -> Result<Response<Body>, Failure> {
+        sanitize::check_request(&mut request).map_err(Failure::Refused)?;
+        let (port, source) = match self.kind {
+            FrontKind::Service(port) => (port, Source::Service),
+            FrontKind::Activator => {
+                let port = self.check_identity(request.headers())?;
+                match request.headers().get(OP).map(HeaderValue::as_bytes) {
+                    None => {}
+                    Some(name) if name == op::WAIT_READY.as_bytes() => {
+                        return self.wait_ready(request.headers()).await;
+                    }
+                    Some(name) if name == op::RESERVE.as_bytes() => return self.reserve().await,
+                    Some(_) => return Err(Failure::Refused(Refusal::bad("unknown operation"))),
+                }
+                (port, Source::Activator)
+            }
+        };
+        let websocket = sanitize::websocket(&request).map_err(Failure::Refused)?;
+        let client_upgrade = websocket.then(|| hyper::upgrade::on(&mut request));
+        let ticket = ticket(request.headers()).filter(|_| source == Source::Activator);
+        self.prepare(&mut request, source, peer, websocket);
+
+        let arrived = Instant::now();
+        // An Expect means that reading the body answers 100 Continue, which means admitted: not before it is.
+        let waits_for_continue = request.headers_mut().remove(EXPECT).is_some();
+        let (parts, incoming) = request.into_parts();
+        let limit = if waits_for_continue { 0 } else { RESENDABLE_BYTES };
+        let mut prefetch = Prefetch::new(incoming, limit);
+        let (slot, mut entry) = match ticket {
+            Some(ticket) => self.pod.tickets.redeem(ticket).ok_or(Failure::TicketExpired)?,
+            None => {
+                let entry = self.pod.stats.arrive(!self.pod.is_probe_path(parts.uri.path()));
+                (self.slot(source, &mut prefetch).await?, entry)
+            }
+        };
+        entry.admitted();
+        let admitted = Instant::now();
+        let waited = admitted - arrived;
+        self.pod.metrics.queue_wait.record(waited);
+
+        let sent = self.pod.clients[port].send(Request::from_parts(parts, prefetch.into_body())).await;
+        let mut answer = sent.map_err(|error| match error {
+            SendError::NotSent { error, .. } => {
+                tracing::debug!(%error, "Model takes no connection");
+                Failure::ModelUnreachable
+            }
+            SendError::Sent(error) => sent_failure(&error),
+        })?;
+        self.finish(&mut answer, source, waited);
+        let timed = Timed {
+            pod: Arc::clone(&self.pod),
+            since: admitted,
+        };
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let Some(client_upgrade) = client_upgrade else {
+                // An upgrade nobody asked for: nothing after it could be understood.
+                return Err(Failure::ModelBroke);
+            };
+            let upstream_upgrade = hyper::upgrade::on(&mut answer);
+            peer.switch_to_raw();
+            sanitize::add_websocket(answer.headers_mut());
+            tunnel::join(client_upgrade, upstream_upgrade, (timed, slot, entry), self.pod.cut.clone());
+            return Ok(answer.map(|_| Body::empty()));
+        }
+        Ok(answer.map(|body| body.guarded((timed, slot, entry))))
+    }
+
+    /// Checks that an activator means this pod, and returns the number of the port it means.
+    fn check_identity(&self, headers: &HeaderMap) -> Result<usize, Failure> {
+        if headers.get(POD_UID).is_none_or(|uid| uid.as_bytes() != self.pod.config.pod_uid.as_bytes()) {
+            return Err(Failure::Misdirected);
+        }
+        headers
+            .get(PORT)
+            .and_then(|port| port.to_str().ok()?.parse().ok())
+            .filter(|port| *port < self.pod.clients.len())
+            .ok_or(Failure::UnknownPort)
+    }
+
+    /// What the model must not see is removed, and where the request came from is stated.
+    fn prepare(&self, request: &mut Request<Incoming>, source: Source, peer: &Peer, websocket: bool) {
+        sanitize::strip_hop_by_hop(request.headers_mut());
+        headers::strip_ours(request.headers_mut());
+        if source == Source::Service {
+            let host = request.headers().get(http::header::HOST).cloned();
+            let trusted = &self.pod.config.trusted;
+            sanitize::forwarded(request.headers_mut(), peer.address.ip(), host.as_ref(), trusted);
+        }
+        if websocket {
+            sanitize::add_websocket(request.headers_mut());
+        }
+        if request.version() != Version::HTTP_2 {
+            *request.version_mut() = Version::HTTP_11;
+        }
+    }
+
+    /// Waits for a slot. While it does, a small body is read, so that a hang-up is noticed.
+    async fn slot(&self, source: Source, prefetch: &mut Prefetch) -> Result<Slot, Failure> {
+        if source == Source::Activator && self.pod.model.borrow().first_ready.is_none() {
+            return Err(Failure::NotReady);
+        }
+        let mut waiting = match self.pod.slots.ask(source).map_err(|_| Failure::QueueFull)? {
+            Asked::Slot(slot) => return Ok(slot),
+            Asked::Wait(waiting) => waiting,
+        };
+        let deadline = Instant::now() + self.pod.config.queue_timeout;
+        let mut budget = Budget::new(&self.pod);
+        loop {
+            let may_read = prefetch.wants_more() && budget.take();
+            tokio::select! {
+                biased;
+                slot = waiting.slot() => return Ok(slot),
+                read = prefetch.read(), if may_read => read.map_err(|_| Failure::BodyBroken)?,
+                () = sleep_until(deadline) => return Err(Failure::QueueTimeout),
+            }
+        }
+    }
+
+    /// Removes what must not travel on and adds what the next hop is told.
+    fn finish(&self, answer: &mut Response<Body>, source: Source, waited: Duration) {
+        *answer.version_mut() = Version::HTTP_11;
+        sanitize::strip_hop_by_hop(answer.headers_mut());
+        headers::strip_ours(answer.headers_mut());
+        match source {
+            Source::Activator => {
+                answer.headers_mut().insert(ADMISSION, HeaderValue::from_static(admission::ADMITTED));
+                answer.headers_mut().insert(LOAD, self.pod.stats.load().into());
+            }
+            Source::Service if self.pod.config.timing_header => {
+                answer.headers_mut().insert(TIMING, timing(waited));
+            }
+            Source::Service => {}
+        }
+    }
+
+    /// Answers when the model is ready, on a connection that the request can then follow on.
+    async fn wait_ready(&self, headers: &HeaderMap) -> Result<Response<Body>, Failure> {
+        let millis = headers.get(WAIT_MS).and_then(|v| v.to_str().ok()?.parse().ok()).unwrap_or(10_000_u64);
+        let limit = Duration::from_millis(millis.min(600_000));
+        let mut model = self.pod.model.clone();
+        // A closed channel means that the prober is gone, which is as good as never ready.
+        let ready = timeout(limit, model.wait_for(|m| m.ready)).await.is_ok_and(|r| r.is_ok());
+        if !ready {
+            return Err(Failure::NotReady);
+        }
+        let mut answer = Response::new(Body::empty());
+        let headers = answer.headers_mut();
+        headers.insert(LOAD, self.pod.stats.load().into());
+        let model = *self.pod.model.borrow();
+        for (name, at) in [(PORT_OPEN_AGE, model.port_open), (READY_AGE, model.first_ready)] {
+            if let Some(at) = at {
+                headers.insert(name, u64::try_from(at.elapsed().as_micros()).unwrap_or(u64::MAX).into());
+            }
+        }
+        Ok(answer)
+    }
+
+    /// Reserves a slot under a ticket.
+    async fn reserve(&self) -> Result<Response<Body>, Failure> {
+        let entry = self.pod.stats.arrive(true);
+        let slot = self.slot(Source::Activator, &mut Prefetch::empty()).await?;
+        let ticket = self.pod.tickets.issue(Instant::now(), slot, entry).ok_or(Failure::QueueFull)?;
+        let mut answer = Response::new(Body::empty());
+        answer.headers_mut().insert(TICKET, ticket.into());
+        answer.headers_mut().insert(LOAD, self.pod.stats.load().into());
+        Ok(answer)
+    }
+}
+
+/// A failure after sending is the model's, unless the client's own body broke first.
+fn sent_failure(error: &shared::BoxError) -> Failure {
+    tracing::debug!(%error, "Model gave no answer");
+    let of_user = shared::error::cause_ref::<hyper::Error>(error.as_ref()).is_some_and(hyper::Error::is_user);
+    if of_user { Failure::BodyBroken } else { Failure::ModelBroke }
+}
+
+fn ticket(headers: &HeaderMap) -> Option<u64> {
+    headers.get(TICKET)?.to_str().ok()?.parse().ok()
+}
+
+/// The value of `rouse-timing`: milliseconds that the request waited here.
+fn timing(waited: Duration) -> HeaderValue {
+    let text = format!("queue;dur={:.3}", waited.as_secs_f64() * 1e3);
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("queue"))
+}
+
+fn class(status: StatusCode) -> &'static str {
+    match status.as_u16() / 100 {
+        1 => "1xx",
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        _ => "5xx",
+    }
+}
+
+/// Part of the pod's byte budget for bodies of waiting requests.
+struct Budget<'a> {
+    pod: &'a Pod,
+    taken: usize,
+}
+
+impl<'a> Budget<'a> {
+    fn new(pod: &'a Pod) -> Self {
+        Self { pod, taken: 0 }
+    }
+
+    /// Whether there is room to read one body ahead. Taken for the largest body at once: simple, and never too little.
+    fn take(&mut self) -> bool {
+        if self.taken == 0 {
+            let before = self.pod.buffered.fetch_add(RESENDABLE_BYTES, Relaxed);
+            if before + RESENDABLE_BYTES > self.pod.config.queue_bytes {
+                self.pod.buffered.fetch_sub(RESENDABLE_BYTES, Relaxed);
+                return false;
+            }
+            self.taken = RESENDABLE_BYTES;
+        }
+        true
+    }
+}
+
+impl Drop for Budget<'_> {
+    fn drop(&mut self) {
+        self.pod.buffered.fetch_sub(self.taken, Relaxed);
+    }
+}

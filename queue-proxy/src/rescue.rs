@@ -1,0 +1,149 @@
+//! The error contract of the queue-proxy's listeners: every way a request can fail, and its one answer.
+
+use http::{HeaderValue, Response, StatusCode, header::{CONTENT_TYPE, RETRY_AFTER}};
+use shared::{
+    Origin,
+    headers::{ADMISSION, admission},
+    http::{body::Body, h1::Refusal},
+};
+
+/// Why a request got no answer from the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// Malformed, or over a limit of size.
+    Refused(Refusal),
+    /// The client's body broke off or was malformed.
+    BodyBroken,
+    /// No slot, and no room to wait.
+    QueueFull,
+    /// Waited for too long.
+    QueueTimeout,
+    /// The model is not ready yet.
+    NotReady,
+    /// Meant for another pod.
+    Misdirected,
+    /// An activator named a port that this pod has not.
+    UnknownPort,
+    /// The reserved slot is gone.
+    TicketExpired,
+    /// The model takes no connection: the request was not sent.
+    ModelUnreachable,
+    /// The model closed the connection, or answered what is no HTTP, after the request was sent.
+    ModelBroke,
+}
+
+/// One row of the contract.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rule {
+    pub(crate) status: u16,
+    /// Stable, for metrics and clients.
+    pub(crate) code: &'static str,
+    pub(crate) text: &'static str,
+    pub(crate) origin: Origin,
+    /// What an activator is told; `None` stands for admitted.
+    pub(crate) not_admitted: Option<&'static str>,
+    /// Seconds.
+    pub(crate) retry_after: Option<u16>,
+}
+
+impl Failure {
+    /// Every failure with a rule of its own, for metrics.
+    pub(crate) const ALL: [Self; 9] = [
+        Self::BodyBroken,
+        Self::QueueFull,
+        Self::QueueTimeout,
+        Self::NotReady,
+        Self::Misdirected,
+        Self::UnknownPort,
+        Self::TicketExpired,
+        Self::ModelUnreachable,
+        Self::ModelBroke,
+    ];
+
+    /// The table.
+    pub(crate) fn rule(self) -> Rule {
+        use Origin::{Client, Upstream, Us};
+        let row = |status, code, text, origin, not_admitted, retry_after| Rule {
+            status,
+            code,
+            text,
+            origin,
+            not_admitted,
+            retry_after,
+        };
+        match self {
+            Self::Refused(refusal) => row(refusal.status, "malformed", refusal.reason, Client, None, None),
+            Self::BodyBroken => row(400, "body-broken", "the request body ended early", Client, None, None),
+            Self::QueueFull => {
+                row(503, "queue-full", "too many requests are waiting", Us, Some(admission::FULL), Some(1))
+            }
+            Self::QueueTimeout => {
+                row(504, "queue-timeout", "no slot became free in time", Us, Some(admission::FULL), None)
+            }
+            Self::NotReady => {
+                row(503, "not-ready", "the model is not ready", Upstream, Some(admission::NOT_READY), Some(1))
+            }
+            Self::Misdirected => {
+                row(421, "misdirected", "another pod was meant", Us, Some(admission::MISDIRECTED), None)
+            }
+            Self::UnknownPort => {
+                row(421, "unknown-port", "the pod has no such port", Us, Some(admission::MISDIRECTED), None)
+            }
+            Self::TicketExpired => {
+                row(503, "ticket-expired", "the reserved slot is gone", Us, Some(admission::FULL), Some(1))
+            }
+            Self::ModelUnreachable => {
+                row(502, "model-unreachable", "the model takes no connection", Upstream, Some(admission::NOT_READY), Some(1))
+            }
+            Self::ModelBroke => {
+                row(502, "model-broke", "the model closed the connection without an answer", Upstream, None, None)
+            }
+        }
+    }
+
+    /// The answer. Fixed texts only: nothing of the request and no address is ever in it.
+    pub(crate) fn answer(self, to_activator: bool) -> Response<Body> {
+        let rule = self.rule();
+        let mut answer = Response::new(Body::full(format!("rouse: {}: {}\n", rule.code, rule.text)));
+        *answer.status_mut() = StatusCode::from_u16(rule.status).unwrap_or(StatusCode::BAD_GATEWAY);
+        let headers = answer.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        if let Some(seconds) = rule.retry_after {
+            headers.insert(RETRY_AFTER, seconds.into());
+        }
+        if to_activator {
+            let marker = rule.not_admitted.unwrap_or(admission::ADMITTED);
+            headers.insert(ADMISSION, HeaderValue::from_static(marker));
+        }
+        answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_says_what_the_contract_says() {
+        let rows = [
+            (Failure::BodyBroken, 400, "admitted", false),
+            (Failure::QueueFull, 503, "full", true),
+            (Failure::QueueTimeout, 504, "full", false),
+            (Failure::NotReady, 503, "not-ready", true),
+            (Failure::Misdirected, 421, "misdirected", false),
+            (Failure::UnknownPort, 421, "misdirected", false),
+            (Failure::TicketExpired, 503, "full", true),
+            (Failure::ModelUnreachable, 502, "not-ready", true),
+            (Failure::ModelBroke, 502, "admitted", false),
+        ];
+        assert_eq!(rows.map(|r| r.0), Failure::ALL);
+        for (failure, status, marker, retry) in rows {
+            let answer = failure.answer(true);
+            assert_eq!(answer.status().as_u16(), status, "{failure:?}");
+            assert_eq!(answer.headers()[ADMISSION], marker, "{failure:?}");
+            assert_eq!(answer.headers().contains_key(RETRY_AFTER), retry, "{failure:?}");
+            assert!(!failure.answer(false).headers().contains_key(ADMISSION));
+        }
+        assert_eq!(Failure::Refused(Refusal::HEAD_TOO_LARGE).answer(false).status().as_u16(), 431);
+    }
+}

@@ -1,0 +1,311 @@
+//! Starting, draining and stopping: the shell around everything else.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use shared::{
+    clock,
+    http::serve::{self, Disposer, Disposition, Server, bind},
+    metrics as names, shutdown,
+};
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+};
+
+use crate::{
+    Config,
+    admin::{LifecyclePort, StatsPort},
+    drain::Rule,
+    model::{self, Model},
+    proxy::{Front, FrontKind, Pod},
+    stats::Stats,
+};
+
+/// How long a model's preStop waits for the sidecar's: both are sent at the same moment, in no order.
+const SIGNAL_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A listener could not be had.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address} ({what})")]
+pub struct StartError {
+    what: &'static str,
+    address: SocketAddr,
+    source: io::Error,
+}
+
+/// A running queue-proxy. Dropping it cuts everything; see [`QueueProxy::begin_drain`] for the other way.
+#[derive(Debug)]
+pub struct QueueProxy {
+    pod: Arc<Pod>,
+    fronts: Vec<Server>,
+    activator: Option<Server>,
+    stats: Option<Server>,
+    lifecycle: Option<Server>,
+    drain: Arc<Drain>,
+    cut: shutdown::Tx,
+    _tasks: JoinSet<()>,
+}
+
+/// The drain of a pod: begun once, watched by several.
+#[derive(Debug)]
+pub(crate) struct Drain {
+    begun: watch::Sender<Option<Instant>>,
+    rule: Rule,
+    grace: Duration,
+    stats: Arc<Stats>,
+}
+
+/// Once a drain has begun, connections are closed after their next answer.
+async fn close_when_draining(drain: Arc<Drain>, disposers: Vec<Disposer>) {
+    if drain.begun.subscribe().wait_for(Option::is_some).await.is_ok() {
+        for disposer in disposers {
+            disposer.set(Disposition::CloseAfterAnswer);
+        }
+    }
+}
+
+impl Drain {
+    /// Begins; later calls change nothing.
+    pub(crate) fn begin(&self) {
+        self.begun.send_if_modified(|at| at.is_none() && at.replace(Instant::now()).is_none());
+        self.stats.set_draining();
+    }
+
+    /// Waits until drained if a drain has begun or begins within a moment; else returns.
+    pub(crate) async fn wait_if_begun(&self) {
+        let mut begun = self.begun.subscribe();
+        let begun = timeout(SIGNAL_PATIENCE, begun.wait_for(Option::is_some)).await.is_ok_and(|r| r.is_ok());
+        if begun {
+            self.drained(self.rule).await;
+        }
+    }
+
+    /// Waits until drained by `rule`, at most for the grace period.
+    async fn drained(&self, rule: Rule) {
+        let begun = self.begun.borrow().unwrap_or_else(Instant::now);
+        loop {
+            let arrival = match self.stats.last_arrival_us() {
+                0 => None,
+                at => Some(Duration::from_micros(clock::micros().saturating_sub(at))),
+            };
+            let since = begun.elapsed();
+            match rule.remaining(since, arrival, self.stats.open()) {
+                Some(wait) if since < self.grace => sleep(wait.min(self.grace - since)).await,
+                _ => return,
+            }
+        }
+    }
+}
+
+impl QueueProxy {
+    /// Binds every port, then starts.
+    ///
+    /// # Errors
+    /// The first port that cannot be had; nothing runs then.
+    pub fn start(config: Config, metrics: Option<PrometheusHandle>) -> Result<Self, StartError> {
+        let fronts: Vec<TcpListener> =
+            config.ports.iter().map(|port| listen("requests", port.listen)).collect::<Result<_, _>>()?;
+        let activator = config.activator.map(|a| listen("activators", a)).transpose()?;
+        let stats = config.stats.map(|a| listen("statistics", a)).transpose()?;
+        let lifecycle = config.lifecycle.clone().map(|(a, token)| Ok((listen("life cycle", a)?, token))).transpose()?;
+
+        let (cut, cut_rx) = shutdown::channel();
+        let (model_tx, model) = watch::channel(Model::default());
+        let (serve, activator_serve) = (config.serve, config.activator_serve());
+        let model_config = config.model.clone();
+        let (rule, grace) = (config.drain, config.grace);
+        let pod = Pod::new(config, model, cut_rx);
+        let drain = Arc::new(Drain {
+            begun: watch::channel(None).0,
+            rule,
+            grace,
+            stats: Arc::clone(&pod.stats),
+        });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(model::watch(model_config, model_tx));
+        tasks.spawn(open_when_ready(Arc::clone(&pod)));
+        tasks.spawn(expire_tickets(Arc::clone(&pod)));
+
+        let front = |kind| Front {
+            pod: Arc::clone(&pod),
+            kind,
+        };
+        let fronts: Vec<Server> = fronts
+            .into_iter()
+            .enumerate()
+            .map(|(index, listener)| spawn("requests", listener, serve, front(FrontKind::Service(index))))
+            .collect::<Result<_, _>>()?;
+        let activator =
+            activator.map(|l| spawn("activators", l, activator_serve, front(FrontKind::Activator))).transpose()?;
+        let disposers = fronts.iter().chain(&activator).map(Server::disposer).collect();
+        tasks.spawn(close_when_draining(Arc::clone(&drain), disposers));
+        let stats_port = StatsPort {
+            pod: Arc::clone(&pod),
+            metrics,
+        };
+        let stats = stats.map(|l| spawn("statistics", l, serve, stats_port)).transpose()?;
+        let lifecycle = lifecycle
+            .map(|(l, token)| {
+                let drain = Arc::clone(&drain);
+                spawn("life cycle", l, serve, LifecyclePort { drain, token })
+            })
+            .transpose()?;
+        Ok(Self {
+            pod,
+            fronts,
+            activator,
+            stats,
+            lifecycle,
+            drain,
+            cut,
+            _tasks: tasks,
+        })
+    }
+
+    /// Where the request ports listen.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.fronts.iter().map(Server::address).collect()
+    }
+
+    /// Where the port for activators listens.
+    pub fn activator_address(&self) -> Option<SocketAddr> {
+        self.activator.as_ref().map(Server::address)
+    }
+
+    /// Where statistics are served.
+    pub fn stats_address(&self) -> Option<SocketAddr> {
+        self.stats.as_ref().map(Server::address)
+    }
+
+    /// Where the life cycle port listens.
+    pub fn lifecycle_address(&self) -> Option<SocketAddr> {
+        self.lifecycle.as_ref().map(Server::address)
+    }
+
+    /// What is known of the model, and changes of it.
+    pub fn model(&self) -> watch::Receiver<Model> {
+        self.pod.model.clone()
+    }
+
+    /// Requests that are here in any form.
+    pub fn open(&self) -> u64 {
+        self.pod.stats.open()
+    }
+
+    /// In flight and waiting, probe paths left out.
+    pub fn load(&self) -> u64 {
+        self.pod.stats.load()
+    }
+
+    /// The pod is going away: connections are closed after their next answer, requests are still served.
+    pub fn begin_drain(&self) {
+        self.drain.begin();
+    }
+
+    /// Waits until drained by `rule`, at most for the configured grace period.
+    pub async fn drained(&self, rule: Rule) {
+        self.drain.drained(rule).await;
+    }
+
+    /// Closes what is idle, gives answers `patience` to end, then cuts. Returns how many requests were cut.
+    pub async fn stop(self, patience: Duration) -> u64 {
+        let Self {
+            pod,
+            fronts,
+            activator,
+            cut,
+            ..
+        } = self;
+        let closing: Vec<_> = fronts.into_iter().chain(activator).collect();
+        let late = Arc::new(AtomicU64::new(0));
+        let mut stopping = JoinSet::new();
+        for server in closing {
+            let (late, pod) = (Arc::clone(&late), Arc::clone(&pod));
+            stopping.spawn(async move {
+                server.shut_down(patience).await;
+                late.fetch_max(pod.stats.open(), Relaxed);
+            });
+        }
+        while stopping.join_next().await.is_some() {}
+        cut.trigger();
+        let late = late.load(Relaxed);
+        if late > 0 {
+            names::PROXY_CUT.counter(&[&pod.config.target.to_string()]).increment(late);
+        }
+        late
+    }
+}
+
+/// Runs a queue-proxy until `stop` returns, then drains. `stop` says whether anyone else has to learn that the pod is
+/// going: only then the drain waits for them. Returns how many requests were cut.
+///
+/// # Errors
+/// When a port cannot be had.
+pub async fn run(
+    config: Config,
+    metrics: Option<PrometheusHandle>,
+    stop: impl Future<Output = bool>,
+) -> Result<u64, StartError> {
+    let rule = config.drain;
+    let proxy = QueueProxy::start(config, metrics)?;
+    for (port, address) in proxy.pod.config.ports.iter().zip(proxy.addresses()) {
+        tracing::info!(%address, upstream = %port.upstream, "Taking requests");
+    }
+    let propagate = stop.await;
+    tracing::info!(open = proxy.open(), "Draining");
+    proxy.begin_drain();
+    let rule = if propagate {
+        rule
+    } else {
+        Rule {
+            settle: Duration::ZERO,
+            quiet: Duration::ZERO,
+        }
+    };
+    proxy.drained(rule).await;
+    Ok(proxy.stop(Duration::from_secs(2)).await)
+}
+
+fn listen(what: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    bind(address).map_err(|source| StartError { what, address, source })
+}
+
+fn spawn<H: serve::Handler>(
+    what: &'static str,
+    listener: TcpListener,
+    config: serve::Config,
+    handler: H,
+) -> Result<Server, StartError> {
+    Server::spawn(listener, config, handler).map_err(|source| StartError {
+        what,
+        address: SocketAddr::from(([0, 0, 0, 0], 0)),
+        source,
+    })
+}
+
+/// Lets waiting requests in once the model was ready for the first time.
+async fn open_when_ready(pod: Arc<Pod>) {
+    let mut model = pod.model.clone();
+    if model.wait_for(|m| m.first_ready.is_some()).await.is_ok() {
+        pod.slots.open();
+    }
+}
+
+async fn expire_tickets(pod: Arc<Pod>) {
+    let mut tick = interval(Duration::from_secs(1));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        pod.tickets.expire(tick.tick().await);
+    }
+}

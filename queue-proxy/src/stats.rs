@@ -1,0 +1,172 @@
+//! The pod's account: every request is waiting, in flight or gone, and each second is remembered.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+};
+
+use parking_lot::Mutex;
+use shared::{
+    clock,
+    load::{Count, Gauge, Ring},
+    stat::{PodStat, VERSION},
+};
+
+/// Counts of one pod.
+#[derive(Debug)]
+pub struct Stats {
+    pod_uid: String,
+    boot: u64,
+    ring: Mutex<Ring>,
+    open: AtomicU64,
+    started: AtomicU64,
+    ended: AtomicU64,
+    draining: AtomicBool,
+    last_arrival_us: AtomicU64,
+}
+
+/// One request in the account, from its arrival until this is dropped.
+#[derive(Debug)]
+pub struct Entry {
+    stats: Arc<Stats>,
+    gauge: Option<Gauge>,
+}
+
+impl Stats {
+    /// An empty account of the pod `pod_uid`.
+    pub fn new(pod_uid: String) -> Arc<Self> {
+        Arc::new(Self {
+            pod_uid,
+            boot: boot_number(),
+            ring: Mutex::new(Ring::new(clock::micros())),
+            open: AtomicU64::new(0),
+            started: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            draining: AtomicBool::new(false),
+            last_arrival_us: AtomicU64::new(0),
+        })
+    }
+
+    /// A request arrives and waits. `counts` is false for probe paths: they keep the pod open but are no load.
+    pub fn arrive(self: &Arc<Self>, counts: bool) -> Entry {
+        let now = clock::micros();
+        self.open.fetch_add(1, Relaxed);
+        self.started.fetch_add(1, Relaxed);
+        self.last_arrival_us.store(now, Relaxed);
+        if counts {
+            let mut ring = self.ring.lock();
+            ring.count(now, Count::Started);
+            ring.enter(now, Gauge::Waiting);
+        }
+        Entry {
+            stats: Arc::clone(self),
+            gauge: counts.then_some(Gauge::Waiting),
+        }
+    }
+
+    /// Requests that are here in any form.
+    pub fn open(&self) -> u64 {
+        self.open.load(Relaxed)
+    }
+
+    /// In flight and waiting, probe paths left out.
+    pub fn load(&self) -> u64 {
+        let ring = self.ring.lock();
+        ring.in_flight() + ring.waiting()
+    }
+
+    /// (in flight, waiting).
+    pub fn gauges(&self) -> (u64, u64) {
+        let ring = self.ring.lock();
+        (ring.in_flight(), ring.waiting())
+    }
+
+    /// Microseconds of the process clock at which the last request arrived; 0 if none has.
+    pub fn last_arrival_us(&self) -> u64 {
+        self.last_arrival_us.load(Relaxed)
+    }
+
+    /// The pod is going away.
+    pub fn set_draining(&self) {
+        self.draining.store(true, Relaxed);
+    }
+
+    /// What the autoscaler is told, with the seconds after `since`.
+    pub fn snapshot(&self, since: Option<u64>, ready: bool) -> PodStat {
+        let now = clock::micros();
+        let mut ring = self.ring.lock();
+        PodStat {
+            version: VERSION,
+            pod_uid: self.pod_uid.clone(),
+            boot: self.boot,
+            last_second: Ring::last_whole(now),
+            ready,
+            draining: self.draining.load(Relaxed),
+            open: self.open(),
+            load: ring.in_flight() + ring.waiting(),
+            started_total: self.started.load(Relaxed),
+            ended_total: self.ended.load(Relaxed),
+            seconds: ring.seconds_after(now, since),
+        }
+    }
+}
+
+impl Entry {
+    /// The request goes to the model.
+    pub fn admitted(&mut self) {
+        if self.gauge == Some(Gauge::Waiting) {
+            let now = clock::micros();
+            let mut ring = self.stats.ring.lock();
+            ring.leave(now, Gauge::Waiting);
+            ring.enter(now, Gauge::InFlight);
+            self.gauge = Some(Gauge::InFlight);
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if let Some(gauge) = self.gauge {
+            let now = clock::micros();
+            let mut ring = self.stats.ring.lock();
+            ring.leave(now, gauge);
+            ring.count(now, Count::Ended);
+        }
+        self.stats.ended.fetch_add(1, Relaxed);
+        self.stats.open.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A number that differs from start to start: the wall clock in nanoseconds, only ever compared for equality.
+fn boot_number() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{Duration, advance};
+
+    use super::*;
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn a_request_is_waiting_then_in_flight_then_gone() {
+        let stats = Stats::new("p".into());
+        let mut entry = stats.arrive(true);
+        let probe = stats.arrive(false);
+        assert_eq!((stats.gauges(), stats.open(), stats.load()), ((0, 1), 2, 1));
+        advance(Duration::from_millis(500)).await;
+        entry.admitted();
+        assert_eq!(stats.gauges(), (1, 0));
+        advance(Duration::from_secs(2)).await;
+        drop((entry, probe));
+        let stat = stats.snapshot(None, true);
+        assert_eq!((stat.open, stat.load, stat.started_total, stat.ended_total), (0, 0, 2, 2));
+        let waited: u64 = stat.seconds.iter().map(|s| s.waiting_us).sum();
+        assert_eq!(waited, 500_000);
+        let started: u64 = stat.seconds.iter().map(|s| s.started).sum();
+        assert_eq!(started, 1, "a probe is no load");
+        PodStat::decode(&serde_json::to_vec(&stat).unwrap()).unwrap();
+    }
+}
