@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn falls_in_steps_as_each_count_ages() {
-        let mut window = DelayWindow::new(Duration::from_secs(300));
+        let mut window = DelayWindow::new(Duration::from_mins(5));
         let steps = [
             (540, 4),
             (600, 3),
@@ -105,7 +105,7 @@ mod tests {
     fn a_longer_delay_takes_effect_at_once() {
         let mut window = DelayWindow::new(Duration::from_secs(4));
         assert_eq!(run(&mut window, &[(0, 5), (2, 1)]), [5, 5]);
-        window.resize(Duration::from_secs(60));
+        window.resize(Duration::from_mins(1));
         assert_eq!(run(&mut window, &[(30, 1), (62, 1)]), [5, 1]);
         window.resize(Duration::ZERO);
         assert_eq!(run(&mut window, &[(64, 0)]), [0]);

@@ -70,7 +70,7 @@ impl PanicClock {
 mod tests {
     use super::*;
 
-    const WINDOW: Duration = Duration::from_secs(60);
+    const WINDOW: Duration = Duration::from_mins(1);
 
     #[test]
     fn panic_outlives_the_load_by_more_than_a_stable_window() {

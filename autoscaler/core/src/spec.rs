@@ -235,7 +235,7 @@ mod tests {
             (spec.lower_bound(true), spec.lower_bound(false)),
             (Replicas(2), Replicas::ZERO)
         );
-        assert_eq!(spec.idle_grace(true), Duration::from_secs(600));
+        assert_eq!(spec.idle_grace(true), Duration::from_mins(10));
         assert_eq!(spec.idle_grace(false), Duration::from_secs(30));
     }
 }

@@ -68,7 +68,7 @@ fn our_own_keys_have_ranges_and_defaults() {
             spec.max_cold_start,
             spec.ready_path
         ),
-        (0, 1000, Duration::from_secs(600), None)
+        (0, 1000, Duration::from_mins(10), None)
     );
     let spec = read(&[
         ("rouse.dev/container-concurrency", "4"),
@@ -80,7 +80,7 @@ fn our_own_keys_have_ranges_and_defaults() {
     .expect("all in range")
     .spec;
     assert_eq!((spec.container_concurrency, spec.max_held), (4, 1_000_000));
-    assert_eq!(spec.max_cold_start, Duration::from_secs(5400));
+    assert_eq!(spec.max_cold_start, Duration::from_mins(90));
     assert_eq!(spec.ready_path.as_deref(), Some("/v2/health/ready?x=1"));
     assert!(
         (spec.total - 4.0).abs() < 1e-9,

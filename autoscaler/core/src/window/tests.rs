@@ -11,7 +11,7 @@ fn near(left: f64, right: f64) -> bool {
 
 #[test]
 fn one_sample_is_the_whole_linear_average() {
-    let mut window = Window::new(Duration::from_secs(60));
+    let mut window = Window::new(Duration::from_mins(1));
     assert_eq!(window.record(at(0), 10.0), Written::Kept);
     assert!(near(window.average(at(0), Linear), 10.0));
     assert!(

@@ -7,7 +7,7 @@
 //! - cases marked `nonfinite`: NaN and infinities are refused here. They are read all the same, and asserted to be refused
 //!   wherever the value is of a key that is in force.
 //! - in `resolve`: the fields `class`, `progress_deadline_ns` and the raw text of `algorithm`. What Knative carries on as
-//!   a negative number (min scale, retention, delay) is zero here.
+//!   a negative number (min scale, retention, delay) is zero here, and a negative initial scale is the cluster's.
 //! - in `config`: the words of range errors. Acceptance and the key are compared.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -223,7 +223,8 @@ fn resolve(case: &Value) {
         "rouse.dev/container-concurrency".to_owned(),
         case["container_concurrency"].to_string(),
     );
-    let spec = annotations::resolve(&given, &cluster(case));
+    let config = cluster(case);
+    let spec = annotations::resolve(&given, &config);
     let (id, want) = (&case["id"], &case["want"]);
     if case["nonfinite"] == true {
         assert!(
@@ -259,7 +260,6 @@ fn resolve(case: &Value) {
         (nanos(spec.panic_window), "panic_window_ns"),
         (nanos(spec.scale_down_delay), "scale_down_delay_ns"),
         (nanos(spec.pod_retention), "pod_retention_ns"),
-        (i64::from(spec.initial_scale.get()), "initial_scale"),
         (i64::from(spec.lower_bound(reachable).get()), "min_scale"),
         (
             i64::from(spec.max_scale.map_or(0, Replicas::get)),
@@ -268,6 +268,13 @@ fn resolve(case: &Value) {
     ] {
         assert_eq!(got, not_negative(field), "{id} {field}");
     }
+    let initial = int(&want["initial_scale"]);
+    let initial = if initial < 0 {
+        i64::from(config.initial_scale.get())
+    } else {
+        initial
+    };
+    assert_eq!(i64::from(spec.initial_scale.get()), initial, "{id}");
     // 1 and less change nothing in Knative's algorithm either.
     let activation = int(&want["activation_scale"]);
     let activation = if activation > 1 { activation } else { 0 };

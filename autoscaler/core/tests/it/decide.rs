@@ -295,7 +295,7 @@ fn departed(policy: Policy) -> Decider {
         ..support::spec(&[("target", "1"), ("target-utilization-percentage", "100")])
     };
     let mut decider = Decider::new(&spec, at(0), Replicas::ONE);
-    spec.scale_down_delay = Duration::from_secs(600);
+    spec.scale_down_delay = Duration::from_mins(10);
     decider.respec(at(0), &spec);
     decider.record(
         at(0),

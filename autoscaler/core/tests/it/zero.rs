@@ -66,7 +66,7 @@ fn the_way_to_zero_is_a_stable_window_and_then_the_grace_period() {
     assert_eq!((first.want, left(&first)), (Some(Replicas(1)), Some(58)));
     assert_eq!(
         world.decider.next_wakeup(),
-        Some(START + Duration::from_secs(60))
+        Some(START + Duration::from_mins(1))
     );
     let last_active = world.idle(56, &calm(1));
     assert_eq!(
@@ -333,7 +333,7 @@ fn missing_data_changes_nothing() {
     world.idle(86, &calm(1));
     let blind = world
         .decider
-        .decide(world.now + Duration::from_secs(300), &calm(1));
+        .decide(world.now + Duration::from_mins(5), &calm(1));
     assert_eq!(outcome(&blind), (None, Reason::NoData));
     assert_eq!((blind.desired, blind.inputs.stable), (None, None));
 }
@@ -365,7 +365,7 @@ fn samples_that_are_no_measurement_are_counted_and_ignored() {
         },
     );
     decider.record(
-        START - Duration::from_secs(60),
+        START - Duration::from_mins(1),
         Sample {
             concurrency: 1e9,
             requests: 1.0,
