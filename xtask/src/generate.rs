@@ -145,7 +145,8 @@ fn collect(
 
 /// Runs `PROGRAM COMMAND --help`.
 fn help(binary: &PathBuf, command: &[String]) -> anyhow::Result<String> {
-    let shown = format!("{} {} --help", binary.display(), command.join(" "));
+    let words = std::iter::once(binary.display().to_string()).chain(command.iter().cloned());
+    let shown = words.collect::<Vec<_>>().join(" ") + " --help";
     let output = Command::new(binary)
         .args(command)
         .arg("--help")
