@@ -84,7 +84,8 @@ pub fn parse(annotations: &Annotations, config: &ClusterConfig) -> Result<Parsed
 /// One line: the key, the value, and what is allowed.
 impl fmt::Display for AnnotationError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {:?}: {}", self.key, self.value, self.message)?;
+        let (value, message) = (one_line(&self.value), one_line(&self.message));
+        write!(f, "{}: \"{value}\": {message}", self.key)?;
         match &self.allowed {
             Some(allowed) => write!(f, ", allowed is {allowed}"),
             None => Ok(()),
@@ -93,6 +94,24 @@ impl fmt::Display for AnnotationError {
 }
 
 impl std::error::Error for AnnotationError {}
+
+/// `text` fit for a log line or an Event: control characters escaped, and cut off where nobody would read on.
+fn one_line(text: &str) -> String {
+    const ENOUGH: usize = 200;
+    let mut line = String::new();
+    for (index, c) in text.chars().enumerate() {
+        if index == ENOUGH {
+            line.push_str("...");
+            break;
+        }
+        if c.is_control() {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line
+}
 
 /// The errors, separated by semicolons.
 impl fmt::Display for Invalid {

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use crate::{BurstCapacity, Replicas};
 
+mod map;
 mod parse;
 
-pub use parse::ConfigError;
+pub use map::ConfigError;
 
 /// Settings for all workloads; annotations override many of them. A field is named after its key.
 #[derive(Clone, Debug, PartialEq)]

@@ -19,7 +19,7 @@ pub const TICK: Duration = Duration::from_secs(2);
 /// What was handed in and not used, counted since the decider was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Refused {
-    /// Samples that were not finite, or negative.
+    /// Samples that were no measurement ([`Recorded::Unsound`]).
     pub unsound: u64,
     /// Samples of a second that had left the stable window.
     pub too_old: u64,
@@ -122,7 +122,7 @@ impl Decider {
 
     /// Whether this sample should be answered at once rather than at the next tick: the last answer was zero.
     pub fn is_poked_by(&self, sample: Sample) -> bool {
-        self.published.is_poked_by(sample.concurrency)
+        sample.is_sound() && self.published.is_poked_by(sample.concurrency)
     }
 
     /// The settings in force.

@@ -2,6 +2,10 @@
 
 use crate::{Averages, Metric, Moment, TargetSpec, Window, Written};
 
+/// No second has this many requests in it. Larger numbers could overflow a sum, and one pod's nonsense would become
+/// everyone's infinity.
+const TOO_MANY: f64 = 1e12;
+
 /// What was measured about one second, by one observer or by all together.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Sample {
@@ -12,11 +16,11 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// Whether both numbers can be a measurement: finite and not negative.
-    fn is_sound(&self) -> bool {
+    /// Whether both numbers can be a measurement: not negative, and not absurdly large or infinite.
+    pub(crate) fn is_sound(&self) -> bool {
         [self.concurrency, self.requests]
             .iter()
-            .all(|value| value.is_finite() && *value >= 0.0)
+            .all(|value| (0.0..TOO_MANY).contains(value))
     }
 }
 
@@ -27,7 +31,7 @@ pub enum Recorded {
     Kept,
     /// Its second has left the stable window.
     TooOld,
-    /// It is no measurement: not finite, or negative.
+    /// It is no measurement: not finite, negative, or absurdly large.
     Unsound,
 }
 

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::Replicas;
+use crate::{ClusterConfig, Replicas, annotations};
 
 /// The measurement that is scaled on (annotation `metric`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -153,6 +153,13 @@ pub struct TargetSpec {
     pub policy: Policy,
 }
 
+/// What a workload without any annotation gets from Knative's defaults.
+impl Default for TargetSpec {
+    fn default() -> Self {
+        annotations::resolve(&annotations::Annotations::new(), &ClusterConfig::default())
+    }
+}
+
 impl TargetSpec {
     /// The fewest replicas: none while the workload is unreachable, for nobody could use them.
     pub fn lower_bound(&self, reachable: bool) -> Replicas {
@@ -195,7 +202,6 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::{ClusterConfig, annotations};
 
     fn spec(pairs: &[(&str, &str)]) -> TargetSpec {
         let map: BTreeMap<String, String> = pairs

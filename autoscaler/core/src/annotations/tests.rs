@@ -35,6 +35,23 @@ fn an_error_names_key_value_and_what_is_allowed() {
 }
 
 #[test]
+fn an_error_is_one_line_whatever_the_value() {
+    let value = format!("a\nb{}", "x".repeat(10_000));
+    let line = read(&[("autoscaling.knative.dev/window", &value)])
+        .expect_err("no duration")
+        .to_string();
+    assert!(
+        line.starts_with("autoscaling.knative.dev/window: \"a\\nbxxx"),
+        "{line}"
+    );
+    assert!(!line.contains('\n') && line.len() < 600, "{line}");
+    assert!(
+        line.ends_with("allowed is whole seconds from 6s to 1h"),
+        "{line}"
+    );
+}
+
+#[test]
 fn all_errors_come_at_once() {
     let invalid = read(&[
         ("autoscaling.knative.dev/window", "1s"),

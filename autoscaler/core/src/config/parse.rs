@@ -1,37 +1,13 @@
 //! Reading the settings from a `ConfigMap`'s data.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::time::Duration;
 
-use crate::literal::{Nanos, parse_bool, parse_duration, parse_float, parse_int32};
+use super::map::{ConfigError, Map};
+use crate::literal::Nanos;
 use crate::{BurstCapacity, ClusterConfig, Replicas};
 
 /// A second in nanoseconds.
 const SECOND: Nanos = 1_000_000_000;
-
-/// A value that is not allowed. One such value spoils the whole map: the caller keeps what it had.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigError {
-    /// The key.
-    pub key: &'static str,
-    /// Its value; empty when the key is absent and the default does not fit the other keys.
-    pub value: String,
-    /// What would be allowed.
-    pub allowed: String,
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}: {:?} is not allowed, it must be {}",
-            self.key, self.value, self.allowed
-        )
-    }
-}
-
-impl std::error::Error for ConfigError {}
 
 impl ClusterConfig {
     /// Reads the map; absent keys have their default and unknown keys are ignored.
@@ -41,7 +17,7 @@ impl ClusterConfig {
     /// The first key whose value cannot be read or is out of range. `NaN` and infinities cannot be read, unlike in
     /// Knative.
     pub fn parse(data: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
-        let map = Map(data);
+        let map = Map::new(data);
         let mut config = Self::default();
         config.read_loads(&map)?;
         config.read_windows(&map)?;
@@ -140,7 +116,7 @@ impl ClusterConfig {
     fn read_scales(&mut self, map: &Map<'_>) -> Result<(), ConfigError> {
         set(
             &mut self.pod_autoscaler_class,
-            map.0.get("pod-autoscaler-class").cloned(),
+            map.text("pod-autoscaler-class"),
         );
         set(&mut self.initial_scale, map.count("initial-scale")?);
         set(
@@ -203,67 +179,6 @@ fn unless_zero(count: Replicas) -> Option<Replicas> {
 fn set<T>(field: &mut T, given: Option<T>) {
     if let Some(given) = given {
         *field = given;
-    }
-}
-
-/// The data with typed look-ups; none where the key is absent.
-struct Map<'a>(&'a BTreeMap<String, String>);
-
-impl Map<'_> {
-    fn error(&self, key: &'static str, allowed: impl Into<String>) -> ConfigError {
-        ConfigError {
-            key,
-            value: self.0.get(key).cloned().unwrap_or_default(),
-            allowed: allowed.into(),
-        }
-    }
-
-    /// The value of `key` if it is there; an error if `read` makes nothing of it.
-    fn read<T>(
-        &self,
-        key: &'static str,
-        allowed: &str,
-        read: impl Fn(&str) -> Option<T>,
-    ) -> Result<Option<T>, ConfigError> {
-        let Some(text) = self.0.get(key) else {
-            return Ok(None);
-        };
-        read(text).map(Some).ok_or_else(|| self.error(key, allowed))
-    }
-
-    fn float(
-        &self,
-        key: &'static str,
-        allowed: &str,
-        is_allowed: impl Fn(f64) -> bool,
-    ) -> Result<Option<f64>, ConfigError> {
-        self.read(key, allowed, |text| {
-            parse_float(text).filter(|&value| is_allowed(value))
-        })
-    }
-
-    fn duration(
-        &self,
-        key: &'static str,
-        allowed: &str,
-        is_allowed: impl Fn(Nanos) -> bool,
-    ) -> Result<Option<Duration>, ConfigError> {
-        self.read(key, allowed, |text| {
-            let nanos = parse_duration(text).filter(|&nanos| is_allowed(nanos))?;
-            u64::try_from(nanos).ok().map(Duration::from_nanos)
-        })
-    }
-
-    fn count(&self, key: &'static str) -> Result<Option<Replicas>, ConfigError> {
-        self.read(key, "0 to 2147483647", |text| {
-            parse_int32(text)
-                .and_then(|count| u32::try_from(count).ok())
-                .map(Replicas)
-        })
-    }
-
-    fn bool(&self, key: &'static str) -> Result<Option<bool>, ConfigError> {
-        self.read(key, "true or false", parse_bool)
     }
 }
 
