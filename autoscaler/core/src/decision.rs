@@ -294,3 +294,27 @@ impl fmt::Display for Inputs {
         }
     }
 }
+
+#[cfg(all(test, feature = "serde"))]
+mod tests {
+    use super::*;
+    use crate::{Decider, TargetSpec};
+
+    #[test]
+    fn a_decision_is_plain_json() {
+        let now = Moment::from_secs(1);
+        let seen = Observed {
+            ready: Replicas(1),
+            starting: Replicas(0),
+            current: Replicas(1),
+            held: 0,
+            open: None,
+            reachable: true,
+        };
+        let decision = Decider::new(&TargetSpec::default(), now, Replicas(1)).decide(now, &seen);
+        let json = serde_json::to_value(decision).expect("serializes");
+        assert_eq!(json["reason"], "no_data");
+        assert_eq!(json["inputs"]["current"], 1);
+        assert!(json["want"].is_null());
+    }
+}

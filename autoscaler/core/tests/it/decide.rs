@@ -4,11 +4,9 @@
 //! are decisions that Knative calls invalid, and here never reach it. `trace` goes through the whole decider.
 //! `multiscaler` scripts the decisions and watches what is published of them. All run under [`Policy::KNATIVE`].
 
-use std::time::Duration;
-
 use autoscaler_core::{
-    Aggregation, Averages, BurstCapacity, Decider, Kpa, Metric, Mode, Moment, Observed, Policy,
-    Published, Reason, Recorded, Replicas, Sample, TargetSpec, activators_needed,
+    Aggregation, Averages, BurstCapacity, Decider, Kpa, Metric, Mode, Observed, Policy, Published,
+    Reason, Recorded, Replicas, Sample, TargetSpec, activators_needed,
 };
 use serde_json::Value;
 
@@ -286,60 +284,4 @@ fn num_activators(case: &Value) {
         float(&case["activator_capacity"]),
     );
     assert_eq!(i64::from(got), int(&case["num_activators"]), "{case}");
-}
-
-/// A decider that saw load for five pods once, got a scale-down delay afterwards, and then saw silence until second 70.
-fn departed(policy: Policy) -> Decider {
-    let mut spec = TargetSpec {
-        policy,
-        ..support::spec(&[("target", "1"), ("target-utilization-percentage", "100")])
-    };
-    let mut decider = Decider::new(&spec, at(0), Replicas::ONE);
-    spec.scale_down_delay = Duration::from_mins(10);
-    decider.respec(at(0), &spec);
-    decider.record(
-        at(0),
-        Sample {
-            concurrency: 5.0,
-            requests: 0.0,
-        },
-    );
-    assert_eq!(decider.decide(at(0), &calm(5)).desired, Some(Replicas(5)));
-    for second in 1..=70 {
-        decider.record(at(second), Sample::default());
-    }
-    decider
-}
-
-fn at(second: u64) -> Moment {
-    Moment::from_secs(1_000_000 + second)
-}
-
-#[test]
-fn a_changed_delay_takes_effect_unlike_in_knative() {
-    for (policy, desired) in [(Policy::default(), 5), (Policy::KNATIVE, 2)] {
-        assert_eq!(
-            departed(policy).decide(at(70), &calm(5)).desired,
-            Some(Replicas(desired)),
-            "{policy:?}"
-        );
-    }
-}
-
-#[test]
-fn silence_of_a_whole_window_is_no_data_unlike_in_knative() {
-    for (policy, stable) in [(Policy::default(), None), (Policy::KNATIVE, Some(0.0))] {
-        let mut decider = departed(policy);
-        assert_eq!(decider.decide(at(129), &calm(5)).inputs.stable, Some(0.0));
-        assert_eq!(
-            decider.decide(at(130), &calm(5)).inputs.stable,
-            stable,
-            "{policy:?}"
-        );
-        assert_eq!(
-            decider.decide(at(131), &calm(5)).inputs.stable,
-            None,
-            "{policy:?}"
-        );
-    }
 }

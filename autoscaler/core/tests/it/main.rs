@@ -5,7 +5,9 @@
 
 mod annotations;
 mod decide;
+mod decider;
 mod properties;
+mod sampling;
 mod support;
 mod window;
 mod zero;

@@ -7,9 +7,7 @@ use autoscaler_core::{
 };
 use proptest::prelude::*;
 
-use crate::support::{calm, spec};
-
-const START: Moment = Moment::from_secs(1_000_000);
+use crate::support::{START, calm, spec};
 
 fn scaled(min: u32, max: u32) -> TargetSpec {
     TargetSpec {
