@@ -189,7 +189,9 @@ fn only_sound_load_on_a_known_zero_asks_for_a_decision_at_once() {
 #[test]
 fn a_changed_metric_finds_its_history() {
     let mut world = World::new(&spec(&[]), 1);
-    world.tick(20.0, &calm(1));
+    for _ in 0..30 {
+        world.tick(20.0, &calm(1));
+    }
     world
         .decider
         .respec(world.now, &spec(&[("metric", "rps"), ("window", "30s")]));
