@@ -101,6 +101,9 @@ impl ZeroGate {
                     reason: Reason::AtZero,
                 };
             }
+            // Waking => Waking. A start is not active time: a client that gave up during it may well try again, and should
+            // then find what it waited for.
+            Phase::Waking(_) if !seen.starting.is_zero() => return keep(seen, Reason::Starting),
             Phase::Waking(since) | Phase::Active(since) => {
                 let counts_from = since + spec.stable_window;
                 if now < counts_from {

@@ -132,7 +132,7 @@ fn samples_that_are_no_measurement_are_counted_and_ignored() {
         },
     );
     assert_eq!(decider.decide(START, &calm(1)).inputs.stable, Some(140.0));
-    decider.decide(START - TICK, &calm(1));
+    assert_eq!(decider.decide(START - TICK, &calm(1)).inputs.at, START);
     let refused = decider.refused();
     assert_eq!(
         (refused.unsound, refused.too_old, refused.backward),
@@ -187,19 +187,23 @@ fn only_sound_load_on_a_known_zero_asks_for_a_decision_at_once() {
 }
 
 #[test]
-fn a_changed_metric_finds_its_history() {
+fn changed_windows_and_metric_find_their_history() {
     let mut world = World::new(&spec(&[]), 1);
-    for _ in 0..30 {
-        world.tick(20.0, &calm(1));
+    for (concurrency, ticks) in [(20.0, 15), (40.0, 13), (60.0, 2)] {
+        for _ in 0..ticks {
+            world.tick(concurrency, &calm(1));
+        }
     }
     world
         .decider
         .respec(world.now, &spec(&[("metric", "rps"), ("window", "30s")]));
-    let decision = world.decider.decide(world.now, &calm(1));
+    let inputs = world.decider.decide(world.now, &calm(1)).inputs;
+    // The newest bucket is a second old, so 29 and 2 seconds are left of 30 and 3.
     assert_eq!(
-        (decision.inputs.stable, decision.inputs.target),
-        (Some(20.0), 140.0)
+        (inputs.stable, inputs.panic),
+        (Some(42.758_621), Some(60.0))
     );
+    assert!((inputs.target - 140.0).abs() < 1e-9);
 }
 
 #[test]

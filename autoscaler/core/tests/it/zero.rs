@@ -114,10 +114,21 @@ fn every_blocker_holds_one_replica_and_says_so() {
 
 #[test]
 fn the_grace_period_starts_over_with_the_last_open_request() {
-    for (open, name) in [(Some(3), "open"), (None, "unknown")] {
+    for (open, held, name) in [
+        (Some(3), 0, "open"),
+        (None, 0, "unknown"),
+        (Some(0), 1, "held"),
+    ] {
         let mut world = World::new(&spec(&[]), 1);
         world.idle(80, &calm(1));
-        world.tick(0.0, &Observed { open, ..calm(1) });
+        world.tick(
+            0.0,
+            &Observed {
+                open,
+                held,
+                ..calm(1)
+            },
+        );
         assert_eq!(
             outcome(&world.tick(0.0, &calm(1))).1,
             Reason::IdleGrace {
@@ -199,4 +210,23 @@ fn without_scale_to_zero_one_replica_is_the_least() {
             "{pods} pods"
         );
     }
+}
+
+#[test]
+fn a_slow_start_does_not_count_as_active_time() {
+    let mut world = World::new(&spec(&[]), 0);
+    world.tick(0.0, &calm(0));
+    let starting = Observed {
+        ready: Replicas(0),
+        starting: Replicas(1),
+        ..calm(1)
+    };
+    assert_eq!(
+        outcome(&world.idle(300, &starting)),
+        (Some(1), Reason::Starting)
+    );
+    let ready = world.tick(0.0, &calm(1));
+    assert_eq!(outcome(&ready).0, Some(1));
+    let left = world.decider.next_wakeup().expect("a wait") - world.now;
+    assert!(left >= Duration::from_secs(30), "{left:?}");
 }
