@@ -29,14 +29,19 @@ pub enum ErrorKind {
     /// No complete response within the timeout.
     Timeout,
     /// A status of 100 to 199 that was not expected.
+    #[serde(rename = "status_1xx")]
     Status1xx,
     /// A status of 200 to 299 that was not expected.
+    #[serde(rename = "status_2xx")]
     Status2xx,
     /// A status of 300 to 399 that was not expected.
+    #[serde(rename = "status_3xx")]
     Status3xx,
     /// A status of 400 to 499 that was not expected.
+    #[serde(rename = "status_4xx")]
     Status4xx,
     /// A status of 500 to 599 that was not expected.
+    #[serde(rename = "status_5xx")]
     Status5xx,
     /// A status outside 100 to 599.
     StatusOther,

@@ -203,6 +203,7 @@ impl Crew {
 
     /// Lets the load begin.
     fn go(&mut self, load: &Load, timeline: Timeline, tally: &Arc<Tally>) -> Result<(), Error> {
+        self.start.send_replace(Some(timeline));
         if let Load::Open(schedule) = load {
             let (shared, tally, schedule) = (
                 Arc::clone(&self.shared),
@@ -213,7 +214,6 @@ impl Crew {
                 pace(&shared, &tally, &timeline, &schedule);
             })?;
         }
-        self.start.send_replace(Some(timeline));
         self.done_sender = None;
         Ok(())
     }

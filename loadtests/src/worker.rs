@@ -36,7 +36,7 @@ struct Link {
 }
 
 impl Worker {
-    /// Connects, drops `ready`, waits for the start, and works until there is no more to do.
+    /// Connects, drops `ready` once it could send, waits for the start, and works until there is no more to do.
     pub(crate) async fn run(
         self,
         ready: mpsc::Sender<()>,
@@ -49,17 +49,18 @@ impl Worker {
         if let Ok(Ok(connection)) = timeout(PRECONNECT, self.connect()).await {
             link.connection = Some(connection);
         }
+        if self.shared.dispatch.is_used() {
+            return self.open_loop(&mut link, ready, &start).await;
+        }
         drop(ready);
-        let timeline = match start.wait_for(Option::is_some).await {
-            Ok(timeline) => *timeline,
-            Err(_) => None,
-        };
-        match timeline {
-            Some(timeline) if self.shared.dispatch.is_used() => {
-                self.open_loop(&mut link, &timeline).await;
-            }
-            Some(timeline) => self.closed_loop(&mut link, &timeline).await,
-            None => {}
+        // The other side goes away when the run is stopped before it starts.
+        let timeline = start
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|timeline| *timeline);
+        if let Some(timeline) = timeline {
+            self.closed_loop(&mut link, &timeline).await;
         }
     }
 
@@ -95,21 +96,29 @@ impl Worker {
         })
     }
 
-    async fn open_loop(&self, link: &mut Link, timeline: &Timeline) {
+    async fn open_loop(
+        &self,
+        link: &mut Link,
+        ready: mpsc::Sender<()>,
+        start: &watch::Receiver<Option<Timeline>>,
+    ) {
+        // Held until this worker is known to be free: the first request must not find nobody.
+        let mut ready = Some(ready);
         // A connection that the server closes while idle is noticed here rather than by the next request.
         while let Some(ticket) = poll_fn(|cx| {
-            if link
-                .connection
-                .as_mut()
-                .is_some_and(|connection| connection.poll_closed(cx).is_ready())
-            {
+            let connection = link.connection.as_mut();
+            if connection.is_some_and(|connection| connection.poll_closed(cx).is_ready()) {
                 link.connection = None;
             }
-            self.shared.dispatch.poll_next(self.index, cx)
+            let next = self.shared.dispatch.poll_next(self.index, cx);
+            ready = None;
+            next
         })
         .await
         {
-            self.perform(link, timeline, ticket).await;
+            let timeline = *start.borrow();
+            let timeline = timeline.expect("the timeline is set before the first request is due");
+            self.perform(link, &timeline, ticket).await;
         }
     }
 
