@@ -119,4 +119,13 @@ mod tests {
             [1, 7, 7, 0]
         );
     }
+
+    #[test]
+    fn a_clock_that_goes_back_counts_as_the_newest_slot() {
+        let mut window = DelayWindow::new(Duration::from_secs(4));
+        assert_eq!(
+            run(&mut window, &[(10, 3), (0, 5), (12, 1), (14, 1)]),
+            [3, 5, 5, 1]
+        );
+    }
 }

@@ -169,3 +169,12 @@ fn what_has_no_effect_is_a_warning() {
     );
     assert_eq!(parsed.spec.min_scale, Replicas(1));
 }
+
+#[test]
+fn an_alias_alone_counts_and_needs_no_warning() {
+    let parsed = read(&[("autoscaling.knative.dev/minScale", "5")]).expect("an alias is fine");
+    assert_eq!(
+        (parsed.spec.min_scale, parsed.warnings),
+        (Replicas(5), vec![])
+    );
+}

@@ -69,6 +69,21 @@ fn initial_scale_holds_from_a_wake_until_it_was_ready_once() {
 }
 
 #[test]
+fn initial_scale_is_no_concern_of_an_unreachable_workload() {
+    let mut world = World::new(&spec(&[("initial-scale", "3")]), 0);
+    world.tick(0.0, &calm(0));
+    let seen = Observed {
+        ready: Replicas(0),
+        reachable: false,
+        ..calm(3)
+    };
+    assert_eq!(
+        outcome(&world.tick(1.0, &seen)),
+        (Some(1), Reason::ScaleDown)
+    );
+}
+
+#[test]
 fn a_wake_that_never_gets_ready_still_ends_at_zero() {
     let mut world = World::new(&spec(&[("initial-scale", "3")]), 0);
     world.tick(0.0, &calm(0));
