@@ -7,13 +7,12 @@
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Read as _};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// The oldest Python that is accepted.
-const OLDEST: (u32, u32) = (3, 9);
-/// Names under which Python is looked for.
-const NAMES: [&str; 2] = ["python3", "python"];
+/// A version of Python: major and minor.
+pub type Version = (u32, u32);
 /// Written last; its content is what the environment was made from.
 const STAMP: &str = "rouse-stamp";
 /// Lines of output that a failure repeats.
@@ -24,9 +23,11 @@ const LINE_BYTES: u64 = 2048;
 /// Why there is no environment. `Display` is one line.
 #[derive(Debug, thiserror::Error)]
 pub enum VenvError {
-    /// No Python, or only an old one.
-    #[error("{found}: install Python {}.{} or newer with its venv module ({INSTALL})", OLDEST.0, OLDEST.1)]
+    /// No Python, or none of the versions that are accepted.
+    #[error("{found}: install Python {wanted} with its venv module ({INSTALL})")]
     NoPython {
+        /// The versions that are accepted.
+        wanted: String,
         /// What was found instead.
         found: String,
     },
@@ -59,17 +60,18 @@ pub enum VenvError {
 const INSTALL: &str = "Debian and Ubuntu: apt install python3 python3-venv; Fedora: dnf install python3; macOS: brew install \
                        python";
 
-/// Prepares the environment in `folder` and returns the path of its Python. Blocks; calls `progress` with a line whenever
-/// there is something to tell.
+/// Prepares the environment in `folder` with a Python of one of `versions` and returns the path of its Python. Blocks;
+/// calls `progress` with a line whenever there is something to tell.
 ///
 /// The folder is owned by this function: what is in it is removed when it does not fit.
 pub fn prepare(
     folder: &Path,
     requirements: &Path,
+    versions: &RangeInclusive<Version>,
     mut progress: impl FnMut(&str),
 ) -> Result<PathBuf, VenvError> {
     let pins = fs::read_to_string(requirements).map_err(at(requirements))?;
-    let base = find_python()?;
+    let base = find_python(versions)?;
     // An absolute path: the environment's programs are run from other folders.
     let parent = folder
         .parent()
@@ -145,28 +147,35 @@ struct Python {
     version: String,
 }
 
-/// The first Python on PATH that is new enough.
-fn find_python() -> Result<Python, VenvError> {
+/// The first Python on PATH of one of `versions`: `python3` if it is, else one that carries its version in its name.
+fn find_python(versions: &RangeInclusive<Version>) -> Result<Python, VenvError> {
+    let (oldest, newest) = (versions.start(), versions.end());
+    let numbered = (oldest.1..=newest.1)
+        .rev()
+        .map(|minor| format!("python{}.{minor}", newest.0));
+    let names: Vec<_> = ["python3", "python"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(numbered)
+        .collect();
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let candidates = NAMES
+    let candidates = names
         .iter()
         .flat_map(|name| std::env::split_paths(&path).map(move |folder| folder.join(name)));
     let mut found = None;
     for candidate in candidates.filter(|candidate| candidate.is_file()) {
         // Asked, not parsed from `--version`: a shim of a version manager may stand there and have nothing behind it.
         let ask = "import sys; print(*sys.version_info[:3], sys.implementation.name)";
-        let Ok(answer) = Command::new(&candidate)
+        let answer = Command::new(&candidate)
             .args(["-c", ask])
             .stdin(Stdio::null())
-            .output()
-        else {
-            continue;
-        };
+            .output();
+        let Ok(answer) = answer else { continue };
         let answer = String::from_utf8_lossy(&answer.stdout).into_owned();
         let Some(version) = parse_version(&answer) else {
             continue;
         };
-        if version >= OLDEST {
+        if versions.contains(&version) {
             let version = format!("Python {}", answer.trim().replacen(' ', ".", 2));
             return Ok(Python {
                 path: candidate,
@@ -183,6 +192,7 @@ fn find_python() -> Result<Python, VenvError> {
         });
     }
     Err(VenvError::NoPython {
+        wanted: format!("{}.{} to {}.{}", oldest.0, oldest.1, newest.0, newest.1),
         found: found.unwrap_or_else(|| "python3 was not found on PATH".to_owned()),
     })
 }
@@ -253,8 +263,7 @@ mod tests {
     #[test]
     fn versions_are_compared_as_numbers() {
         assert_eq!(parse_version("3 11 7 cpython\n"), Some((3, 11)));
-        assert!(parse_version("3 10 0").unwrap() >= OLDEST);
-        assert!(parse_version("3 8 9").unwrap() < OLDEST);
+        assert!(parse_version("3 10 0").unwrap() > (3, 9));
         assert_eq!(parse_version("no python here"), None);
     }
 
@@ -282,6 +291,7 @@ mod tests {
 
     #[test]
     fn an_environment_is_made_once_and_again_when_it_does_not_fit() {
+        const ANY: &RangeInclusive<Version> = &((3, 0)..=(3, 99));
         let root = tempfile::tempdir().unwrap();
         let (folder, requirements) = (
             root.path().join("venv"),
@@ -289,34 +299,29 @@ mod tests {
         );
         // Nothing to install: no network is needed.
         fs::write(&requirements, "# nothing\n").unwrap();
-        let steps = |count: &mut usize| {
-            let mut lines = 0;
-            let python = prepare(&folder, &requirements, |_| lines += 1).unwrap();
-            *count = lines;
-            python
-        };
-        let mut lines = 0;
-        let python = steps(&mut lines);
-        assert!(python.is_absolute() && works(&python) && lines > 0);
-        steps(&mut lines);
-        assert_eq!(lines, 0, "made again for nothing");
-        fs::remove_file(folder.join(STAMP)).unwrap(); // as if interrupted
-        steps(&mut lines);
-        assert!(lines > 0);
+        let python = prepare(&folder, &requirements, ANY, |_| {}).unwrap();
+        assert!(python.is_absolute() && works(&python));
+        prepare(&folder, &requirements, ANY, |line| {
+            panic!("made again for nothing: {line}")
+        })
+        .unwrap();
 
         fs::write(&requirements, "no-such-package @ file:///nowhere\n").unwrap();
-        let error = prepare(&folder, &requirements, |_| {}).unwrap_err();
+        let error = prepare(&folder, &requirements, ANY, |_| {}).unwrap_err();
         assert!(matches!(error, VenvError::Install { .. }), "{error}");
         assert!(
             !error.to_string().contains('\n') && !folder.join(STAMP).exists(),
             "{error}"
         );
+
         let missing = root.path().join("none.txt");
-        assert!(
-            prepare(&folder, &missing, |_| {})
-                .unwrap_err()
-                .to_string()
-                .contains("none.txt")
-        );
+        let error = prepare(&folder, &missing, ANY, |_| {})
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("none.txt"), "{error}");
+        let error = prepare(&folder, &requirements, &((2, 0)..=(2, 1)), |_| {})
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("install Python 2.0 to 2.1"), "{error}");
     }
 }
