@@ -14,6 +14,7 @@ use crate::run::run;
 use crate::table::Table;
 use clap::Parser;
 use clap::error::ErrorKind;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::error::Error as _;
 use std::ffi::OsString;
 use std::fs::File;
@@ -87,6 +88,7 @@ fn execute(args: &Args) -> Result<ExitCode, Error> {
                 config.journal = Some(journal);
                 file
             });
+    raise_file_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -125,6 +127,19 @@ fn execute(args: &Args) -> Result<ExitCode, Error> {
         report if args.fail_on_errors && report.summary.error_count > 0 => ExitCode::from(FAILED),
         _ => ExitCode::SUCCESS,
     })
+}
+
+/// Each connection is a file, and the usual soft limit is a mere 1,024. Where the hard limit is lower than the number of
+/// connections, the report shows connect errors.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            ..limit
+        },
+    );
 }
 
 fn show(shows: bool, progress: &Progress) {

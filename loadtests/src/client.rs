@@ -7,6 +7,11 @@
 //!
 //! This is the seam for a leaner HTTP/1.1 client: all that the workers use is [`Connection`].
 
+mod meter;
+mod watchdog;
+
+pub(crate) use watchdog::Watchdog;
+
 use crate::record::ErrorKind;
 use bytes::Bytes;
 use http::{Request, Response};
@@ -15,6 +20,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use meter::Metered;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
@@ -23,9 +29,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Sleep, sleep_until};
 
 /// A request as it is sent.
 pub(crate) type Outgoing = Request<Full<Bytes>>;
@@ -35,8 +39,15 @@ pub(crate) type Outgoing = Request<Full<Bytes>>;
 pub(crate) struct Answer {
     pub(crate) response: Response<()>,
     pub(crate) body_bytes: u64,
-    /// False if the head arrived but the body did not end as it should.
-    pub(crate) whole: bool,
+    pub(crate) end: BodyEnd,
+}
+
+/// How a response body ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BodyEnd {
+    Whole,
+    Broken,
+    TimedOut,
 }
 
 /// Why nothing came back.
@@ -44,7 +55,7 @@ pub(crate) struct Answer {
 pub(crate) enum Failure {
     /// Not one byte was written; here is the request again.
     Unsent(Box<Outgoing>),
-    /// The head arrived or not, and time was up. A status seen so far is lost with it.
+    /// No head arrived in time.
     Timeout,
     Error(ErrorKind),
 }
@@ -214,9 +225,9 @@ impl Exchange<'_> {
             }
         };
         let mut body_bytes = 0;
-        let whole = poll_fn(|cx| {
+        let end = poll_fn(|cx| {
             if body.is_end_stream() {
-                return Poll::Ready(Some(true));
+                return Poll::Ready(BodyEnd::Whole);
             }
             self.drive(driver.as_mut(), cx);
             loop {
@@ -224,19 +235,20 @@ impl Exchange<'_> {
                     Poll::Ready(Some(Ok(frame))) => {
                         body_bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
                     }
-                    Poll::Ready(Some(Err(_))) => return Poll::Ready(Some(false)),
-                    Poll::Ready(None) => return Poll::Ready(Some(true)),
+                    Poll::Ready(Some(Err(_))) => return Poll::Ready(BodyEnd::Broken),
+                    Poll::Ready(None) => return Poll::Ready(BodyEnd::Whole),
                     Poll::Pending => break,
                 }
             }
-            self.watchdog.poll_expired(self.deadline, cx).map(|()| None)
+            self.watchdog
+                .poll_expired(self.deadline, cx)
+                .map(|()| BodyEnd::TimedOut)
         })
-        .await
-        .ok_or(Failure::Timeout)?;
+        .await;
         Ok(Answer {
             response: Response::from_parts(parts, ()),
             body_bytes,
-            whole,
+            end,
         })
     }
 
@@ -271,78 +283,4 @@ fn is_io(error: &hyper::Error) -> bool {
         cause = error.source();
     }
     false
-}
-
-/// One timer per connection instead of one per request: since the timeout never changes, deadlines only grow, so a timer
-/// set for an earlier request fires early at worst, and is then set again.
-#[derive(Debug)]
-pub(crate) struct Watchdog(Pin<Box<Sleep>>);
-
-impl Watchdog {
-    pub(crate) fn new(first: Instant) -> Self {
-        Self(Box::pin(sleep_until(first.into())))
-    }
-
-    fn poll_expired(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            ready!(self.0.as_mut().poll(cx));
-            if self.0.deadline().into_std() >= deadline {
-                return Poll::Ready(());
-            }
-            self.0.as_mut().reset(deadline.into());
-        }
-    }
-}
-
-/// A socket that counts what was read from it.
-#[derive(Debug)]
-struct Metered {
-    stream: TcpStream,
-    read: Arc<AtomicU64>,
-}
-
-impl AsyncRead for Metered {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let result = Pin::new(&mut self.stream).poll_read(cx, buf);
-        let read = buf.filled().len() - before;
-        if read > 0 {
-            self.read.fetch_add(read as u64, Ordering::Relaxed);
-        }
-        result
-    }
-}
-
-impl AsyncWrite for Metered {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
 }

@@ -15,6 +15,7 @@ pub mod args;
 pub mod cli;
 mod client;
 pub mod config;
+mod crew;
 mod dispatch;
 mod error;
 mod flight;

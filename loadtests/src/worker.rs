@@ -1,6 +1,6 @@
 //! The task of one connection: gets a request to send, sends it, counts it, again.
 
-use crate::client::{Answer, Connection, Failure, Watchdog};
+use crate::client::{Answer, BodyEnd, Connection, Failure, Watchdog};
 use crate::config::SERVED_BY;
 use crate::dispatch::Ticket;
 use crate::flight::{Ending, Flight, Shared, Tally, Timeline};
@@ -164,7 +164,7 @@ impl Worker {
             {
                 Ok(answer) => {
                     self.count_pacing(timeline, ticket, begun, (!connected).then_some(sent));
-                    if answer.whole {
+                    if answer.end == BodyEnd::Whole {
                         link.connection = Some(connection);
                     }
                     return self.judge(flight, &answer);
@@ -187,12 +187,11 @@ impl Worker {
 
     fn judge(&self, flight: Flight<'_>, answer: &Answer) -> Option<ErrorKind> {
         let status = answer.response.status().as_u16();
-        let error = if !answer.whole {
-            Some(ErrorKind::Body)
-        } else if self.shared.expect.accepts(status) {
-            None
-        } else {
-            Some(ErrorKind::of_status(status))
+        let error = match answer.end {
+            BodyEnd::Broken => Some(ErrorKind::Body),
+            BodyEnd::TimedOut => Some(ErrorKind::Timeout),
+            BodyEnd::Whole if self.shared.expect.accepts(status) => None,
+            BodyEnd::Whole => Some(ErrorKind::of_status(status)),
         };
         let served_by = answer
             .response

@@ -76,7 +76,9 @@ async fn a_body_that_stalls_is_a_timeout_too() {
         timeout: Duration::from_millis(150),
         ..closed(&url.await, 2)
     };
-    assert_only(&run(config).await, ErrorKind::Timeout, 2);
+    let report = run(config).await;
+    assert_only(&report, ErrorKind::Timeout, 2);
+    assert_eq!(report.status, [("200".into(), 2)].into());
 }
 
 #[tokio::test]
