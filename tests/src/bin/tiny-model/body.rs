@@ -114,8 +114,7 @@ impl Body for Tracked {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = ready!(Pin::new(&mut self.content).poll_frame(cx));
-        // hyper does not ask again once the body says that it ended.
-        if frame.is_none() || self.content.is_end_stream() {
+        if is_last(frame.as_ref(), &self.content) {
             self.open.finish();
         }
         Poll::Ready(frame)
@@ -127,6 +126,15 @@ impl Body for Tracked {
 
     fn size_hint(&self) -> SizeHint {
         self.content.size_hint()
+    }
+}
+
+/// True at the end of a body. hyper does not ask again once the body says that it ended, nor after trailers.
+fn is_last<E>(frame: Option<&Result<Frame<Bytes>, E>>, body: &impl Body) -> bool {
+    match frame {
+        None => true,
+        Some(Ok(frame)) => frame.is_trailers() || body.is_end_stream(),
+        Some(Err(_)) => false,
     }
 }
 
@@ -155,8 +163,7 @@ where
         if let Some(Ok(frame)) = &frame {
             self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
         }
-        let failed = matches!(frame, Some(Err(_)));
-        if !failed && (frame.is_none() || self.inner.is_end_stream()) {
+        if is_last(frame.as_ref(), &self.inner) {
             let bytes = self.bytes;
             if let Some(Err(error)) = self.done.take().map(|done| done(bytes)) {
                 return Poll::Ready(Some(Err(error)));
