@@ -41,23 +41,40 @@ impl Handler for StatsPort {
                 let stat = self.pod.stats.snapshot(since(request.uri().query()), ready);
                 match serde_json::to_vec(&stat) {
                     Ok(bytes) => json(bytes),
-                    Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "statistics cannot be written\n"),
+                    Err(_) => text(
+                        StatusCode::INTERNAL_SERVER_ERROR,
+                        "statistics cannot be written\n",
+                    ),
                 }
             }
             "/metrics" => {
                 let target = self.pod.config.target.to_string();
                 let (in_flight, waiting) = self.pod.stats.gauges();
-                #[allow(clippy::cast_precision_loss, reason = "counts of requests stay far below 2^52")]
+                #[allow(
+                    clippy::cast_precision_loss,
+                    reason = "counts of requests stay far below 2^52"
+                )]
                 {
-                    names::PROXY_IN_FLIGHT.gauge(&[&target]).set(in_flight as f64);
+                    names::PROXY_IN_FLIGHT
+                        .gauge(&[&target])
+                        .set(in_flight as f64);
                     names::PROXY_WAITING.gauge(&[&target]).set(waiting as f64);
                 }
-                text(StatusCode::OK, self.metrics.as_ref().map(PrometheusHandle::render).unwrap_or_default())
+                text(
+                    StatusCode::OK,
+                    self.metrics
+                        .as_ref()
+                        .map(PrometheusHandle::render)
+                        .unwrap_or_default(),
+                )
             }
             "/livez" => text(StatusCode::OK, "ok\n"),
             "/readyz" if ready => text(StatusCode::OK, "ok\n"),
             "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "the model is not ready\n"),
-            _ => text(StatusCode::NOT_FOUND, "try /stat, /metrics, /livez or /readyz\n"),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "try /stat, /metrics, /livez or /readyz\n",
+            ),
         }
     }
 
@@ -69,7 +86,10 @@ impl Handler for StatsPort {
 impl Handler for LifecyclePort {
     async fn handle(&self, request: Request<Incoming>, _peer: Arc<Peer>) -> Response<Body> {
         let path = request.uri().path();
-        let Some(action) = path.strip_prefix('/').and_then(|p| p.strip_prefix(&self.token)) else {
+        let Some(action) = path
+            .strip_prefix('/')
+            .and_then(|p| p.strip_prefix(&self.token))
+        else {
             return text(StatusCode::NOT_FOUND, "");
         };
         match action {
@@ -94,11 +114,17 @@ impl Handler for LifecyclePort {
 
 /// The `since` of a query: the last second that the caller has.
 fn since(query: Option<&str>) -> Option<u64> {
-    query?.split('&').find_map(|pair| pair.strip_prefix("since=")).and_then(|value| value.parse().ok())
+    query?
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("since="))
+        .and_then(|value| value.parse().ok())
 }
 
 fn refused(refusal: Refusal) -> Response<Body> {
-    text(StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST), format!("{}\n", refusal.reason))
+    text(
+        StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST),
+        format!("{}\n", refusal.reason),
+    )
 }
 
 fn text(status: StatusCode, body: impl Into<bytes::Bytes>) -> Response<Body> {
@@ -109,9 +135,15 @@ fn json(body: Vec<u8>) -> Response<Body> {
     answer(StatusCode::OK, "application/json", body)
 }
 
-fn answer(status: StatusCode, content_type: &'static str, body: impl Into<bytes::Bytes>) -> Response<Body> {
+fn answer(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<bytes::Bytes>,
+) -> Response<Body> {
     let mut answer = Response::new(Body::full(body));
     *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    answer
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer
 }

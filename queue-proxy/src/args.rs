@@ -4,7 +4,10 @@ use std::{net::SocketAddr, time::Duration};
 
 use clap::Parser;
 use http::HeaderMap;
-use shared::{TargetId, http::{probe::Probe, sanitize::TrustedProxies}};
+use shared::{
+    TargetId,
+    http::{probe::Probe, sanitize::TrustedProxies},
+};
 
 use crate::config::{Config, Port};
 
@@ -20,18 +23,35 @@ use crate::config::{Config, Port};
 ///
 /// Exit status: 0 after a drain, 1 if a task failed, 2 for a flag that cannot be or a port that cannot be had.
 #[derive(Debug, Parser)]
-#[command(name = "rouse-queue-proxy", version, max_term_width = 100, verbatim_doc_comment)]
+#[command(
+    name = "rouse-queue-proxy",
+    version,
+    max_term_width = 100,
+    verbatim_doc_comment
+)]
 pub struct Args {
     /// Address and port for requests. May be repeated: the n-th --listen belongs to the n-th --upstream.
-    #[arg(long, env = "ROUSE_LISTEN", required = true, value_delimiter = ',', value_name = "ADDR:PORT")]
+    #[arg(
+        long,
+        env = "ROUSE_LISTEN",
+        required = true,
+        value_delimiter = ',',
+        value_name = "ADDR:PORT"
+    )]
     listen: Vec<SocketAddr>,
 
     /// Address and port of the model. The n-th belongs to the n-th --listen.
-    #[arg(long, env = "ROUSE_UPSTREAM", required = true, value_delimiter = ',', value_name = "ADDR:PORT")]
+    #[arg(
+        long,
+        env = "ROUSE_UPSTREAM",
+        required = true,
+        value_delimiter = ',',
+        value_name = "ADDR:PORT"
+    )]
     upstream: Vec<SocketAddr>,
 
     /// Requests at the model at once; 0 = unlimited.
-    #[arg(long, env = "ROUSE_CONTAINER_CONCURRENCY", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100_000), value_name = "N")]
+    #[arg(long, env = "ROUSE_CONTAINER_CONCURRENCY", default_value_t = 0, allow_hyphen_values = true, value_parser = clap::value_parser!(u32).range(0..=100_000), value_name = "N")]
     container_concurrency: u32,
 
     /// Requests that may wait for a slot [default: 10 x concurrency, or 1000 if unlimited].
@@ -51,11 +71,21 @@ pub struct Args {
     stats_listen: Option<SocketAddr>,
 
     /// Address and port of the pod's life cycle hooks, below /TOKEN/. Needs --lifecycle-token.
-    #[arg(long, env = "ROUSE_LIFECYCLE_LISTEN", requires = "lifecycle_token", value_name = "ADDR:PORT")]
+    #[arg(
+        long,
+        env = "ROUSE_LIFECYCLE_LISTEN",
+        requires = "lifecycle_token",
+        value_name = "ADDR:PORT"
+    )]
     lifecycle_listen: Option<SocketAddr>,
 
     /// Secret first part of the life cycle paths: whoever knows it can drain the pod.
-    #[arg(long, env = "ROUSE_LIFECYCLE_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    #[arg(
+        long,
+        env = "ROUSE_LIFECYCLE_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN"
+    )]
     lifecycle_token: Option<String>,
 
     /// Path that answers 200 to 399 when the model is ready [default: its port takes a connection].
@@ -71,7 +101,12 @@ pub struct Args {
     trusted_proxies: Option<TrustedProxies>,
 
     /// Workload that the pod belongs to, for labels.
-    #[arg(long, env = "ROUSE_TARGET", default_value = "default/model", value_name = "NAMESPACE/NAME")]
+    #[arg(
+        long,
+        env = "ROUSE_TARGET",
+        default_value = "default/model",
+        value_name = "NAMESPACE/NAME"
+    )]
     target: TargetId,
 
     /// UID of the pod, which activators must state.
@@ -93,7 +128,9 @@ pub struct Args {
 
 /// Flags that do not fit together.
 #[derive(Debug, thiserror::Error)]
-#[error("--listen has {listen} addresses and --upstream has {upstream}: each --listen needs its --upstream")]
+#[error(
+    "--listen has {listen} addresses and --upstream has {upstream}: each --listen needs its --upstream"
+)]
 pub struct Mismatch {
     listen: usize,
     upstream: usize,
@@ -106,12 +143,21 @@ impl Args {
     /// When flags contradict each other.
     pub fn config(&self) -> Result<Config, Mismatch> {
         let (listen, upstream) = (self.listen.len(), self.upstream.len());
-        let ports: Vec<Port> =
-            self.listen.iter().zip(&self.upstream).map(|(&listen, &upstream)| Port { listen, upstream }).collect();
+        let ports: Vec<Port> = self
+            .listen
+            .iter()
+            .zip(&self.upstream)
+            .map(|(&listen, &upstream)| Port { listen, upstream })
+            .collect();
         let (Some(&first), true) = (ports.first(), listen == upstream) else {
             return Err(Mismatch { listen, upstream });
         };
-        let mut config = Config::new(self.target.clone(), self.pod_uid.clone(), first, self.container_concurrency);
+        let mut config = Config::new(
+            self.target.clone(),
+            self.pod_uid.clone(),
+            first,
+            self.container_concurrency,
+        );
         config.ports = ports;
         config.activator = self.activator_listen;
         config.stats = self.stats_listen;
@@ -135,12 +181,20 @@ impl Args {
 fn seconds(text: &str) -> Result<Duration, String> {
     let expected = "expected seconds from 0 to 86400";
     let value: f64 = text.parse().map_err(|_| expected.to_owned())?;
-    if (0.0..=86_400.0).contains(&value) { Ok(Duration::from_secs_f64(value)) } else { Err(expected.to_owned()) }
+    if (0.0..=86_400.0).contains(&value) {
+        Ok(Duration::from_secs_f64(value))
+    } else {
+        Err(expected.to_owned())
+    }
 }
 
 fn path(text: &str) -> Result<String, String> {
     let valid = text.starts_with('/') && text.parse::<http::uri::PathAndQuery>().is_ok();
-    if valid { Ok(text.to_owned()) } else { Err("expected an absolute path such as /ready".to_owned()) }
+    if valid {
+        Ok(text.to_owned())
+    } else {
+        Err("expected an absolute path such as /ready".to_owned())
+    }
 }
 
 #[cfg(test)]
@@ -155,7 +209,9 @@ mod tests {
 
     #[test]
     fn pairs_listeners_with_models() {
-        let config = parse("--listen 127.0.0.1:1,127.0.0.1:2 --upstream 127.0.0.1:3 --upstream 127.0.0.1:4").unwrap();
+        let config =
+            parse("--listen 127.0.0.1:1,127.0.0.1:2 --upstream 127.0.0.1:3 --upstream 127.0.0.1:4")
+                .unwrap();
         assert_eq!(config.ports[1].upstream.port(), 4);
         assert_eq!(config.queue_depth, 1_000);
     }
@@ -165,13 +221,25 @@ mod tests {
         let base = "--listen 127.0.0.1:1 --upstream 127.0.0.1:2 ";
         for (flags, says) in [
             ("--listen 127.0.0.1:1", "--upstream"),
-            ("--listen 127.0.0.1:1,127.0.0.1:2 --upstream 127.0.0.1:3", "each --listen needs its --upstream"),
+            (
+                "--listen 127.0.0.1:1,127.0.0.1:2 --upstream 127.0.0.1:3",
+                "each --listen needs its --upstream",
+            ),
             ("--listen nowhere --upstream 127.0.0.1:2", "nowhere"),
-            (&format!("{base}--container-concurrency -1"), "container-concurrency"),
+            (
+                &format!("{base}--container-concurrency -1"),
+                "container-concurrency",
+            ),
             (&format!("{base}--queue-timeout NaN"), "from 0 to 86400"),
             (&format!("{base}--ready-path ready"), "absolute path"),
-            (&format!("{base}--trusted-proxies 10.0.0.0/99"), "10.0.0.0/99"),
-            (&format!("{base}--lifecycle-listen 127.0.0.1:5"), "--lifecycle-token"),
+            (
+                &format!("{base}--trusted-proxies 10.0.0.0/99"),
+                "10.0.0.0/99",
+            ),
+            (
+                &format!("{base}--lifecycle-listen 127.0.0.1:5"),
+                "--lifecycle-token",
+            ),
             (&format!("{base}--target a/b/c"), "NAMESPACE/NAME"),
         ] {
             let error = parse(flags).unwrap_err();

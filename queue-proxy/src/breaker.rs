@@ -188,7 +188,10 @@ mod tests {
         let t: Vec<_> = (0..3).map(|_| ticket(b.enter(Source::Service))).collect();
         assert_eq!(b.admit_next(), None);
         b.open();
-        assert_eq!(std::iter::from_fn(|| b.admit_next()).collect::<Vec<_>>(), t[..2]);
+        assert_eq!(
+            std::iter::from_fn(|| b.admit_next()).collect::<Vec<_>>(),
+            t[..2]
+        );
     }
 
     #[test]

@@ -29,7 +29,12 @@ impl Rule {
     /// `None` when drained, else how long it will take at least; poll again then (or a little later).
     ///
     /// `since_signal` and `since_arrival` are ages; `open` counts requests that are here in any form.
-    pub fn remaining(&self, since_signal: Duration, since_arrival: Option<Duration>, open: u64) -> Option<Duration> {
+    pub fn remaining(
+        &self,
+        since_signal: Duration,
+        since_arrival: Option<Duration>,
+        open: u64,
+    ) -> Option<Duration> {
         let settle = self.settle.saturating_sub(since_signal);
         let quiet = since_arrival.map_or(Duration::ZERO, |age| self.quiet.saturating_sub(age));
         let wait = settle.max(quiet);
@@ -53,7 +58,10 @@ mod tests {
         assert_eq!(rule.remaining(s(0), None, 0), Some(s(5)));
         assert_eq!(rule.remaining(s(5), None, 0), None);
         assert_eq!(rule.remaining(s(6), Some(s(1)), 0), Some(s(1)));
-        assert!(rule.remaining(s(60), Some(s(60)), 1).is_some_and(|d| d < s(1)));
+        assert!(
+            rule.remaining(s(60), Some(s(60)), 1)
+                .is_some_and(|d| d < s(1))
+        );
         assert_eq!(rule.remaining(s(60), Some(s(2)), 0), None);
     }
 }

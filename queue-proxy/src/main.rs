@@ -13,8 +13,18 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(2, &error),
     };
-    telemetry::init(if args.log_json { telemetry::Format::Json } else { telemetry::Format::Text }, "info");
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    telemetry::init(
+        if args.log_json {
+            telemetry::Format::Json
+        } else {
+            telemetry::Format::Text
+        },
+        "info",
+    );
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, &error),
     };
@@ -24,7 +34,11 @@ fn main() -> ExitCode {
             tokio::spawn(metrics::upkeep(handle));
         }
         // A terminal's Ctrl-C has nobody to tell that the pod is going; a SIGTERM has.
-        let stop = async { shutdown::signalled().await.is_ok_and(|signal| signal == "SIGTERM") };
+        let stop = async {
+            shutdown::signalled()
+                .await
+                .is_ok_and(|signal| signal == "SIGTERM")
+        };
         match queue_proxy::run(config, metrics, stop).await {
             Ok(0) => ExitCode::SUCCESS,
             Ok(cut) => {
@@ -38,7 +52,10 @@ fn main() -> ExitCode {
 
 #[allow(clippy::print_stderr, reason = "the program's last words")]
 fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {
-    let cause = error.source().map(|source| format!(": {source}")).unwrap_or_default();
+    let cause = error
+        .source()
+        .map(|source| format!(": {source}"))
+        .unwrap_or_default();
     eprintln!("rouse-queue-proxy: {error}{cause}");
     ExitCode::from(code)
 }

@@ -105,7 +105,11 @@ mod tests {
         assert_eq!(pause(&config, &starting, ms(10)), ms(1));
         assert_eq!(pause(&config, &starting, ms(1000)), ms(20));
         assert_eq!(pause(&config, &starting, ms(600_000)), ms(250));
-        let ready = Model { first_ready: Some(Instant::now()), ready: true, ..starting };
+        let ready = Model {
+            first_ready: Some(Instant::now()),
+            ready: true,
+            ..starting
+        };
         assert_eq!(pause(&config, &ready, ms(600_000)), ms(10_000));
     }
 

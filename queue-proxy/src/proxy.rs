@@ -12,7 +12,10 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, heade
 use hyper::body::Incoming;
 use shared::{
     Origin,
-    headers::{self, ADMISSION, LOAD, OP, POD_UID, PORT, PORT_OPEN_AGE, READY_AGE, TICKET, TIMING, WAIT_MS, admission, op},
+    headers::{
+        self, ADMISSION, LOAD, OP, POD_UID, PORT, PORT_OPEN_AGE, READY_AGE, TICKET, TIMING,
+        WAIT_MS, admission, op,
+    },
     http::{
         body::{Body, Prefetch},
         client::{Client, SendError},
@@ -21,8 +24,7 @@ use shared::{
         serve::{Handler, Peer},
         tunnel,
     },
-    metrics as names,
-    shutdown,
+    metrics as names, shutdown,
 };
 use tokio::{
     sync::watch,
@@ -78,7 +80,11 @@ pub(crate) enum FrontKind {
 }
 
 impl Pod {
-    pub(crate) fn new(config: Config, model: watch::Receiver<Model>, cut: shutdown::Rx) -> Arc<Self> {
+    pub(crate) fn new(
+        config: Config,
+        model: watch::Receiver<Model>,
+        cut: shutdown::Rx,
+    ) -> Arc<Self> {
         let breaker = crate::breaker::Breaker::new(
             config.container_concurrency,
             config.queue_depth,
@@ -88,7 +94,11 @@ impl Pod {
             slots: Slots::new(breaker),
             stats: Stats::new(config.pod_uid.clone()),
             metrics: Metrics::new(&config.target.to_string()),
-            clients: config.ports.iter().map(|port| Client::new(port.upstream, config.client)).collect(),
+            clients: config
+                .ports
+                .iter()
+                .map(|port| Client::new(port.upstream, config.client))
+                .collect(),
             tickets: Tickets::default(),
             buffered: AtomicUsize::new(0),
             config,
@@ -106,14 +116,23 @@ impl Metrics {
     fn new(target: &str) -> Self {
         let mut outcomes = Vec::new();
         for class in ["1xx", "2xx", "3xx", "4xx", "5xx"] {
-            outcomes.push((class, names::PROXY_REQUESTS.counter(&[target, class, Origin::Upstream.as_str()])));
+            outcomes.push((
+                class,
+                names::PROXY_REQUESTS.counter(&[target, class, Origin::Upstream.as_str()]),
+            ));
         }
         for failure in Failure::ALL {
             let rule = failure.rule();
-            outcomes.push((rule.code, names::PROXY_REQUESTS.counter(&[target, rule.code, rule.origin.as_str()])));
+            outcomes.push((
+                rule.code,
+                names::PROXY_REQUESTS.counter(&[target, rule.code, rule.origin.as_str()]),
+            ));
         }
         for code in ["malformed", "client-gone"] {
-            outcomes.push((code, names::PROXY_REQUESTS.counter(&[target, code, Origin::Client.as_str()])));
+            outcomes.push((
+                code,
+                names::PROXY_REQUESTS.counter(&[target, code, Origin::Client.as_str()]),
+            ));
         }
         Self {
             outcomes,
@@ -179,7 +198,11 @@ impl Handler for Front {
 }
 
 impl Front {
-    async fn try_handle(&self, mut request: Request<Incoming>, peer: &Arc<Peer>) -> Result<Response<Body>, Failure> {
+    async fn try_handle(
+        &self,
+        mut request: Request<Incoming>,
+        peer: &Arc<Peer>,
+    ) -> Result<Response<Body>, Failure> {
         sanitize::check_request(&mut request).map_err(Failure::Refused)?;
         let (port, source) = match self.kind {
             FrontKind::Service(port) => (port, Source::Service),
@@ -205,12 +228,23 @@ impl Front {
         // An Expect means that reading the body answers 100 Continue, which means admitted: not before it is.
         let waits_for_continue = request.headers_mut().remove(EXPECT).is_some();
         let (parts, incoming) = request.into_parts();
-        let limit = if waits_for_continue { 0 } else { RESENDABLE_BYTES };
+        let limit = if waits_for_continue {
+            0
+        } else {
+            RESENDABLE_BYTES
+        };
         let mut prefetch = Prefetch::new(incoming, limit);
         let (slot, mut entry) = match ticket {
-            Some(ticket) => self.pod.tickets.redeem(ticket).ok_or(Failure::TicketExpired)?,
+            Some(ticket) => self
+                .pod
+                .tickets
+                .redeem(ticket)
+                .ok_or(Failure::TicketExpired)?,
             None => {
-                let entry = self.pod.stats.arrive(!self.pod.is_probe_path(parts.uri.path()));
+                let entry = self
+                    .pod
+                    .stats
+                    .arrive(!self.pod.is_probe_path(parts.uri.path()));
                 (self.slot(source, &mut prefetch).await?, entry)
             }
         };
@@ -219,7 +253,9 @@ impl Front {
         let waited = admitted - arrived;
         self.pod.metrics.queue_wait.record(waited);
 
-        let sent = self.pod.clients[port].send(Request::from_parts(parts, prefetch.into_body())).await;
+        let sent = self.pod.clients[port]
+            .send(Request::from_parts(parts, prefetch.into_body()))
+            .await;
         let mut answer = sent.map_err(|error| match error {
             SendError::NotSent { error, .. } => {
                 tracing::debug!(%error, "Model takes no connection");
@@ -240,7 +276,12 @@ impl Front {
             let upstream_upgrade = hyper::upgrade::on(&mut answer);
             peer.switch_to_raw();
             sanitize::add_websocket(answer.headers_mut());
-            tunnel::join(client_upgrade, upstream_upgrade, (timed, slot, entry), self.pod.cut.clone());
+            tunnel::join(
+                client_upgrade,
+                upstream_upgrade,
+                (timed, slot, entry),
+                self.pod.cut.clone(),
+            );
             return Ok(answer.map(|_| Body::empty()));
         }
         Ok(answer.map(|body| body.guarded((timed, slot, entry))))
@@ -248,7 +289,10 @@ impl Front {
 
     /// Checks that an activator means this pod, and returns the number of the port it means.
     fn check_identity(&self, headers: &HeaderMap) -> Result<usize, Failure> {
-        if headers.get(POD_UID).is_none_or(|uid| uid.as_bytes() != self.pod.config.pod_uid.as_bytes()) {
+        if headers
+            .get(POD_UID)
+            .is_none_or(|uid| uid.as_bytes() != self.pod.config.pod_uid.as_bytes())
+        {
             return Err(Failure::Misdirected);
         }
         headers
@@ -259,13 +303,24 @@ impl Front {
     }
 
     /// What the model must not see is removed, and where the request came from is stated.
-    fn prepare(&self, request: &mut Request<Incoming>, source: Source, peer: &Peer, websocket: bool) {
+    fn prepare(
+        &self,
+        request: &mut Request<Incoming>,
+        source: Source,
+        peer: &Peer,
+        websocket: bool,
+    ) {
         sanitize::strip_hop_by_hop(request.headers_mut());
         headers::strip_ours(request.headers_mut());
         if source == Source::Service {
             let host = request.headers().get(http::header::HOST).cloned();
             let trusted = &self.pod.config.trusted;
-            sanitize::forwarded(request.headers_mut(), peer.address.ip(), host.as_ref(), trusted);
+            sanitize::forwarded(
+                request.headers_mut(),
+                peer.address.ip(),
+                host.as_ref(),
+                trusted,
+            );
         }
         if websocket {
             sanitize::add_websocket(request.headers_mut());
@@ -304,8 +359,12 @@ impl Front {
         headers::strip_ours(answer.headers_mut());
         match source {
             Source::Activator => {
-                answer.headers_mut().insert(ADMISSION, HeaderValue::from_static(admission::ADMITTED));
-                answer.headers_mut().insert(LOAD, self.pod.stats.load().into());
+                answer
+                    .headers_mut()
+                    .insert(ADMISSION, HeaderValue::from_static(admission::ADMITTED));
+                answer
+                    .headers_mut()
+                    .insert(LOAD, self.pod.stats.load().into());
             }
             Source::Service if self.pod.config.timing_header => {
                 answer.headers_mut().insert(TIMING, timing(waited));
@@ -316,11 +375,16 @@ impl Front {
 
     /// Answers when the model is ready, on a connection that the request can then follow on.
     async fn wait_ready(&self, headers: &HeaderMap) -> Result<Response<Body>, Failure> {
-        let millis = headers.get(WAIT_MS).and_then(|v| v.to_str().ok()?.parse().ok()).unwrap_or(10_000_u64);
+        let millis = headers
+            .get(WAIT_MS)
+            .and_then(|v| v.to_str().ok()?.parse().ok())
+            .unwrap_or(10_000_u64);
         let limit = Duration::from_millis(millis.min(600_000));
         let mut model = self.pod.model.clone();
         // A closed channel means that the prober is gone, which is as good as never ready.
-        let ready = timeout(limit, model.wait_for(|m| m.ready)).await.is_ok_and(|r| r.is_ok());
+        let ready = timeout(limit, model.wait_for(|m| m.ready))
+            .await
+            .is_ok_and(|r| r.is_ok());
         if !ready {
             return Err(Failure::NotReady);
         }
@@ -328,9 +392,17 @@ impl Front {
         let headers = answer.headers_mut();
         headers.insert(LOAD, self.pod.stats.load().into());
         let model = *self.pod.model.borrow();
-        for (name, at) in [(PORT_OPEN_AGE, model.port_open), (READY_AGE, model.first_ready)] {
+        for (name, at) in [
+            (PORT_OPEN_AGE, model.port_open),
+            (READY_AGE, model.first_ready),
+        ] {
             if let Some(at) = at {
-                headers.insert(name, u64::try_from(at.elapsed().as_micros()).unwrap_or(u64::MAX).into());
+                headers.insert(
+                    name,
+                    u64::try_from(at.elapsed().as_micros())
+                        .unwrap_or(u64::MAX)
+                        .into(),
+                );
             }
         }
         Ok(answer)
@@ -340,10 +412,16 @@ impl Front {
     async fn reserve(&self) -> Result<Response<Body>, Failure> {
         let entry = self.pod.stats.arrive(true);
         let slot = self.slot(Source::Activator, &mut Prefetch::empty()).await?;
-        let ticket = self.pod.tickets.issue(Instant::now(), slot, entry).ok_or(Failure::QueueFull)?;
+        let ticket = self
+            .pod
+            .tickets
+            .issue(Instant::now(), slot, entry)
+            .ok_or(Failure::QueueFull)?;
         let mut answer = Response::new(Body::empty());
         answer.headers_mut().insert(TICKET, ticket.into());
-        answer.headers_mut().insert(LOAD, self.pod.stats.load().into());
+        answer
+            .headers_mut()
+            .insert(LOAD, self.pod.stats.load().into());
         Ok(answer)
     }
 }
@@ -351,8 +429,13 @@ impl Front {
 /// A failure after sending is the model's, unless the client's own body broke first.
 fn sent_failure(error: &shared::BoxError) -> Failure {
     tracing::debug!(%error, "Model gave no answer");
-    let of_user = shared::error::cause_ref::<hyper::Error>(error.as_ref()).is_some_and(hyper::Error::is_user);
-    if of_user { Failure::BodyBroken } else { Failure::ModelBroke }
+    let of_user =
+        shared::error::cause_ref::<hyper::Error>(error.as_ref()).is_some_and(hyper::Error::is_user);
+    if of_user {
+        Failure::BodyBroken
+    } else {
+        Failure::ModelBroke
+    }
 }
 
 fn ticket(headers: &HeaderMap) -> Option<u64> {

@@ -1,6 +1,9 @@
 //! The error contract of the queue-proxy's listeners: every way a request can fail, and its one answer.
 
-use http::{HeaderValue, Response, StatusCode, header::{CONTENT_TYPE, RETRY_AFTER}};
+use http::{
+    HeaderValue, Response, StatusCode,
+    header::{CONTENT_TYPE, RETRY_AFTER},
+};
 use shared::{
     Origin,
     headers::{ADMISSION, admission},
@@ -72,42 +75,100 @@ impl Failure {
             retry_after,
         };
         match self {
-            Self::Refused(refusal) => row(refusal.status, "malformed", refusal.reason, Client, None, None),
-            Self::BodyBroken => row(400, "body-broken", "the request body ended early", Client, None, None),
-            Self::QueueFull => {
-                row(503, "queue-full", "too many requests are waiting", Us, Some(admission::FULL), Some(1))
-            }
-            Self::QueueTimeout => {
-                row(504, "queue-timeout", "no slot became free in time", Us, Some(admission::FULL), None)
-            }
-            Self::NotReady => {
-                row(503, "not-ready", "the model is not ready", Upstream, Some(admission::NOT_READY), Some(1))
-            }
-            Self::Misdirected => {
-                row(421, "misdirected", "another pod was meant", Us, Some(admission::MISDIRECTED), None)
-            }
-            Self::UnknownPort => {
-                row(421, "unknown-port", "the pod has no such port", Us, Some(admission::MISDIRECTED), None)
-            }
-            Self::TicketExpired => {
-                row(503, "ticket-expired", "the reserved slot is gone", Us, Some(admission::FULL), Some(1))
-            }
-            Self::ModelUnreachable => {
-                row(502, "model-unreachable", "the model takes no connection", Upstream, Some(admission::NOT_READY), Some(1))
-            }
-            Self::ModelBroke => {
-                row(502, "model-broke", "the model closed the connection without an answer", Upstream, None, None)
-            }
+            Self::Refused(refusal) => row(
+                refusal.status,
+                "malformed",
+                refusal.reason,
+                Client,
+                None,
+                None,
+            ),
+            Self::BodyBroken => row(
+                400,
+                "body-broken",
+                "the request body ended early",
+                Client,
+                None,
+                None,
+            ),
+            Self::QueueFull => row(
+                503,
+                "queue-full",
+                "too many requests are waiting",
+                Us,
+                Some(admission::FULL),
+                Some(1),
+            ),
+            Self::QueueTimeout => row(
+                504,
+                "queue-timeout",
+                "no slot became free in time",
+                Us,
+                Some(admission::FULL),
+                None,
+            ),
+            Self::NotReady => row(
+                503,
+                "not-ready",
+                "the model is not ready",
+                Upstream,
+                Some(admission::NOT_READY),
+                Some(1),
+            ),
+            Self::Misdirected => row(
+                421,
+                "misdirected",
+                "another pod was meant",
+                Us,
+                Some(admission::MISDIRECTED),
+                None,
+            ),
+            Self::UnknownPort => row(
+                421,
+                "unknown-port",
+                "the pod has no such port",
+                Us,
+                Some(admission::MISDIRECTED),
+                None,
+            ),
+            Self::TicketExpired => row(
+                503,
+                "ticket-expired",
+                "the reserved slot is gone",
+                Us,
+                Some(admission::FULL),
+                Some(1),
+            ),
+            Self::ModelUnreachable => row(
+                502,
+                "model-unreachable",
+                "the model takes no connection",
+                Upstream,
+                Some(admission::NOT_READY),
+                Some(1),
+            ),
+            Self::ModelBroke => row(
+                502,
+                "model-broke",
+                "the model closed the connection without an answer",
+                Upstream,
+                None,
+                None,
+            ),
         }
     }
 
     /// The answer. Fixed texts only: nothing of the request and no address is ever in it.
     pub(crate) fn answer(self, to_activator: bool) -> Response<Body> {
         let rule = self.rule();
-        let mut answer = Response::new(Body::full(format!("rouse: {}: {}\n", rule.code, rule.text)));
+        let mut answer =
+            Response::new(Body::full(format!("rouse: {}: {}\n", rule.code, rule.text)));
         *answer.status_mut() = StatusCode::from_u16(rule.status).unwrap_or(StatusCode::BAD_GATEWAY);
         let headers = answer.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("text/plain; charset=utf-8"),
+        );
         if let Some(seconds) = rule.retry_after {
             headers.insert(RETRY_AFTER, seconds.into());
         }
@@ -141,9 +202,19 @@ mod tests {
             let answer = failure.answer(true);
             assert_eq!(answer.status().as_u16(), status, "{failure:?}");
             assert_eq!(answer.headers()[ADMISSION], marker, "{failure:?}");
-            assert_eq!(answer.headers().contains_key(RETRY_AFTER), retry, "{failure:?}");
+            assert_eq!(
+                answer.headers().contains_key(RETRY_AFTER),
+                retry,
+                "{failure:?}"
+            );
             assert!(!failure.answer(false).headers().contains_key(ADMISSION));
         }
-        assert_eq!(Failure::Refused(Refusal::HEAD_TOO_LARGE).answer(false).status().as_u16(), 431);
+        assert_eq!(
+            Failure::Refused(Refusal::HEAD_TOO_LARGE)
+                .answer(false)
+                .status()
+                .as_u16(),
+            431
+        );
     }
 }

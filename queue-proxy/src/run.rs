@@ -68,7 +68,13 @@ pub(crate) struct Drain {
 
 /// Once a drain has begun, connections are closed after their next answer.
 async fn close_when_draining(drain: Arc<Drain>, disposers: Vec<Disposer>) {
-    if drain.begun.subscribe().wait_for(Option::is_some).await.is_ok() {
+    if drain
+        .begun
+        .subscribe()
+        .wait_for(Option::is_some)
+        .await
+        .is_ok()
+    {
         for disposer in disposers {
             disposer.set(Disposition::CloseAfterAnswer);
         }
@@ -78,14 +84,17 @@ async fn close_when_draining(drain: Arc<Drain>, disposers: Vec<Disposer>) {
 impl Drain {
     /// Begins; later calls change nothing.
     pub(crate) fn begin(&self) {
-        self.begun.send_if_modified(|at| at.is_none() && at.replace(Instant::now()).is_none());
+        self.begun
+            .send_if_modified(|at| at.is_none() && at.replace(Instant::now()).is_none());
         self.stats.set_draining();
     }
 
     /// Waits until drained if a drain has begun or begins within a moment; else returns.
     pub(crate) async fn wait_if_begun(&self) {
         let mut begun = self.begun.subscribe();
-        let begun = timeout(SIGNAL_PATIENCE, begun.wait_for(Option::is_some)).await.is_ok_and(|r| r.is_ok());
+        let begun = timeout(SIGNAL_PATIENCE, begun.wait_for(Option::is_some))
+            .await
+            .is_ok_and(|r| r.is_ok());
         if begun {
             self.drained(self.rule).await;
         }
@@ -114,11 +123,21 @@ impl QueueProxy {
     /// # Errors
     /// The first port that cannot be had; nothing runs then.
     pub fn start(config: Config, metrics: Option<PrometheusHandle>) -> Result<Self, StartError> {
-        let fronts: Vec<TcpListener> =
-            config.ports.iter().map(|port| listen("requests", port.listen)).collect::<Result<_, _>>()?;
-        let activator = config.activator.map(|a| listen("activators", a)).transpose()?;
+        let fronts: Vec<TcpListener> = config
+            .ports
+            .iter()
+            .map(|port| listen("requests", port.listen))
+            .collect::<Result<_, _>>()?;
+        let activator = config
+            .activator
+            .map(|a| listen("activators", a))
+            .transpose()?;
         let stats = config.stats.map(|a| listen("statistics", a)).transpose()?;
-        let lifecycle = config.lifecycle.clone().map(|(a, token)| Ok((listen("life cycle", a)?, token))).transpose()?;
+        let lifecycle = config
+            .lifecycle
+            .clone()
+            .map(|(a, token)| Ok((listen("life cycle", a)?, token)))
+            .transpose()?;
 
         let (cut, cut_rx) = shutdown::channel();
         let (model_tx, model) = watch::channel(Model::default());
@@ -144,17 +163,38 @@ impl QueueProxy {
         let fronts: Vec<Server> = fronts
             .into_iter()
             .enumerate()
-            .map(|(index, listener)| spawn("requests", listener, serve, front(FrontKind::Service(index))))
+            .map(|(index, listener)| {
+                spawn(
+                    "requests",
+                    listener,
+                    serve,
+                    front(FrontKind::Service(index)),
+                )
+            })
             .collect::<Result<_, _>>()?;
-        let activator =
-            activator.map(|l| spawn("activators", l, activator_serve, front(FrontKind::Activator))).transpose()?;
-        let disposers = fronts.iter().chain(&activator).map(Server::disposer).collect();
+        let activator = activator
+            .map(|l| {
+                spawn(
+                    "activators",
+                    l,
+                    activator_serve,
+                    front(FrontKind::Activator),
+                )
+            })
+            .transpose()?;
+        let disposers = fronts
+            .iter()
+            .chain(&activator)
+            .map(Server::disposer)
+            .collect();
         tasks.spawn(close_when_draining(Arc::clone(&drain), disposers));
         let stats_port = StatsPort {
             pod: Arc::clone(&pod),
             metrics,
         };
-        let stats = stats.map(|l| spawn("statistics", l, serve, stats_port)).transpose()?;
+        let stats = stats
+            .map(|l| spawn("statistics", l, serve, stats_port))
+            .transpose()?;
         let lifecycle = lifecycle
             .map(|(l, token)| {
                 let drain = Arc::clone(&drain);
@@ -241,7 +281,9 @@ impl QueueProxy {
         cut.trigger();
         let late = late.load(Relaxed);
         if late > 0 {
-            names::PROXY_CUT.counter(&[&pod.config.target.to_string()]).increment(late);
+            names::PROXY_CUT
+                .counter(&[&pod.config.target.to_string()])
+                .increment(late);
         }
         late
     }
@@ -278,7 +320,11 @@ pub async fn run(
 }
 
 fn listen(what: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    bind(address).map_err(|source| StartError { what, address, source })
+    bind(address).map_err(|source| StartError {
+        what,
+        address,
+        source,
+    })
 }
 
 fn spawn<H: serve::Handler>(

@@ -166,7 +166,14 @@ mod tests {
         drop(gone);
         drop(next.slot().await);
         let state = slots.state.lock();
-        assert_eq!((state.breaker.in_flight(), state.breaker.waiting(), state.waiters.len()), (0, 0, 0));
+        assert_eq!(
+            (
+                state.breaker.in_flight(),
+                state.breaker.waiting(),
+                state.waiters.len()
+            ),
+            (0, 0, 0)
+        );
     }
 
     #[tokio::test(flavor = "current_thread")]
@@ -178,6 +185,13 @@ mod tests {
         }
         drop(first);
         let state = slots.state.lock();
-        assert_eq!((state.breaker.in_flight(), state.breaker.waiting(), state.waiters.len()), (0, 0, 0));
+        assert_eq!(
+            (
+                state.breaker.in_flight(),
+                state.breaker.waiting(),
+                state.waiters.len()
+            ),
+            (0, 0, 0)
+        );
     }
 }

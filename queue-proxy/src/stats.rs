@@ -162,7 +162,10 @@ mod tests {
         advance(Duration::from_secs(2)).await;
         drop((entry, probe));
         let stat = stats.snapshot(None, true);
-        assert_eq!((stat.open, stat.load, stat.started_total, stat.ended_total), (0, 0, 2, 2));
+        assert_eq!(
+            (stat.open, stat.load, stat.started_total, stat.ended_total),
+            (0, 0, 2, 2)
+        );
         let waited: u64 = stat.seconds.iter().map(|s| s.waiting_us).sum();
         assert_eq!(waited, 500_000);
         let started: u64 = stat.seconds.iter().map(|s| s.started).sum();

@@ -46,14 +46,21 @@ impl Tickets {
 
     /// The slot of a ticket, once.
     pub(crate) fn redeem(&self, ticket: u64) -> Option<(Slot, Entry)> {
-        self.reserved.lock().slots.remove(&ticket).map(|(_, slot, entry)| (slot, entry))
+        self.reserved
+            .lock()
+            .slots
+            .remove(&ticket)
+            .map(|(_, slot, entry)| (slot, entry))
     }
 
     /// Frees the slots of tickets that are too old.
     pub(crate) fn expire(&self, now: Instant) {
         let old: Vec<_> = {
             let mut reserved = self.reserved.lock();
-            reserved.slots.extract_if(|_, (since, ..)| now.saturating_duration_since(*since) > LIFE).collect()
+            reserved
+                .slots
+                .extract_if(|_, (since, ..)| now.saturating_duration_since(*since) > LIFE)
+                .collect()
         };
         // Dropped outside of the lock: freeing a slot admits the next request.
         drop(old);

@@ -9,6 +9,7 @@ pub mod headers;
 pub mod http;
 pub mod load;
 pub mod metrics;
+pub mod scale;
 pub mod shutdown;
 pub mod stat;
 pub mod target;

@@ -260,6 +260,15 @@ impl Prefetch {
         self.bytes
     }
 
+    /// Whether the whole length was declared and fits the limit.
+    pub fn is_declared_small(&self) -> bool {
+        self.rest.as_ref().is_some_and(|rest| {
+            rest.size_hint()
+                .exact()
+                .is_some_and(|n| n <= self.limit as u64)
+        })
+    }
+
     /// Whether reading further makes sense: there is more, and it may fit.
     pub fn wants_more(&self) -> bool {
         self.rest.as_ref().is_some_and(|rest| {

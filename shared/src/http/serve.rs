@@ -128,7 +128,8 @@ pub struct Disposer(Arc<watch::Sender<Disposition>>);
 impl Disposer {
     /// Sets the disposition; setting it again changes nothing.
     pub fn set(&self, disposition: Disposition) {
-        self.0.send_if_modified(|d| std::mem::replace(d, disposition) != disposition);
+        self.0
+            .send_if_modified(|d| std::mem::replace(d, disposition) != disposition);
     }
 }
 
@@ -181,10 +182,9 @@ impl Server {
         self.open.count.load(Relaxed)
     }
 
-    /// Decides what happens to present and future connections.
-    pub fn set_disposition(&self, disposition: Disposition) {
-        self.disposition
-            .send_if_modified(|d| std::mem::replace(d, disposition) != disposition);
+    /// The handle that decides what happens to its connections.
+    pub fn disposer(&self) -> Disposer {
+        self.disposition.clone()
     }
 
     /// Stops accepting; connections already open go on.

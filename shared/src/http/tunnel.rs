@@ -9,7 +9,12 @@ use crate::shutdown;
 
 /// Joins two upgraded connections. `guard` (a slot, an in-flight count) lives until both directions have ended, or
 /// until `cut` is triggered, which ends the tunnel at once.
-pub fn join(client: OnUpgrade, upstream: OnUpgrade, guard: impl Guard + 'static, mut cut: shutdown::Rx) {
+pub fn join(
+    client: OnUpgrade,
+    upstream: OnUpgrade,
+    guard: impl Guard + 'static,
+    mut cut: shutdown::Rx,
+) {
     tokio::spawn(async move {
         let tunnel = async {
             let (client, upstream) = tokio::try_join!(client, upstream)?;

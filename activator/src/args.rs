@@ -1,0 +1,201 @@
+//! The command line and environment of `rouse-activator`, and what they mean.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use clap::Parser;
+use shared::{TargetId, http::sanitize::TrustedProxies, scale::ScaleUrl};
+
+use crate::{
+    BoxFuture, Config, Endpoint, Endpoints, InPath, Scale, WakeError, WakeOutcome, WorkloadConfig,
+};
+
+/// Holds requests while a workload has no pod, wakes it, and hands them out.
+///
+/// Run alone it serves one workload whose pods are given by flags, and wakes it by writing the scale behind a URL, such as
+/// that of a Deployment behind kubectl proxy. In a cluster it learns of workloads and pods from Kubernetes instead.
+///
+/// Example: one pod whose queue-proxy has --activator-listen 127.0.0.1:8030 and --pod-uid a:
+///
+///     rouse-activator --listen 127.0.0.1:8080 --pod a=127.0.0.1:8030
+///
+/// Exit status: 0 after it was stopped, 1 if it failed, 2 for a flag that cannot be or a port that cannot be had.
+#[derive(Debug, Parser)]
+#[command(
+    name = "rouse-activator",
+    version,
+    max_term_width = 100,
+    verbatim_doc_comment
+)]
+pub struct Args {
+    /// Address and port for requests. May be repeated: the n-th is for the n-th port of every pod.
+    #[arg(
+        long,
+        env = "ROUSE_LISTEN",
+        required = true,
+        value_delimiter = ',',
+        value_name = "ADDR:PORT"
+    )]
+    pub listen: Vec<SocketAddr>,
+
+    /// A pod: its UID and its queue-proxy's port for activators. May be repeated.
+    #[arg(long, env = "ROUSE_PODS", value_delimiter = ',', value_parser = pod, value_name = "UID=ADDR:PORT")]
+    pod: Vec<Endpoint>,
+
+    /// The workload's scale, read every second and written from 0 to N [default: never woken].
+    #[arg(long, env = "ROUSE_SCALE_URL", value_parser = ScaleUrl::parse, value_name = "URL")]
+    pub scale_url: Option<ScaleUrl>,
+
+    /// Replicas to wake to.
+    #[arg(long, env = "ROUSE_WAKE_REPLICAS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000), value_name = "N")]
+    wake_replicas: u32,
+
+    /// Requests at one pod at once; 0 = unlimited.
+    #[arg(long, env = "ROUSE_CONTAINER_CONCURRENCY", default_value_t = 0, allow_hyphen_values = true, value_parser = clap::value_parser!(u32).range(0..=100_000), value_name = "N")]
+    container_concurrency: u32,
+
+    /// Requests held at once; more are answered 503 with Retry-After.
+    #[arg(long, env = "ROUSE_MAX_HELD", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "N")]
+    max_held: u32,
+
+    /// Seconds that a request is held at most; then it is answered 504.
+    #[arg(long, env = "ROUSE_MAX_COLD_START", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..=86_400), value_name = "SECONDS")]
+    max_cold_start: u32,
+
+    /// Keep connections although pods are ready, instead of closing them so that the next ones go to a pod.
+    #[arg(long, env = "ROUSE_ALWAYS_IN_PATH")]
+    always_in_path: bool,
+
+    /// Address and port for /stat (the autoscaler), /debug/wakes, /metrics (Prometheus), /livez and /readyz.
+    #[arg(long, env = "ROUSE_STATS_LISTEN", value_name = "ADDR:PORT")]
+    stats_listen: Option<SocketAddr>,
+
+    /// Networks whose X-Forwarded-* headers are believed, comma-separated [default: none, they are replaced].
+    #[arg(long, env = "ROUSE_TRUSTED_PROXIES", value_parser = TrustedProxies::parse, value_name = "CIDRS")]
+    trusted_proxies: Option<TrustedProxies>,
+
+    /// The workload, for labels.
+    #[arg(
+        long,
+        env = "ROUSE_TARGET",
+        default_value = "default/model",
+        value_name = "NAMESPACE/NAME"
+    )]
+    target: TargetId,
+
+    /// Seconds that held requests get to be handed out when the activator is stopped.
+    #[arg(long, env = "ROUSE_GRACE", default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=3_600), value_name = "SECONDS")]
+    grace: u32,
+
+    /// Leave out the rouse-timing header of answers.
+    #[arg(long, env = "ROUSE_NO_TIMING_HEADER")]
+    no_timing_header: bool,
+
+    /// Log as JSON, one object a line. The level is set by RUST_LOG.
+    #[arg(long, env = "ROUSE_LOG_JSON")]
+    pub log_json: bool,
+}
+
+impl Args {
+    /// Settings of the process.
+    pub fn config(&self) -> Config {
+        Config {
+            stats: self.stats_listen,
+            trusted: self.trusted_proxies.clone().unwrap_or_default(),
+            timing_header: !self.no_timing_header,
+            ..Config::default()
+        }
+    }
+
+    /// Settings of the workload.
+    pub fn workload(&self) -> WorkloadConfig {
+        let mut config = WorkloadConfig::new(self.target.clone());
+        config.container_concurrency = self.container_concurrency;
+        config.wake_replicas = self.wake_replicas;
+        config.max_held = self.max_held as usize;
+        config.max_cold_start = Duration::from_secs(u64::from(self.max_cold_start));
+        if self.always_in_path {
+            config.in_path = InPath::Always;
+        }
+        config
+    }
+
+    /// The pods that were given, for a workload with `replicas`.
+    pub fn endpoints(&self, replicas: u32) -> Arc<Endpoints> {
+        Arc::new(Endpoints {
+            replicas,
+            pods: if replicas == 0 {
+                Vec::new()
+            } else {
+                self.pod.clone()
+            },
+            failed: None,
+        })
+    }
+
+    /// How long held requests get at the end.
+    pub fn grace(&self) -> Duration {
+        Duration::from_secs(u64::from(self.grace))
+    }
+}
+
+/// Waking by URL.
+#[derive(Clone, Debug)]
+pub struct UrlScale(pub Option<ScaleUrl>);
+
+impl Scale for UrlScale {
+    fn wake(
+        &self,
+        target: &TargetId,
+        replicas: u32,
+    ) -> BoxFuture<'_, Result<WakeOutcome, WakeError>> {
+        let target = target.clone();
+        Box::pin(async move {
+            let error = |reason: String| WakeError { target, reason };
+            let Some(url) = &self.0 else {
+                return Err(error("there is no --scale-url".to_owned()));
+            };
+            match url.change(0, replicas).await {
+                Ok(true) => Ok(WakeOutcome::Woken),
+                Ok(false) => Ok(WakeOutcome::NotAtZero),
+                Err(cause) => Err(error(cause.to_string())),
+            }
+        })
+    }
+}
+
+fn pod(text: &str) -> Result<Endpoint, String> {
+    let invalid = || format!("{text:?} is not a pod: expected UID=ADDRESS:PORT");
+    let (uid, address) = text.split_once('=').ok_or_else(invalid)?;
+    Ok(Endpoint {
+        uid: uid.into(),
+        address: address.parse().map_err(|_| invalid())?,
+        terminating: false,
+        created: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_what_cannot_be_and_says_what_can() {
+        for (flags, says) in [
+            ("", "--listen"),
+            ("--listen 127.0.0.1:1 --pod x", "UID=ADDRESS:PORT"),
+            ("--listen 127.0.0.1:1 --max-held 0", "1..=1000000"),
+            (
+                "--listen 127.0.0.1:1 --scale-url https://a",
+                "http://ADDRESS:PORT/PATH",
+            ),
+            (
+                "--listen 127.0.0.1:1 --container-concurrency -1",
+                "container-concurrency",
+            ),
+        ] {
+            let args = std::iter::once("rouse-activator").chain(flags.split_whitespace());
+            let error = Args::try_parse_from(args).unwrap_err().to_string();
+            assert!(error.contains(says), "{flags}: {error}");
+        }
+    }
+}

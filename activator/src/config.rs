@@ -1,0 +1,92 @@
+//! Settings of the process, and of each workload.
+
+use std::{net::SocketAddr, time::Duration};
+
+use shared::{
+    TargetId,
+    http::{client, sanitize::TrustedProxies, serve},
+};
+
+/// Bodies up to this size are buffered and can be sent again; the queue-proxy's limit is the same.
+pub const RESENDABLE_BYTES: usize = 64 * 1024;
+
+/// Whether requests of a ready workload still come through here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InPath {
+    /// Always: local mode, and Knative's `target-burst-capacity: -1`.
+    Always,
+    /// Only while no pod is ready. Connections are closed once one is, so that the next one goes to a pod: after their
+    /// next answer at once, idle ones after this delay, in which routing everywhere learns of the pod.
+    UntilReady(Duration),
+}
+
+/// Settings of one workload.
+#[derive(Clone, Debug)]
+pub struct WorkloadConfig {
+    /// The workload.
+    pub target: TargetId,
+    /// Requests at one pod at once; 0 = unlimited.
+    pub container_concurrency: u32,
+    /// Replicas to wake to: the largest of 1, initial scale, activation scale and min scale.
+    pub wake_replicas: u32,
+    /// Requests held at once. `rouse.dev/max-held`.
+    pub max_held: usize,
+    /// Bytes of bodies held at once.
+    pub max_held_bytes: usize,
+    /// Longest time a request is held. `rouse.dev/max-cold-start`.
+    pub max_cold_start: Duration,
+    /// See [`InPath`].
+    pub in_path: InPath,
+}
+
+impl WorkloadConfig {
+    /// The defaults of design: 1,000 requests, 64 MiB, 10 minutes.
+    pub fn new(target: TargetId) -> Self {
+        Self {
+            target,
+            container_concurrency: 0,
+            wake_replicas: 1,
+            max_held: 1_000,
+            max_held_bytes: 64 * 1024 * 1024,
+            max_cold_start: Duration::from_secs(600),
+            in_path: InPath::UntilReady(Duration::from_secs(5)),
+        }
+    }
+}
+
+/// Settings of the process.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Port for statistics, metrics and health.
+    pub stats: Option<SocketAddr>,
+    /// Bytes of bodies held at once, over all workloads.
+    pub max_held_bytes: usize,
+    /// Limits towards clients.
+    pub serve: serve::Config,
+    /// Connections to queue-proxies.
+    pub client: client::Config,
+    /// Whose `X-Forwarded-*` headers are believed.
+    pub trusted: TrustedProxies,
+    /// Whether answers carry the `rouse-timing` header.
+    pub timing_header: bool,
+    /// Whether a refusal says why a workload cannot start. For people's own machines; elsewhere only logs say it.
+    pub explain_failures: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            stats: None,
+            max_held_bytes: 256 * 1024 * 1024,
+            serve: serve::Config::default(),
+            client: client::Config {
+                // The queue-proxy keeps connections for 600 s, so this side always closes first.
+                idle: Duration::from_secs(30),
+                ..client::Config::default()
+            },
+            trusted: TrustedProxies::default(),
+            timing_header: true,
+            explain_failures: false,
+        }
+    }
+}

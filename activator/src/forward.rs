@@ -1,0 +1,415 @@
+//! The way of one request: check, get a pod or wait for one, give it to the pod, answer.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Request, Response, StatusCode, Version,
+    header::{EXPECT, HOST},
+    request::Parts,
+};
+use hyper::body::Incoming;
+use shared::{
+    headers::{self, ADMISSION, LOAD, OP, POD_UID, PORT, TICKET, TIMING, admission, op},
+    http::{
+        body::{Body, Gate, Prefetch},
+        client::SendError,
+        h1::Refusal,
+        sanitize,
+        serve::{Handler, Peer},
+        tunnel,
+    },
+    shutdown,
+};
+use tokio::time::{Duration, Instant, sleep_until, timeout};
+
+use crate::{
+    config::RESENDABLE_BYTES,
+    rescue::Failure,
+    timeline::Timeline,
+    workload::{Budget, Entered, Held, Lease, Workload},
+};
+
+/// How long a body of at most 64 KiB may take to arrive before its request goes on without it.
+const SMALL_BODY_PATIENCE: Duration = Duration::from_secs(1);
+
+/// One port of one workload.
+#[derive(Clone, Debug)]
+pub(crate) struct Front {
+    pub(crate) workload: Arc<Workload>,
+    /// Its number, the same on every pod.
+    pub(crate) port: usize,
+    pub(crate) cut: shutdown::Rx,
+}
+
+/// What became of one attempt.
+enum Attempt {
+    /// The pod has admitted it; here is the answer.
+    Answered(Response<Body>),
+    /// It has not: the body is still whole, and the pod is not to be asked again for a while.
+    NotAdmitted(Body, Why),
+}
+
+/// Why a pod did not admit a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    Full,
+    Unready,
+}
+
+/// Counts the one outcome of a request. Dropped without one, the client was gone.
+struct Outcome<'a> {
+    workload: &'a Workload,
+    code: &'static str,
+}
+
+impl Drop for Outcome<'_> {
+    fn drop(&mut self) {
+        self.workload.metrics.count(self.code);
+    }
+}
+
+impl Handler for Front {
+    async fn handle(&self, request: Request<Incoming>, peer: Arc<Peer>) -> Response<Body> {
+        let mut outcome = Outcome {
+            workload: &self.workload,
+            code: "client-gone",
+        };
+        match self.try_handle(request, &peer).await {
+            Ok(answer) => {
+                outcome.code = class(answer.status());
+                answer
+            }
+            Err(failure) => {
+                let rule = failure.rule();
+                outcome.code = rule.code;
+                tracing::debug!(target = %self.workload.id(), outcome = rule.code, origin = rule.origin.as_str(), "Not answered by a pod");
+                failure.answer(self.workload.process.config.explain_failures)
+            }
+        }
+    }
+
+    fn refuse(&self, refusal: Refusal) -> Response<Body> {
+        self.workload.metrics.count("malformed");
+        Failure::Refused(refusal).answer(false)
+    }
+}
+
+impl Front {
+    async fn try_handle(
+        &self,
+        mut request: Request<Incoming>,
+        peer: &Arc<Peer>,
+    ) -> Result<Response<Body>, Failure> {
+        sanitize::check_request(&mut request).map_err(Failure::Refused)?;
+        let websocket = sanitize::websocket(&request).map_err(Failure::Refused)?;
+        let client_upgrade = websocket.then(|| hyper::upgrade::on(&mut request));
+        self.prepare(&mut request, peer, websocket);
+        // Reading a body for which 100-continue is expected answers that at once: it waits for a pod.
+        let limit = if request.headers_mut().remove(EXPECT).is_some() {
+            0
+        } else {
+            RESENDABLE_BYTES
+        };
+        let (parts, incoming) = request.into_parts();
+        let mut prefetch = Prefetch::new(incoming, limit);
+
+        let arrived = Instant::now();
+        let deadline = arrived + self.workload.max_cold_start();
+        let mut budget = Budget::new(&self.workload);
+        read_ahead(&mut prefetch, &mut budget).await?;
+        let mut lease = match self.workload.enter()? {
+            Entered::Leased(lease) => lease,
+            Entered::Held(held) => wait(held, Some((&mut prefetch, &mut budget)), deadline).await?,
+        };
+        let mut forwarded = Instant::now();
+        let mut body = prefetch.into_body();
+        let (mut answer, lease) = loop {
+            match self.attempt(&lease, &parts, body).await? {
+                Attempt::Answered(answer) => break (answer, lease),
+                Attempt::NotAdmitted(back, why) => {
+                    body = back;
+                    match why {
+                        Why::Full => self.workload.pod_is_full(&lease.pod),
+                        Why::Unready => self.workload.pod_is_unready(&lease.pod),
+                    }
+                    let held = self.workload.hold_again(lease);
+                    lease = wait(held, None, deadline).await?;
+                    forwarded = Instant::now();
+                }
+            }
+        };
+        let timeline = self.workload.end_timeline(forwarded, Instant::now());
+        let waited = forwarded - arrived;
+        if waited.as_micros() > 1_000 {
+            self.workload.metrics.hold.record(waited);
+        }
+        if self.workload.process.config.timing_header {
+            answer
+                .headers_mut()
+                .insert(TIMING, timing(waited, timeline.as_ref()));
+        }
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let Some(client_upgrade) = client_upgrade else {
+                return Err(Failure::PodBroke);
+            };
+            let pod_upgrade = hyper::upgrade::on(&mut answer);
+            peer.switch_to_raw();
+            sanitize::add_websocket(answer.headers_mut());
+            tunnel::join(client_upgrade, pod_upgrade, lease, self.cut.clone());
+            return Ok(answer.map(|_| Body::empty()));
+        }
+        Ok(answer.map(|body| body.guarded(lease)))
+    }
+
+    /// What the pod must not see is removed, and where the request came from is stated.
+    fn prepare(&self, request: &mut Request<Incoming>, peer: &Peer, websocket: bool) {
+        sanitize::strip_hop_by_hop(request.headers_mut());
+        headers::strip_ours(request.headers_mut());
+        let host = request.headers().get(HOST).cloned();
+        let trusted = &self.workload.process.config.trusted;
+        sanitize::forwarded(
+            request.headers_mut(),
+            peer.address.ip(),
+            host.as_ref(),
+            trusted,
+        );
+        if websocket {
+            sanitize::add_websocket(request.headers_mut());
+        }
+        if request.version() != Version::HTTP_2 {
+            *request.version_mut() = Version::HTTP_11;
+        }
+    }
+
+    /// Sends the request to the leased pod.
+    async fn attempt(&self, lease: &Lease, parts: &Parts, body: Body) -> Result<Attempt, Failure> {
+        let copy = body.copy();
+        let (gate, mut request) = if copy.is_some() {
+            (None, self.request(lease, parts, body))
+        } else if parts.version == Version::HTTP_2 {
+            match self.reserve(lease).await {
+                Ok(ticket) => {
+                    let mut request = self.request(lease, parts, body);
+                    request.headers_mut().insert(TICKET, ticket);
+                    (None, request)
+                }
+                Err(why) => return Ok(Attempt::NotAdmitted(body, why)),
+            }
+        } else {
+            let (gate, gated) = Gate::shut(body);
+            let mut request = self.request(lease, parts, gated);
+            request
+                .headers_mut()
+                .insert(EXPECT, HeaderValue::from_static("100-continue"));
+            (Some(gate), request)
+        };
+        if let Some(gate) = &gate {
+            let gate = Arc::clone(gate);
+            hyper::ext::on_informational(&mut request, move |answer| {
+                if answer.status() == StatusCode::CONTINUE {
+                    gate.open();
+                }
+            });
+        }
+        let ticketed = request.headers().contains_key(TICKET);
+        match lease.pod.client.send(request).await {
+            Err(SendError::NotSent { error, request }) => {
+                tracing::debug!(pod = %lease.pod.uid, %error, "Pod takes no connection");
+                let back = match (&gate, copy) {
+                    (Some(gate), _) => gate.take_back(),
+                    (None, Some(copy)) => Some(copy),
+                    (None, None) => Some(request.into_body()),
+                };
+                back.map(|body| Attempt::NotAdmitted(body, Why::Unready))
+                    .ok_or(Failure::PodBroke)
+            }
+            Err(SendError::Sent(error)) => {
+                let client = shared::error::cause_ref::<hyper::Error>(error.as_ref())
+                    .is_some_and(hyper::Error::is_user);
+                tracing::debug!(pod = %lease.pod.uid, %error, "Pod broke off");
+                Err(if client {
+                    Failure::BodyBroken
+                } else {
+                    Failure::PodBroke
+                })
+            }
+            Ok(answer) => self.judge(lease, answer, copy, gate.as_ref(), ticketed),
+        }
+    }
+
+    /// Whether an answer is the model's, or the queue-proxy's word that it has not admitted the request.
+    fn judge(
+        &self,
+        lease: &Lease,
+        mut answer: Response<Body>,
+        copy: Option<Body>,
+        gate: Option<&Arc<Gate>>,
+        ticketed: bool,
+    ) -> Result<Attempt, Failure> {
+        let marker = answer
+            .headers()
+            .get(ADMISSION)
+            .map(HeaderValue::as_bytes)
+            .unwrap_or_default();
+        let refused = [
+            (admission::FULL, Why::Full),
+            (admission::NOT_READY, Why::Unready),
+            (admission::MISDIRECTED, Why::Unready),
+        ]
+        .into_iter()
+        .find(|(name, _)| name.as_bytes() == marker)
+        .map(|(_, why)| why);
+        if let Some(why) = refused {
+            let back = gate.map_or(copy, |gate| gate.take_back());
+            // A ticket was good for one slot; a body that went with it cannot be had back.
+            return match back {
+                Some(body) if !ticketed => Ok(Attempt::NotAdmitted(body, why)),
+                _ => Err(Failure::PodBroke),
+            };
+        }
+        if let Some(load) = answer
+            .headers()
+            .get(LOAD)
+            .and_then(|v| v.to_str().ok()?.parse().ok())
+        {
+            self.workload.pod_reports(&lease.pod, load);
+        }
+        sanitize::strip_hop_by_hop(answer.headers_mut());
+        headers::strip_ours(answer.headers_mut());
+        *answer.version_mut() = Version::HTTP_11;
+        // An answer that came before its body was wanted: the body is given up only when the answer is through, since
+        // that ends the connection it comes on.
+        let answer = match gate {
+            Some(gate) => answer.map(|body| body.guarded(GiveUp(Arc::clone(gate)))),
+            None => answer,
+        };
+        Ok(Attempt::Answered(answer))
+    }
+
+    /// Reserves a slot for a request whose body can neither be sent twice nor wait for a `100 Continue`.
+    async fn reserve(&self, lease: &Lease) -> Result<HeaderValue, Why> {
+        let mut request = Request::new(Body::empty());
+        request
+            .headers_mut()
+            .insert(HOST, HeaderValue::from_static("rouse"));
+        request
+            .headers_mut()
+            .insert(OP, HeaderValue::from_static(op::RESERVE));
+        self.address(lease, &mut request);
+        let answer = lease
+            .pod
+            .client
+            .send(request)
+            .await
+            .map_err(|_| Why::Unready)?;
+        match answer.headers().get(TICKET) {
+            Some(ticket) if answer.status() == StatusCode::OK => Ok(ticket.clone()),
+            _ if answer
+                .headers()
+                .get(ADMISSION)
+                .is_some_and(|v| v == admission::FULL) =>
+            {
+                Err(Why::Full)
+            }
+            _ => Err(Why::Unready),
+        }
+    }
+
+    fn request(&self, lease: &Lease, parts: &Parts, body: Body) -> Request<Body> {
+        let mut request = Request::new(body);
+        *request.method_mut() = parts.method.clone();
+        *request.uri_mut() = parts.uri.clone();
+        *request.version_mut() = parts.version;
+        *request.headers_mut() = parts.headers.clone();
+        self.address(lease, &mut request);
+        request
+    }
+
+    /// States which pod and which of its ports are meant.
+    fn address(&self, lease: &Lease, request: &mut Request<Body>) {
+        let headers = request.headers_mut();
+        headers.insert(PORT, self.port.into());
+        if let Ok(uid) =
+            HeaderValue::from_maybe_shared(Bytes::copy_from_slice(lease.pod.uid.as_bytes()))
+        {
+            headers.insert(POD_UID, uid);
+        }
+    }
+}
+
+/// Waits for a pod. While it does, a small body is read, so that it can be sent again and a hang-up is noticed.
+async fn wait(
+    mut held: Held,
+    mut ahead: Option<(&mut Prefetch, &mut Budget)>,
+    deadline: Instant,
+) -> Result<Lease, Failure> {
+    loop {
+        let may_read = ahead
+            .as_ref()
+            .is_some_and(|(prefetch, _)| prefetch.wants_more());
+        let read = async {
+            match &mut ahead {
+                Some((prefetch, budget)) => read_frame(prefetch, budget).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            lease = held.granted() => return lease,
+            read = read, if may_read => read?,
+            () = sleep_until(deadline) => return Err(Failure::Expired),
+        }
+    }
+}
+
+/// Reads a body that is declared small to its end, and of any other what has arrived already, so that most requests can
+/// be sent again if a pod does not admit them. A slow body does not keep its request from going on for long.
+async fn read_ahead(prefetch: &mut Prefetch, budget: &mut Budget) -> Result<(), Failure> {
+    let patience = if prefetch.is_declared_small() {
+        SMALL_BODY_PATIENCE
+    } else {
+        Duration::ZERO
+    };
+    let reading = async {
+        while prefetch.wants_more() {
+            read_frame(prefetch, budget).await?;
+        }
+        Ok(())
+    };
+    // With no patience a frame is taken if it is there.
+    timeout(patience, reading).await.unwrap_or(Ok(()))
+}
+
+async fn read_frame(prefetch: &mut Prefetch, budget: &mut Budget) -> Result<(), Failure> {
+    prefetch.read().await.map_err(|_| Failure::BodyBroken)?;
+    budget.account(prefetch.bytes())
+}
+
+/// Gives a body up that nobody asked for.
+struct GiveUp(Arc<Gate>);
+
+impl Drop for GiveUp {
+    fn drop(&mut self) {
+        drop(self.0.take_back());
+    }
+}
+
+/// The value of `rouse-timing`: milliseconds held, and for the first answer of a cold start its phases.
+fn timing(waited: Duration, timeline: Option<&Timeline>) -> HeaderValue {
+    let mut text = format!("hold;dur={:.3}", waited.as_secs_f64() * 1e3);
+    for (phase, at) in timeline.map(Timeline::phases).unwrap_or_default() {
+        text.push_str(&format!(", {phase};dur={:.3}", at.as_secs_f64() * 1e3));
+    }
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("hold"))
+}
+
+fn class(status: StatusCode) -> &'static str {
+    match status.as_u16() / 100 {
+        1 => "1xx",
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        _ => "5xx",
+    }
+}

@@ -1,0 +1,192 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn uid(n: usize) -> Arc<str> {
+    format!("pod-{n}").into()
+}
+
+fn ready(hold: &mut Hold, pods: usize, now: Instant) {
+    let list: Vec<_> = (0..pods).map(|n| (uid(n), false)).collect();
+    hold.set_pods(&list);
+    for (uid, _) in &list {
+        hold.set_ready(uid, true, now);
+    }
+}
+
+fn held(arrival: &Arrival) -> Seq {
+    match arrival {
+        Arrival::Held(seq) => *seq,
+        other => panic!("expected to be held: {other:?}"),
+    }
+}
+
+#[test]
+fn holds_in_order_until_a_pod_is_ready_and_gives_it_no_more_than_it_takes() {
+    let now = Instant::now();
+    let mut hold = Hold::new(2, 3, 1);
+    let seqs: Vec<_> = (0..3).map(|_| held(&hold.arrive(now))).collect();
+    assert_eq!(hold.arrive(now), Arrival::Full);
+    hold.set_pods(&[(uid(0), false)]);
+    assert_eq!(hold.next(now), None, "not ready yet");
+    hold.set_ready("pod-0", true, now);
+    assert_eq!(hold.next(now), Some((seqs[0], uid(0))));
+    assert_eq!(hold.next(now), Some((seqs[1], uid(0))));
+    assert_eq!(hold.next(now), None, "at its concurrency");
+    hold.release("pod-0");
+    assert_eq!(hold.next(now), Some((seqs[2], uid(0))));
+}
+
+#[test]
+fn a_refused_request_keeps_its_place() {
+    let now = Instant::now();
+    let mut hold = Hold::new(1, 8, 1);
+    ready(&mut hold, 1, now);
+    let Arrival::Pod(first, pod) = hold.arrive(now) else {
+        panic!()
+    };
+    let second = held(&hold.arrive(now));
+    hold.set_full(&pod, now);
+    hold.hold_again(first);
+    hold.release(&pod);
+    assert_eq!(hold.next(now).map(|n| n.0), Some(first));
+    hold.release(&pod);
+    assert_eq!(hold.next(now).map(|n| n.0), Some(second));
+}
+
+#[test]
+fn nobody_overtakes_those_who_wait() {
+    let now = Instant::now();
+    let mut hold = Hold::new(1, 8, 1);
+    let first = held(&hold.arrive(now));
+    ready(&mut hold, 1, now);
+    let second = held(&hold.arrive(now));
+    assert!(first < second);
+    assert_eq!(hold.next(now).map(|n| n.0), Some(first));
+}
+
+#[test]
+fn an_unlimited_pod_gets_its_backlog_in_steps() {
+    let now = Instant::now();
+    let mut hold = Hold::new(0, 1_000, 1);
+    for _ in 0..1_000 {
+        hold.arrive(now);
+    }
+    ready(&mut hold, 1, now);
+    let drain = |hold: &mut Hold, now| std::iter::from_fn(|| hold.next(now)).count();
+    assert_eq!(drain(&mut hold, now), 16);
+    assert!(
+        hold.next_wakeup(now).is_some_and(|at| at > now),
+        "the ramp opens without an event"
+    );
+    assert_eq!(drain(&mut hold, now + RAMP_STEP), 16);
+    hold.release("pod-0");
+    assert_eq!(
+        drain(&mut hold, now + RAMP_STEP),
+        3,
+        "one left and one answer opens two more"
+    );
+    assert_eq!(drain(&mut hold, now + RAMP_END), 1_000 - 35);
+}
+
+#[test]
+fn load_of_others_counts_while_it_is_fresh() {
+    let now = Instant::now();
+    let mut hold = Hold::new(2, 8, 1);
+    ready(&mut hold, 1, now);
+    assert!(matches!(hold.arrive(now), Arrival::Pod(..)));
+    hold.report("pod-0", 2, now); // ours and one more
+    held(&hold.arrive(now));
+    let later = hold.next_wakeup(now).unwrap();
+    assert_eq!(later, now + REPORT_LIFE);
+    assert!(hold.next(later).is_some());
+}
+
+#[test]
+fn terminating_full_and_vanished_pods_get_nothing() {
+    let now = Instant::now();
+    let mut hold = Hold::new(5, 8, 1);
+    ready(&mut hold, 1, now);
+    hold.set_full("pod-0", now);
+    held(&hold.arrive(now));
+    assert_eq!(hold.next_wakeup(now), Some(now + FULL_PAUSE));
+    assert!(hold.next(now + FULL_PAUSE).is_some());
+    hold.set_pods(&[]);
+    assert_eq!(hold.ours("pod-0"), 1, "its last request is still counted");
+    held(&hold.arrive(now + FULL_PAUSE));
+    assert_eq!(hold.next(now + RAMP_END), None);
+    hold.release("pod-0");
+    hold.set_pods(&[(uid(1), false)]);
+    hold.set_ready("pod-1", true, now);
+    hold.retire("pod-1");
+    assert_eq!(hold.next(now + RAMP_END), None);
+    assert!(!hold.any_ready());
+}
+
+proptest! {
+    /// Any sequence of events: no pod over its concurrency, nobody lost, nobody twice, order kept.
+    #[test]
+    fn keeps_its_promises_under_any_sequence(
+        limit in 1u32..4,
+        max_held in 1usize..6,
+        ops in prop::collection::vec((0u8..8, 0usize..3, 0usize..6), 1..300),
+    ) {
+        let start = Instant::now();
+        let mut now = start;
+        let mut hold = Hold::new(limit, max_held, 42);
+        let mut at_pod: BTreeMap<Seq, Arc<str>> = BTreeMap::new();
+        let mut waiting: BTreeSet<Seq> = BTreeSet::new();
+        for (op, pod, nth) in ops {
+            match op {
+                0 | 1 => match hold.arrive(now) {
+                    Arrival::Pod(seq, uid) => {
+                        prop_assert!(waiting.is_empty());
+                        prop_assert!(at_pod.insert(seq, uid).is_none());
+                    }
+                    Arrival::Held(seq) => prop_assert!(waiting.insert(seq)),
+                    Arrival::Full => prop_assert!(waiting.len() >= max_held),
+                },
+                2 => {
+                    if let Some((seq, uid)) = hold.next(now) {
+                        prop_assert_eq!(waiting.pop_first(), Some(seq));
+                        at_pod.insert(seq, uid);
+                    }
+                }
+                3 => {
+                    if let Some((&seq, uid)) = at_pod.iter().nth(nth) {
+                        hold.release(uid);
+                        at_pod.remove(&seq);
+                    }
+                }
+                4 => {
+                    if let Some((&seq, uid)) = at_pod.iter().nth(nth) {
+                        hold.hold_again(seq);
+                        hold.release(uid);
+                        at_pod.remove(&seq);
+                        waiting.insert(seq);
+                    }
+                }
+                5 => {
+                    if let Some(&seq) = waiting.iter().nth(nth) {
+                        prop_assert!(hold.cancel(seq));
+                        waiting.remove(&seq);
+                    }
+                }
+                6 => {
+                    let pods: Vec<_> = (0..=pod).map(|n| (uid(n), false)).collect();
+                    hold.set_pods(&pods);
+                    hold.set_ready(&uid(nth % 3), nth % 2 == 0, now);
+                }
+                _ => now += Duration::from_millis(60),
+            }
+            prop_assert_eq!(hold.held(), waiting.len());
+            for n in 0..3 {
+                let ours = at_pod.values().filter(|u| ***u == *uid(n)).count();
+                prop_assert!(ours <= limit as usize);
+                prop_assert_eq!(hold.ours(&uid(n)) as usize, ours);
+            }
+        }
+    }
+}

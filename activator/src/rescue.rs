@@ -1,0 +1,198 @@
+//! The error contract of the activator's listeners: every way a request can fail, and its one answer.
+
+use http::{
+    HeaderValue, Response, StatusCode,
+    header::{CONTENT_TYPE, RETRY_AFTER},
+};
+use shared::{
+    Origin,
+    http::{body::Body, h1::Refusal},
+};
+use tokio::time::Instant;
+
+use crate::seam::Failed;
+
+/// Why a request got no answer from a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// Malformed, or over a limit of size.
+    Refused(Refusal),
+    /// The client's body broke off or was malformed.
+    BodyBroken,
+    /// As many requests as may be are held.
+    HoldFull,
+    /// As many bytes as may be are held.
+    HoldBytes,
+    /// Held for too long.
+    Expired,
+    /// The workload cannot start.
+    CannotStart(Failed),
+    /// The workload was removed while the request was held.
+    Removed,
+    /// The pod broke off after it had been given the request.
+    PodBroke,
+}
+
+/// One row of the contract.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rule {
+    pub(crate) status: u16,
+    pub(crate) code: &'static str,
+    pub(crate) text: &'static str,
+    pub(crate) origin: Origin,
+    /// Seconds.
+    pub(crate) retry_after: Option<u64>,
+}
+
+/// Codes of all rules, for metrics.
+pub(crate) const CODES: [(&str, Origin); 8] = [
+    ("malformed", Origin::Client),
+    ("body-broken", Origin::Client),
+    ("hold-full", Origin::Us),
+    ("hold-bytes", Origin::Us),
+    ("no-capacity", Origin::Upstream),
+    ("cannot-start", Origin::Upstream),
+    ("removed", Origin::Us),
+    ("pod-broke", Origin::Upstream),
+];
+
+impl Failure {
+    /// The table.
+    pub(crate) fn rule(&self) -> Rule {
+        use Origin::{Client, Upstream, Us};
+        let row = |status, code, text, origin, retry_after| Rule {
+            status,
+            code,
+            text,
+            origin,
+            retry_after,
+        };
+        match self {
+            Self::Refused(refusal) => {
+                row(refusal.status, "malformed", refusal.reason, Client, None)
+            }
+            Self::BodyBroken => row(
+                400,
+                "body-broken",
+                "the request body ended early",
+                Client,
+                None,
+            ),
+            Self::HoldFull => row(
+                503,
+                "hold-full",
+                "too many requests are waiting for this workload",
+                Us,
+                Some(1),
+            ),
+            Self::HoldBytes => row(
+                503,
+                "hold-bytes",
+                "too many bytes are waiting for this workload",
+                Us,
+                Some(1),
+            ),
+            Self::Expired => row(
+                504,
+                "no-capacity",
+                "no pod was ready in time",
+                Upstream,
+                None,
+            ),
+            Self::CannotStart(failed) => {
+                let wait = failed
+                    .retry_at
+                    .saturating_duration_since(Instant::now())
+                    .as_secs()
+                    + 1;
+                row(
+                    503,
+                    "cannot-start",
+                    "the workload cannot start",
+                    Upstream,
+                    Some(wait),
+                )
+            }
+            Self::Removed => row(503, "removed", "the workload was removed", Us, Some(1)),
+            Self::PodBroke => row(
+                502,
+                "pod-broke",
+                "the pod broke off without an answer",
+                Upstream,
+                None,
+            ),
+        }
+    }
+
+    /// The answer. Why a workload cannot start is only said where `explain` allows it.
+    pub(crate) fn answer(&self, explain: bool) -> Response<Body> {
+        let rule = self.rule();
+        let mut text = format!("rouse: {}: {}\n", rule.code, rule.text);
+        if let (Self::CannotStart(failed), true) = (self, explain) {
+            text = format!(
+                "rouse: {}: {}: {}\n{}",
+                rule.code, rule.text, failed.reason, failed.detail
+            );
+        }
+        let mut answer = Response::new(Body::full(text));
+        *answer.status_mut() = StatusCode::from_u16(rule.status).unwrap_or(StatusCode::BAD_GATEWAY);
+        let headers = answer.headers_mut();
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("text/plain; charset=utf-8"),
+        );
+        if let Some(seconds) = rule.retry_after {
+            headers.insert(RETRY_AFTER, seconds.into());
+        }
+        answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn every_row_says_what_the_contract_says() {
+        let failed = Failed {
+            reason: "exited with status 3".into(),
+            detail: "boom\n".into(),
+            retry_at: Instant::now() + Duration::from_secs(9),
+        };
+        let rows = [
+            (Failure::Refused(Refusal::bad("x")), 400, None),
+            (Failure::BodyBroken, 400, None),
+            (Failure::HoldFull, 503, Some("1")),
+            (Failure::HoldBytes, 503, Some("1")),
+            (Failure::Expired, 504, None),
+            (Failure::CannotStart(failed.clone()), 503, Some("9")),
+            (Failure::Removed, 503, Some("1")),
+            (Failure::PodBroke, 502, None),
+        ];
+        for ((failure, status, retry), (code, origin)) in rows.iter().zip(CODES) {
+            let answer = failure.answer(false);
+            assert_eq!(answer.status().as_u16(), *status, "{failure:?}");
+            assert_eq!(
+                answer
+                    .headers()
+                    .get(RETRY_AFTER)
+                    .map(|v| v.to_str().unwrap()),
+                *retry,
+                "{failure:?}"
+            );
+            assert_eq!((failure.rule().code, failure.rule().origin), (code, origin));
+        }
+        let body = |explain| {
+            format!(
+                "{:?}",
+                Failure::CannotStart(failed.clone())
+                    .answer(explain)
+                    .body()
+                    .copy()
+            )
+        };
+        assert_eq!(body(true), body(false), "both are whole bodies");
+    }
+}

@@ -1,0 +1,251 @@
+//! Starting, adding and removing workloads, stopping: the shell around everything else.
+
+use std::{
+    collections::VecDeque,
+    io,
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicUsize},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use dashmap::DashMap;
+use metrics_exporter_prometheus::PrometheusHandle;
+use parking_lot::Mutex;
+use shared::{
+    TargetId,
+    http::serve::{Disposition, Server, bind},
+    shutdown,
+};
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+    time::{sleep, timeout},
+};
+
+use crate::{
+    Config, Endpoints, Scale, Workload, WorkloadConfig, admin::StatsPort, conductor::conduct,
+    forward::Front, timeline::Wake, workload::Process,
+};
+
+/// A listener could not be had.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address} ({what})")]
+pub struct StartError {
+    what: String,
+    address: SocketAddr,
+    source: io::Error,
+}
+
+/// A running activator.
+#[derive(Debug)]
+pub struct Activator {
+    process: Arc<Process>,
+    workloads: Arc<DashMap<TargetId, Running>>,
+    stats: Option<Server>,
+    cut: shutdown::Tx,
+    cut_rx: shutdown::Rx,
+}
+
+/// A workload with its listeners and its task.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) workload: Arc<Workload>,
+    servers: Vec<Server>,
+    conductor: JoinHandle<()>,
+}
+
+impl Activator {
+    /// Starts without any workload.
+    ///
+    /// # Errors
+    /// When the port for statistics cannot be had.
+    pub fn start(
+        config: Config,
+        scale: Arc<dyn Scale>,
+        metrics: Option<PrometheusHandle>,
+    ) -> Result<Self, StartError> {
+        let stats = config
+            .stats
+            .map(|address| listen("statistics", address))
+            .transpose()?;
+        let serve = config.serve;
+        let process = Arc::new(Process {
+            config,
+            scale,
+            held_bytes: AtomicUsize::new(0),
+            wakes: Mutex::new(VecDeque::new()),
+        });
+        let workloads = Arc::new(DashMap::new());
+        let port = StatsPort {
+            workloads: Arc::clone(&workloads),
+            process: Arc::clone(&process),
+            metrics,
+            boot: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)),
+        };
+        let stats = stats
+            .map(|listener| {
+                Server::spawn(listener, serve, port).map_err(|source| StartError {
+                    what: "statistics".into(),
+                    address: SocketAddr::from(([0, 0, 0, 0], 0)),
+                    source,
+                })
+            })
+            .transpose()?;
+        let (cut, cut_rx) = shutdown::channel();
+        Ok(Self {
+            process,
+            workloads,
+            stats,
+            cut,
+            cut_rx,
+        })
+    }
+
+    /// Where statistics are served.
+    pub fn stats_address(&self) -> Option<SocketAddr> {
+        self.stats.as_ref().map(Server::address)
+    }
+
+    /// Takes a workload in, with one listener for each of its request ports: the port says which workload and which of
+    /// its ports a connection is for. Adding it again replaces it.
+    ///
+    /// # Errors
+    /// The first listener that cannot be served.
+    pub fn add(
+        &self,
+        config: WorkloadConfig,
+        listeners: Vec<TcpListener>,
+        endpoints: watch::Receiver<Arc<Endpoints>>,
+    ) -> Result<Arc<Workload>, StartError> {
+        let target = config.target.clone();
+        let workload = Workload::new(config, Arc::clone(&self.process));
+        let servers = listeners
+            .into_iter()
+            .enumerate()
+            .map(|(port, listener)| {
+                let address = listener
+                    .local_addr()
+                    .unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
+                let front = Front {
+                    workload: Arc::clone(&workload),
+                    port,
+                    cut: self.cut_rx.clone(),
+                };
+                Server::spawn(listener, self.process.config.serve, front).map_err(|source| {
+                    StartError {
+                        what: target.to_string(),
+                        address,
+                        source,
+                    }
+                })
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let disposers = servers.iter().map(Server::disposer).collect();
+        let conductor = tokio::spawn(conduct(Arc::clone(&workload), endpoints, disposers));
+        let running = Running {
+            workload: Arc::clone(&workload),
+            servers,
+            conductor,
+        };
+        if let Some(old) = self.workloads.insert(target, running) {
+            old.end();
+        }
+        Ok(workload)
+    }
+
+    /// Lets a workload go: what is held is answered 503, connections are cut.
+    pub fn remove(&self, target: &TargetId) {
+        if let Some((_, running)) = self.workloads.remove(target) {
+            running.end();
+        }
+    }
+
+    /// The last wakes, oldest first.
+    pub fn wakes(&self) -> Vec<Wake> {
+        self.process.wakes.lock().iter().cloned().collect()
+    }
+
+    /// Requests held now, over all workloads.
+    pub fn held(&self) -> usize {
+        self.workloads
+            .iter()
+            .map(|running| running.workload.held())
+            .sum()
+    }
+
+    /// Stops: answers say `Connection: close`, what is held gets up to `grace` to be handed out, then all is cut.
+    pub async fn stop(self, grace: Duration) {
+        for running in self.workloads.iter() {
+            for server in &running.servers {
+                server.disposer().set(Disposition::CloseAfterAnswer);
+            }
+        }
+        let handed_out = async {
+            while self.held() > 0 {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let _late = timeout(grace, handed_out).await;
+        let targets: Vec<_> = self
+            .workloads
+            .iter()
+            .map(|running| running.key().clone())
+            .collect();
+        let mut closing = JoinSet::new();
+        for (_, running) in targets
+            .iter()
+            .filter_map(|target| self.workloads.remove(target))
+        {
+            running.workload.remove();
+            for server in running.servers {
+                closing.spawn(server.shut_down(Duration::from_secs(2).min(grace)));
+            }
+            running.conductor.abort();
+        }
+        while closing.join_next().await.is_some() {}
+        self.cut.trigger();
+    }
+}
+
+impl Running {
+    fn end(self) {
+        self.workload.remove();
+        self.conductor.abort();
+    }
+}
+
+/// Runs an activator for workloads that `add` takes in, until `stop` returns; then hands out what it holds for at most
+/// `grace`.
+///
+/// # Errors
+/// When a port cannot be had.
+pub async fn run(
+    config: Config,
+    scale: Arc<dyn Scale>,
+    metrics: Option<PrometheusHandle>,
+    add: impl FnOnce(&Activator) -> Result<(), StartError>,
+    stop: impl Future<Output = ()>,
+    grace: Duration,
+) -> Result<(), StartError> {
+    let activator = Activator::start(config, scale, metrics)?;
+    add(&activator)?;
+    stop.await;
+    tracing::info!(held = activator.held(), "Stopping");
+    activator.stop(grace).await;
+    Ok(())
+}
+
+/// Binds a listener for [`Activator::add`].
+///
+/// # Errors
+/// Names the address and what it is for.
+pub fn listen(what: &str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    bind(address).map_err(|source| StartError {
+        what: what.to_owned(),
+        address,
+        source,
+    })
+}
