@@ -55,8 +55,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn run(args: &[OsString]) -> io::Result<u8> {
     let mut socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    // Without it, what leaves the program's group and loses its parent is out of our reach; the rest still works.
     #[cfg(target_os = "linux")]
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
 
     let Some((program, args)) = args.split_first() else {
         tell(&mut socket, "failed no program given");
@@ -80,15 +81,11 @@ fn run(args: &[OsString]) -> io::Result<u8> {
         &format!("started {}", program.as_raw_nonzero()),
     );
 
-    // `Some` while the program is not reaped: until then its number belongs to nobody else.
-    let alive = Arc::new(Mutex::new(Some(program)));
-    let orders = socket.try_clone()?;
-    let followed = Arc::clone(&alive);
-    thread::Builder::new()
-        .stack_size(64 * 1024)
-        .spawn(move || follow(orders, &followed))?;
-
-    let (word, number) = reap(program, &alive)?;
+    let watched = watch(program, &socket);
+    if watched.is_err() {
+        let _ = rustix::process::kill_process_group(program, Signal::KILL);
+    }
+    let (word, number) = watched?;
     tell(&mut socket, &format!("{word} {number}"));
     let code = if word == "signalled" {
         128 + number
@@ -98,26 +95,43 @@ fn run(args: &[OsString]) -> io::Result<u8> {
     Ok(u8::try_from(code).unwrap_or(u8::MAX))
 }
 
+/// Follows orders until the program has ended and everything that it started is gone.
+fn watch(program: Pid, socket: &UnixStream) -> io::Result<(&'static str, i32)> {
+    // `Some` while the program is not reaped: until then its number belongs to nobody else.
+    let alive = Arc::new(Mutex::new(Some(program)));
+    let orders = socket.try_clone()?;
+    let followed = Arc::clone(&alive);
+    thread::Builder::new()
+        .stack_size(64 * 1024)
+        .spawn(move || follow(orders, &followed))?;
+    reap(program, &alive)
+}
+
 /// Rouse may be gone: then nobody needs to know.
 fn tell(socket: &mut UnixStream, line: &str) {
     let _ = socket.write_all(format!("{}\n", line.replace('\n', " ")).as_bytes());
 }
 
-/// Carries out orders until the socket ends.
+/// Carries out orders until the socket ends. Never returns: a thread that ends hands its children on, and `orphans` could
+/// look where they are no more and not yet.
 fn follow(mut socket: UnixStream, alive: &Mutex<Option<Pid>>) {
     let mut order = [0];
-    loop {
-        let signal = match socket.read(&mut order) {
-            Ok(1) if order[0] == TERMINATE => Signal::TERM,
+    let mut kill = false;
+    while !kill {
+        kill = match socket.read(&mut order) {
+            Ok(1) => order[0] != TERMINATE,
+            Ok(_) => true,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Ok(_) | Err(_) => Signal::KILL,
+            Err(_) => true,
         };
-        let Some(program) = *alive.lock() else { return };
-        let _ = rustix::process::kill_process_group(program, signal);
-        if signal == Signal::KILL {
-            // The program ends, and the main thread with it kills the rest.
-            return;
+        if let Some(program) = *alive.lock() {
+            // Of a kill the main thread does the rest once the program has ended.
+            let signal = if kill { Signal::KILL } else { Signal::TERM };
+            let _ = rustix::process::kill_process_group(program, signal);
         }
+    }
+    loop {
+        thread::park();
     }
 }
 
@@ -177,13 +191,14 @@ fn orphans(program: Pid) -> impl Iterator<Item = Pid> {
 
 /// Our children, if the system lists them.
 fn children() -> Option<Vec<Pid>> {
-    let mut pids = Vec::new();
-    for task in std::fs::read_dir("/proc/self/task").ok()? {
-        let list = std::fs::read_to_string(task.ok()?.path().join("children")).ok()?;
-        pids.extend(
-            list.split_ascii_whitespace()
-                .filter_map(|pid| Pid::from_raw(pid.parse().ok()?)),
-        );
+    let mut pids = None;
+    for task in std::fs::read_dir("/proc/self/task").ok()?.flatten() {
+        if let Ok(list) = std::fs::read_to_string(task.path().join("children")) {
+            let found = list
+                .split_ascii_whitespace()
+                .filter_map(|pid| Pid::from_raw(pid.parse().ok()?));
+            pids.get_or_insert_with(Vec::new).extend(found);
+        }
     }
-    Some(pids)
+    pids
 }

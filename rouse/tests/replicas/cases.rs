@@ -1,11 +1,14 @@
 //! Starting, ending and listening to replicas while Rouse lives.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use rouse::local::logs::{Output, Surface};
+use rouse::local::manifest;
 use rouse::local::process::{Exit, Launcher, Replica, SpawnError};
 use tokio::time::{Instant, sleep};
 
@@ -31,6 +34,7 @@ pub(crate) fn all() -> Vec<Case> {
         a_flood_of_output_costs_no_memory,
         a_reader_that_is_stuck_does_not_stop_the_program,
         starting_is_fast,
+        the_tokens_example_answers,
     ]
 }
 
@@ -183,7 +187,7 @@ async fn everything_the_program_started_is_killed() {
     assert!(!pids.iter().any(|pid| runs(*pid)));
 }
 
-pub(crate) async fn family(folder: &std::path::Path) -> Vec<u32> {
+pub(crate) async fn family(folder: &Path) -> Vec<u32> {
     let mut pids = Vec::new();
     for file in ["program", "child", "session", "orphan"] {
         pids.push(number_in(&folder.join(file)).await);
@@ -363,4 +367,51 @@ async fn starting_is_fast() {
     );
     // Generous: other work may share the machine.
     assert!(starts[10] < Duration::from_millis(100));
+}
+
+async fn the_tokens_example_answers() {
+    if std::process::Command::new("node")
+        .arg("--version")
+        .output()
+        .is_err()
+    {
+        println!("no node on this machine: left out");
+        return;
+    }
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/tokens/tokens.yaml");
+    let workload = manifest::load(&[file]).unwrap().workloads.remove(0);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let spec = manifest::expand(
+        &workload.container,
+        &manifest::port_variables(&workload.container, |_| port),
+    );
+    let replica = Replica::spawn(&Launcher::this_program(), &spec, nowhere()).unwrap();
+    let begin = Instant::now();
+    while !get(port, "/health").is_some_and(|answer| answer.starts_with("HTTP/1.1 200 ")) {
+        assert!(
+            begin.elapsed() < Duration::from_secs(20),
+            "{:?} {:?}",
+            replica.exit(),
+            replica.stderr_tail()
+        );
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(
+        replica.terminate(workload.termination_grace).await,
+        Exit::Code(0)
+    );
+}
+
+fn get(port: u16, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream
+        .write_all(
+            format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes(),
+        )
+        .ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
 }

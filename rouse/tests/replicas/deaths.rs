@@ -7,6 +7,7 @@ use std::time::Duration;
 use rouse::local::process::Exit;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
+use tokio::time::sleep;
 
 use crate::cases::{FAMILY, family};
 use crate::support::{Case, assert_gone, number_in, start};
@@ -118,6 +119,10 @@ async fn the_shim_is_killed() {
         number_in(&folder.path().join("program")).await,
         number_in(&folder.path().join("child")).await,
     ];
+    // The shim tells right after the start, but a busy machine may let the program write its number first.
+    while replica.pid().is_none() {
+        sleep(Duration::from_millis(1)).await;
+    }
     let shim = replica
         .shim_pid()
         .and_then(|pid| Pid::from_raw(pid.try_into().ok()?))
