@@ -120,9 +120,8 @@ fn follow(mut socket: UnixStream, alive: &Mutex<Option<Pid>>) {
     while !kill {
         kill = match socket.read(&mut order) {
             Ok(1) => order[0] != TERMINATE,
-            Ok(_) => true,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(_) => true,
+            Ok(_) | Err(_) => true,
         };
         if let Some(program) = *alive.lock() {
             // Of a kill the main thread does the rest once the program has ended.
