@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
 
 /// The parts of a run that all threads read.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub(crate) struct Shared {
     pub(crate) dispatch: Dispatch,
     /// Requests of a closed loop that may still start, if it has a number.
     pub(crate) budget: Option<AtomicU64>,
+    /// Limits the connections being made in advance.
+    pub(crate) turns: Semaphore,
     pub(crate) halted: AtomicBool,
 }
 

@@ -20,11 +20,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 /// How often progress is told.
 const PROGRESS: Duration = Duration::from_millis(250);
+
+/// Connections made in advance at the same time: half of the smallest accept queue that is common.
+const TURNS: usize = 64;
 
 /// Runs the load and reports.
 ///
@@ -186,6 +189,7 @@ fn share(config: &Config, addresses: Vec<SocketAddr>) -> Result<Shared, Error> {
         } else {
             None
         },
+        turns: Semaphore::new(TURNS),
         halted: AtomicBool::new(false),
     })
 }

@@ -46,7 +46,7 @@ impl Worker {
             connection: None,
             watchdog: Watchdog::new(Instant::now() + self.shared.timeout),
         };
-        if let Ok(Ok(connection)) = timeout(PRECONNECT, self.connect()).await {
+        if let Ok(Ok(connection)) = timeout(PRECONNECT, self.connect_in_turn()).await {
             link.connection = Some(connection);
         }
         if self.shared.dispatch.is_used() {
@@ -235,6 +235,13 @@ impl Worker {
                 .waited
                 .record(begun.saturating_duration_since(ticket.planned));
         }
+    }
+
+    /// Connects with few others at a time: all at once would overflow the target's queue of new connections, and the
+    /// kernel tries again after a whole second.
+    async fn connect_in_turn(&self) -> Result<Connection, ErrorKind> {
+        let _turn = self.shared.turns.acquire().await;
+        self.connect().await
     }
 
     async fn connect(&self) -> Result<Connection, ErrorKind> {

@@ -16,10 +16,11 @@ use crate::stats::Server;
 use clap::Parser;
 use std::future::pending;
 use std::io;
+use std::net::Ipv4Addr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
@@ -53,7 +54,7 @@ async fn run(args: Args) -> io::Result<ExitCode> {
         _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
     }
     let server = Arc::new(Server::new(args)?);
-    let listener = TcpListener::bind(("127.0.0.1", server.args.port)).await?;
+    let listener = listen(server.args.port)?;
     let (closing, closed) = watch::channel(false);
     // Every task that has something to finish holds a sender; the last one to go ends the wait below.
     let (open, mut finished) = mpsc::channel::<()>(1);
@@ -80,6 +81,15 @@ async fn run(args: Args) -> io::Result<ExitCode> {
     closing.send_replace(true);
     finished.recv().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The usual queue of 128 new connections overflows when a test opens hundreds at once, and each one too many costs its
+/// client a second.
+fn listen(port: u16) -> io::Result<TcpListener> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind((Ipv4Addr::LOCALHOST, port).into())?;
+    socket.listen(4_096)
 }
 
 async fn crash_at(after: Option<Duration>) {
