@@ -11,6 +11,8 @@ use crate::load::{SECONDS, Second};
 pub const VERSION: u32 = 1;
 /// Bytes of an answer that a reader takes. A full ring is about 6 KiB; a pod that answers more is hostile.
 pub const MAX_BYTES: usize = 64 * 1024;
+/// Bytes of an activator's answer, which is about all workloads: some 200 bytes each.
+pub const ACTIVATOR_MAX_BYTES: usize = 4 * 1024 * 1024;
 /// Path of the statistics on the stats port of both programs.
 pub const PATH: &str = "/stat";
 /// Largest number of simultaneous requests that a single pod may claim. Ten million is beyond any socket limit.
@@ -70,9 +72,9 @@ pub struct ActivatorStat {
 /// Why an answer was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// More than [`MAX_BYTES`].
-    #[error("statistics of more than {MAX_BYTES} bytes")]
-    TooLarge,
+    /// More bytes than are taken.
+    #[error("statistics of more than {0} bytes")]
+    TooLarge(usize),
     /// Not the JSON that was expected.
     #[error("statistics are not valid JSON of the expected form")]
     Json(#[from] serde_json::Error),
@@ -90,7 +92,7 @@ impl PodStat {
     /// # Errors
     /// [`DecodeError`]; the answer is then as good as missing.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let stat: Self = parse(bytes)?;
+        let stat: Self = parse(bytes, MAX_BYTES)?;
         check(stat.version == VERSION, "version")?;
         check(stat.pod_uid.len() <= 256, "pod_uid")?;
         check(stat.open <= MAX_GAUGE, "open")?;
@@ -106,7 +108,7 @@ impl ActivatorStat {
     /// # Errors
     /// [`DecodeError`]; the answer is then as good as missing.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let stat: Self = parse(bytes)?;
+        let stat: Self = parse(bytes, ACTIVATOR_MAX_BYTES)?;
         check(stat.version == VERSION, "version")?;
         for workload in &stat.workloads {
             check(workload.target.len() <= 512, "target")?;
@@ -117,9 +119,9 @@ impl ActivatorStat {
     }
 }
 
-fn parse<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, DecodeError> {
-    if bytes.len() > MAX_BYTES {
-        return Err(DecodeError::TooLarge);
+fn parse<T: for<'de> Deserialize<'de>>(bytes: &[u8], max: usize) -> Result<T, DecodeError> {
+    if bytes.len() > max {
+        return Err(DecodeError::TooLarge(max));
     }
     Ok(serde_json::from_slice(bytes)?)
 }

@@ -1,0 +1,384 @@
+//! The loop of one workload: scrape every second, decide every two, write what changed.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use autoscaler_core::{Decider, Decision, Mode, Moment, Observed, Reason, Replicas, Sample, TICK};
+use parking_lot::Mutex;
+use serde::Serialize;
+use shared::{
+    TargetId, metrics as names,
+    stat::{MAX_BYTES, PodStat},
+};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{MissedTickBehavior, interval, timeout},
+};
+
+use crate::{
+    Holds, Scaler, Target,
+    scrape::{Dated, Source, now},
+};
+
+/// Decisions that are remembered of each workload.
+const REMEMBERED: usize = 64;
+/// Limit on one write.
+const WRITE_LIMIT: Duration = Duration::from_secs(5);
+/// A pod that was not heard of for so long is missing: nothing is taken away while one is.
+const MISSING_AFTER: u32 = 3;
+
+/// A decision with the sentence that says it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Explained {
+    /// One sentence.
+    pub explain: String,
+    /// The decision with its inputs.
+    pub decision: Decision,
+    /// Whether a write followed, and what became of it.
+    pub written: Option<&'static str>,
+}
+
+/// The control loop of one workload. Dropping it ends the loop.
+#[derive(Debug)]
+pub struct Controller {
+    latest: watch::Receiver<Option<Decision>>,
+    history: Arc<Mutex<VecDeque<Explained>>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Controller {
+    /// Starts the loop.
+    pub fn spawn(
+        id: TargetId,
+        target: watch::Receiver<Arc<Target>>,
+        holds: Holds,
+        scaler: Arc<dyn Scaler>,
+    ) -> Self {
+        let (tx, latest) = watch::channel(None);
+        let history = Arc::new(Mutex::new(VecDeque::with_capacity(REMEMBERED)));
+        let task = tokio::spawn(run(id, target, holds, scaler, tx, Arc::clone(&history)));
+        Self {
+            latest,
+            history,
+            task,
+        }
+    }
+
+    /// The last decision, and changes of it.
+    pub fn latest(&self) -> watch::Receiver<Option<Decision>> {
+        self.latest.clone()
+    }
+
+    /// The last decisions, oldest first.
+    pub fn history(&self) -> Vec<Explained> {
+        self.history.lock().iter().cloned().collect()
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A pod as the loop knows it.
+#[derive(Debug)]
+struct Watched {
+    source: Source,
+    /// Open requests, if the last scrape succeeded.
+    open: Option<u64>,
+    failures: u32,
+}
+
+/// What one round of scraping found.
+#[derive(Debug, Default)]
+struct Round {
+    samples: Vec<(Moment, Sample)>,
+    /// Open requests of all pods; none if one could not be asked.
+    open: Option<u64>,
+    /// A ready pod has not been heard of for a while.
+    missing: bool,
+}
+
+async fn run(
+    id: TargetId,
+    mut target: watch::Receiver<Arc<Target>>,
+    holds: Holds,
+    scaler: Arc<dyn Scaler>,
+    latest: watch::Sender<Option<Decision>>,
+    history: Arc<Mutex<VecDeque<Explained>>>,
+) {
+    let first = Arc::clone(&target.borrow_and_update());
+    let ready = count(&first, |pod| pod.ready);
+    let mut decider = Decider::new(&first.spec, now(), ready);
+    let mut pods = HashMap::new();
+    let metrics = Metrics::new(&id);
+    let mut tick = interval(Duration::from_secs(1));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut since_decision = Duration::ZERO;
+    let mut told = None;
+    loop {
+        tick.tick().await;
+        if target.has_changed().is_err() {
+            return;
+        }
+        let seen = Arc::clone(&target.borrow_and_update());
+        if *decider.spec() != seen.spec {
+            decider.respec(now(), &seen.spec);
+        }
+        let round = scrape(&id, &seen, &mut pods).await;
+        let held = holds.take(&id);
+        for (at, sample) in round
+            .samples
+            .into_iter()
+            .chain(held.seconds.iter().map(held_sample))
+        {
+            decider.record(at, sample);
+        }
+        since_decision += Duration::from_secs(1);
+        if since_decision < TICK {
+            continue;
+        }
+        since_decision = Duration::ZERO;
+        let observed = Observed {
+            ready: count(&seen, |pod| pod.ready),
+            starting: count(&seen, |pod| pod.starting),
+            current: Replicas(seen.replicas),
+            held: held.held,
+            open: round.open.filter(|_| held.complete),
+            reachable: seen.reachable,
+        };
+        let decision = decider.decide(now(), &observed);
+        metrics.observe(&decision);
+        let written = write(&id, &decision, round.missing, scaler.as_ref()).await;
+        if told != Some((decision.reason, decision.want)) || written.is_some() {
+            tracing::debug!(target = %id, %decision, "Decided");
+            told = Some((decision.reason, decision.want));
+        }
+        remember(&history, decision, written);
+        latest.send_replace(Some(decision));
+    }
+}
+
+/// Writes a decision if it asks for something else than there is. Returns what became of it.
+async fn write(
+    id: &TargetId,
+    decision: &Decision,
+    missing: bool,
+    scaler: &dyn Scaler,
+) -> Option<&'static str> {
+    let current = decision.inputs.current;
+    let want = decision.want.filter(|want| *want != current)?;
+    if decision.is_wake() && decision.inputs.held > 0 {
+        // One writer per transition: the activator wakes what it holds requests for.
+        return None;
+    }
+    if want < current && missing {
+        tracing::warn!(target = %id, "A pod cannot be asked for its load: the scale is not lowered");
+        return Some("held-back");
+    }
+    let result = match timeout(WRITE_LIMIT, scaler.scale(id, current.get(), want.get())).await {
+        Ok(Ok(true)) => {
+            tracing::info!(target = %id, %decision, "Scaled");
+            "ok"
+        }
+        Ok(Ok(false)) => "conflict",
+        Ok(Err(error)) => {
+            tracing::warn!(target = %id, %error, "Cannot write the scale");
+            "error"
+        }
+        Err(_) => {
+            tracing::warn!(target = %id, limit = ?WRITE_LIMIT, "No answer to a write of the scale");
+            "timeout"
+        }
+    };
+    names::AUTOSCALER_SCALES
+        .counter(&[&id.to_string(), result])
+        .increment(1);
+    Some(result)
+}
+
+/// Asks every pod, all at once.
+async fn scrape(id: &TargetId, seen: &Target, pods: &mut HashMap<Arc<str>, Watched>) -> Round {
+    pods.retain(|uid, watched| {
+        let stays = seen.pods.iter().any(|pod| pod.uid == *uid);
+        if !stays {
+            watched.source.close();
+        }
+        stays
+    });
+    let mut asking = JoinSet::new();
+    for pod in &seen.pods {
+        let watched = pods.remove(&pod.uid).unwrap_or_else(|| Watched {
+            source: Source::new(pod.stats),
+            open: None,
+            failures: 0,
+        });
+        let uid = Arc::clone(&pod.uid);
+        let ready = pod.ready;
+        asking.spawn(async move {
+            let answer = watched.source.ask(MAX_BYTES).await;
+            (uid, ready, watched, answer)
+        });
+    }
+    let mut round = Round {
+        open: Some(0),
+        ..Round::default()
+    };
+    let (mut ok, mut failed) = (0, 0);
+    while let Some(asked) = asking.join_next().await {
+        let Ok((uid, ready, mut watched, answer)) = asked else {
+            round.open = None;
+            continue;
+        };
+        match answer.and_then(|bytes| Ok(PodStat::decode(&bytes)?)) {
+            Ok(stat) if *stat.pod_uid == *uid => {
+                ok += 1;
+                watched.failures = 0;
+                watched.open = Some(stat.open);
+                if watched.source.restarted(stat.boot) {
+                    tracing::info!(target = %id, pod = %uid, "Queue-proxy was restarted");
+                }
+                let dated = watched
+                    .source
+                    .take(stat.boot, stat.last_second, &stat.seconds, now());
+                round.samples.extend(dated.iter().map(pod_sample));
+            }
+            other => {
+                failed += 1;
+                watched.failures = watched.failures.saturating_add(1);
+                watched.open = None;
+                let error = other
+                    .err()
+                    .map_or_else(|| "another pod answered".to_owned(), |e| e.to_string());
+                tracing::debug!(target = %id, pod = %uid, error, "Pod not scraped");
+            }
+        }
+        round.missing |= ready && watched.failures >= MISSING_AFTER;
+        round.open = round.open.zip(watched.open).map(|(sum, open)| sum + open);
+        pods.insert(uid, watched);
+    }
+    let name = id.to_string();
+    names::AUTOSCALER_SCRAPES
+        .counter(&[&name, "ok"])
+        .increment(ok);
+    names::AUTOSCALER_SCRAPES
+        .counter(&[&name, "error"])
+        .increment(failed);
+    round
+}
+
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "counts and microseconds of a second stay far below 2^52"
+)]
+fn pod_sample(dated: &Dated) -> (Moment, Sample) {
+    let second = dated.second;
+    let concurrency = (second.in_flight_us + second.waiting_us) as f64 / 1e6;
+    let requests = second.started as f64;
+    (
+        dated.at,
+        Sample {
+            concurrency,
+            requests,
+        },
+    )
+}
+
+/// Held requests are load too. Each is counted as a request when it arrives and taken back when it is handed on, since
+/// the pod counts it then.
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "counts and microseconds of a second stay far below 2^52"
+)]
+fn held_sample(dated: &Dated) -> (Moment, Sample) {
+    let second = dated.second;
+    let concurrency = second.waiting_us as f64 / 1e6;
+    let requests = second.started.saturating_sub(second.released) as f64;
+    (
+        dated.at,
+        Sample {
+            concurrency,
+            requests,
+        },
+    )
+}
+
+fn count(target: &Target, which: fn(&crate::Pod) -> bool) -> Replicas {
+    Replicas(u32::try_from(target.pods.iter().filter(|pod| which(pod)).count()).unwrap_or(u32::MAX))
+}
+
+fn remember(
+    history: &Mutex<VecDeque<Explained>>,
+    decision: Decision,
+    written: Option<&'static str>,
+) {
+    let mut history = history.lock();
+    // Ticks that say the same again are one entry, or an idle workload would forget why it came to be so.
+    let same = |last: &Explained| {
+        let key = |d: &Decision| (d.want, d.mode, std::mem::discriminant::<Reason>(&d.reason));
+        key(&last.decision) == key(&decision) && last.written == written
+    };
+    if history.back().is_some_and(same) {
+        history.pop_back();
+    } else if history.len() >= REMEMBERED {
+        history.pop_front();
+    }
+    history.push_back(Explained {
+        explain: decision.to_string(),
+        decision,
+        written,
+    });
+}
+
+/// Metric handles, resolved once.
+struct Metrics {
+    desired: metrics::Gauge,
+    ready: metrics::Gauge,
+    stable: metrics::Gauge,
+    panic: metrics::Gauge,
+    panic_mode: metrics::Gauge,
+    headroom: metrics::Gauge,
+}
+
+impl Metrics {
+    fn new(id: &TargetId) -> Self {
+        let target = id.to_string();
+        let labels: &[&str] = &[&target];
+        Self {
+            desired: names::AUTOSCALER_DESIRED.gauge(labels),
+            ready: names::AUTOSCALER_READY.gauge(labels),
+            stable: names::AUTOSCALER_STABLE.gauge(labels),
+            panic: names::AUTOSCALER_PANIC.gauge(labels),
+            panic_mode: names::AUTOSCALER_PANIC_MODE.gauge(labels),
+            headroom: names::AUTOSCALER_BURST_HEADROOM.gauge(labels),
+        }
+    }
+
+    fn observe(&self, decision: &Decision) {
+        if let Some(want) = decision.want {
+            self.desired.set(f64::from(want.get()));
+        }
+        self.ready.set(f64::from(decision.inputs.ready.get()));
+        if let Some(stable) = decision.inputs.stable {
+            self.stable.set(stable);
+        }
+        if let Some(panic) = decision.inputs.panic {
+            self.panic.set(panic);
+        }
+        self.panic_mode.set(if decision.mode == Mode::Panic {
+            1.0
+        } else {
+            0.0
+        });
+        #[allow(
+            clippy::cast_precision_loss,
+            reason = "a metric needs no more than 52 bits"
+        )]
+        self.headroom.set(decision.burst_headroom as f64);
+    }
+}

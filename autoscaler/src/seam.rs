@@ -1,0 +1,41 @@
+//! The two seams of the autoscaler: what there is of a workload, and how its scale is written.
+
+use std::{fmt, net::SocketAddr, pin::Pin, sync::Arc};
+
+use autoscaler_core::TargetSpec;
+use shared::TargetId;
+
+/// A boxed future, for the one seam that is chosen at run time.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// One pod, as far as scaling cares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// UID; statistics that name another one are refused.
+    pub uid: Arc<str>,
+    /// Where its queue-proxy serves statistics.
+    pub stats: SocketAddr,
+    /// Takes requests.
+    pub ready: bool,
+    /// Never ready in this container's life, not failed, within its deadline.
+    pub starting: bool,
+}
+
+/// A workload and what there is of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Target {
+    /// What its annotations ask for.
+    pub spec: TargetSpec,
+    /// `spec.replicas`.
+    pub replicas: u32,
+    /// Its pods, terminating ones left out.
+    pub pods: Vec<Pod>,
+    /// Whether requests can reach it.
+    pub reachable: bool,
+}
+
+/// Writes the scale.
+pub trait Scaler: Send + Sync + fmt::Debug + 'static {
+    /// Atomically changes `from` to `to` replicas. False if there were not `from`.
+    fn scale(&self, target: &TargetId, from: u32, to: u32) -> BoxFuture<'_, Result<bool, String>>;
+}
