@@ -168,7 +168,9 @@ struct Timed {
 
 impl Drop for Timed {
     fn drop(&mut self) {
-        self.pod.metrics.duration.record(self.since.elapsed());
+        let took = self.since.elapsed();
+        self.pod.metrics.duration.record(took);
+        self.pod.stats.took(took);
     }
 }
 

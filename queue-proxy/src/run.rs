@@ -248,6 +248,11 @@ impl QueueProxy {
         self.pod.stats.load()
     }
 
+    /// The pod's account.
+    pub fn stats(&self) -> &Stats {
+        &self.pod.stats
+    }
+
     /// The pod is going away: connections are closed after their next answer, requests are still served.
     pub fn begin_drain(&self) {
         self.drain.begin();

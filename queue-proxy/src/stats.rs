@@ -1,8 +1,11 @@
 //! The pod's account: every request is waiting, in flight or gone, and each second is remembered.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -23,7 +26,18 @@ pub struct Stats {
     ended: AtomicU64,
     draining: AtomicBool,
     last_arrival_us: AtomicU64,
+    recent: Mutex<Recent>,
 }
+
+/// Times to the last byte of the most recent requests, for people who watch.
+#[derive(Debug)]
+struct Recent {
+    micros: [u32; RECENT],
+    count: usize,
+}
+
+/// Requests whose times are remembered: enough for a steady median, little enough to sort while somebody watches.
+const RECENT: usize = 256;
 
 /// One request in the account, from its arrival until this is dropped.
 #[derive(Debug)]
@@ -44,6 +58,10 @@ impl Stats {
             ended: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             last_arrival_us: AtomicU64::new(0),
+            recent: Mutex::new(Recent {
+                micros: [0; RECENT],
+                count: 0,
+            }),
         })
     }
 
@@ -84,6 +102,30 @@ impl Stats {
     /// Microseconds of the process clock at which the last request arrived; 0 if none has.
     pub fn last_arrival_us(&self) -> u64 {
         self.last_arrival_us.load(Relaxed)
+    }
+
+    /// A request took so long from admission to its last byte.
+    pub fn took(&self, duration: Duration) {
+        let mut recent = self.recent.lock();
+        let at = recent.count % RECENT;
+        recent.micros[at] = u32::try_from(duration.as_micros()).unwrap_or(u32::MAX);
+        recent.count += 1;
+    }
+
+    /// Median time from admission to the last byte of the most recent requests.
+    pub fn median(&self) -> Option<Duration> {
+        let mut micros = {
+            let recent = self.recent.lock();
+            recent.micros[..recent.count.min(RECENT)].to_vec()
+        };
+        let middle = micros.len() / 2;
+        let (_, median, _) = (!micros.is_empty()).then(|| micros.select_nth_unstable(middle))?;
+        Some(Duration::from_micros(u64::from(*median)))
+    }
+
+    /// Requests since the start, and of them those that ended.
+    pub fn totals(&self) -> (u64, u64) {
+        (self.started.load(Relaxed), self.ended.load(Relaxed))
     }
 
     /// The pod is going away.
@@ -146,7 +188,7 @@ fn boot_number() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::{Duration, advance};
+    use tokio::time::advance;
 
     use super::*;
 
