@@ -28,15 +28,17 @@ pub(crate) async fn conduct(
     let mut waking: Option<tokio::task::JoinHandle<bool>> = None;
     let mut backoff = Backoff::default();
     let mut routing = Routing::default();
-    endpoints.mark_changed();
+    let mut changed = true;
+    let mut replicas = 0;
     loop {
-        if endpoints.has_changed().unwrap_or(false) {
+        if std::mem::take(&mut changed) {
             let seen = Arc::clone(&endpoints.borrow_and_update());
             workload.apply(&seen);
-            if seen.replicas > 0 {
-                // The write has shown its effect: the next sleep may be ended at once.
-                backoff = Backoff::default();
-            }
+            replicas = seen.replicas;
+        }
+        if replicas > 0 && waking.is_none() {
+            // A write has shown its effect: the next sleep may be ended at once.
+            backoff = Backoff::default();
         }
         workload.dispatch();
         let now = Instant::now();
@@ -50,7 +52,10 @@ pub(crate) async fn conduct(
             .flatten()
             .min();
         tokio::select! {
-            changed = endpoints.changed() => if changed.is_err() { return },
+            seen = endpoints.changed() => match seen {
+                Ok(()) => changed = true,
+                Err(_) => return,
+            },
             () = workload.kick.notified() => {}
             () = until(next) => {}
             woken = finished(&mut waking) => {
