@@ -88,8 +88,8 @@ impl Source {
         self.boot.is_some_and(|known| known != boot)
     }
 
-    /// Dates seconds that were not seen before. `last` is the source's last whole second, which is ours too: the answer
-    /// is younger than a second. What came before a first contact is left out, since nobody was responsible for it.
+    /// Dates seconds that were not seen before. The source's last whole second is dated now, as Knative dates a scrape:
+    /// were it dated the second before, a panic window of one second would never hold anything. What came before a first contact is left out, since nobody was responsible for it.
     pub(crate) fn take(
         &mut self,
         boot: u64,
@@ -105,7 +105,7 @@ impl Source {
         };
         self.boot = Some(boot);
         self.seen = Some(last);
-        let ours = Moment::from_secs(now.as_secs().saturating_sub(1));
+        let ours = Moment::from_secs(now.as_secs());
         seconds
             .iter()
             .filter(|second| seen.is_none_or(|seen| second.second > seen))
@@ -157,13 +157,13 @@ mod tests {
             [7],
             "first contact"
         );
-        assert_eq!(dated[0].at, Moment::from_secs(99));
+        assert_eq!(dated[0].at, Moment::from_secs(100));
         assert!(source.take(1, 7, &[second(7)], now).is_empty());
         // Two scrapes were lost: their seconds are dated back.
         let later = Moment::from_millis(103_900);
         let dated = source.take(1, 10, &[second(7), second(8), second(9), second(10)], later);
         let ats: Vec<_> = dated.iter().map(|d| d.at.as_secs()).collect();
-        assert_eq!(ats, [100, 101, 102]);
+        assert_eq!(ats, [101, 102, 103]);
     }
 
     #[test]

@@ -1,4 +1,6 @@
-//! The `rouse` command as a library: local mode and what the demo needs.
+//! The `rouse` command as a library: its command line, local mode, and the demo.
 
+pub mod cli;
+pub mod demo;
 pub mod local;
 pub mod venv;

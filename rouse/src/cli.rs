@@ -1,0 +1,185 @@
+//! The command line of `rouse`.
+//!
+//! Exit status: 0 for success and for a local mode that was stopped, 1 for a demo step that failed, 2 for bad input or a
+//! port that cannot be had, 130 for a demo that was interrupted.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    io::{self, Write as _},
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::{Parser, Subcommand};
+use shared::{metrics, shutdown};
+use tracing_subscriber::{EnvFilter, fmt, util::SubscriberInitExt as _};
+
+use crate::{
+    demo,
+    local::{Local, Options, logs::Output},
+};
+
+/// How long replicas get to end after Ctrl-C. A second Ctrl-C ends them at once.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+/// How long the last lines may take to be printed.
+const PRINT_LIMIT: Duration = Duration::from_secs(2);
+
+/// Serverless, request-driven autoscaling for model servers: they sleep at zero, wake on the first request, scale with the
+/// requests in flight, and go back to sleep.
+#[derive(Debug, Parser)]
+#[command(name = "rouse", version, max_term_width = 100)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run Deployments of ordinary Kubernetes YAML on this machine, without a cluster.
+    ///
+    /// Replicas are child processes: the first container's command, args, env, ports and readiness probe are used, its
+    /// image is ignored. Each replica gets a loopback port of its own as $PORT. Each workload gets a listening port: that
+    /// of its Service if one is in the files, else the next free one. All of Knative's scaling annotations apply. A
+    /// relative command runs in the folder of its file. Ctrl-C ends everything.
+    Local(LocalArgs),
+    /// See it work: KServe's Python server with sklearn Iris sleeps, wakes, scales to 5 replicas and back to zero.
+    ///
+    /// Prepares a Python environment with pinned packages below the build folder on the first run (about a minute),
+    /// then needs no network. Exits 0 only if every step worked and no request was lost.
+    Demo(demo::Args),
+    /// Load an HTTP server and report latency, throughput and errors; the same as rouse-load.
+    #[command(disable_help_flag = true)]
+    Load {
+        /// Flags and URL of rouse-load; see rouse load --help.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+}
+
+#[derive(Debug, Parser)]
+struct LocalArgs {
+    /// YAML file with Deployments, their Services, and perhaps the ConfigMap rouse-config. May be repeated.
+    #[arg(short, long = "file", required = true, num_args = 1.., value_name = "FILE")]
+    file: Vec<PathBuf>,
+
+    /// First port for workloads without a Service [default: 8080].
+    #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..), value_name = "PORT")]
+    port: Option<u16>,
+
+    /// Address and port for /debug/decisions and /metrics [default: any free port on 127.0.0.1].
+    #[arg(long, value_name = "ADDR:PORT")]
+    admin: Option<SocketAddr>,
+
+    /// A cluster-wide setting of Knative's config-autoscaler, such as scale-to-zero-grace-period=10s. May be repeated.
+    #[arg(long, value_parser = pair, value_name = "KEY=VALUE")]
+    set: Vec<(String, String)>,
+
+    /// An annotation for every workload, such as autoscaling.knative.dev/window=10s; wins over the files.
+    #[arg(long, value_parser = pair, value_name = "KEY=VALUE")]
+    annotation: Vec<(String, String)>,
+
+    /// Show no status table.
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Runs the command.
+pub fn main() -> ExitCode {
+    match Args::parse().command {
+        Command::Local(args) => local(args),
+        Command::Demo(args) => demo::main(args),
+        Command::Load { args } => loadtests::cli::main(std::iter::once("rouse load".into()).chain(args)),
+    }
+}
+
+fn local(args: LocalArgs) -> ExitCode {
+    let (runtime, output) = match start_up("info") {
+        Ok(started) => started,
+        Err(error) => return fail(1, &error.to_string()),
+    };
+    let mut options = Options::new(args.file);
+    options.port = args.port;
+    options.admin = args.admin;
+    options.settings = args.set.into_iter().collect::<BTreeMap<_, _>>();
+    options.annotations = args.annotation.into_iter().collect::<BTreeMap<_, _>>();
+    options.status = !args.quiet;
+    let code = runtime.block_on(serve(&options, &output));
+    output.finish(PRINT_LIMIT);
+    code
+}
+
+async fn serve(options: &Options, output: &Output) -> ExitCode {
+    let metrics = metrics::install().ok();
+    if let Some(handle) = metrics.clone() {
+        tokio::spawn(metrics::upkeep(handle));
+    }
+    let local = match Local::start(options, output, metrics) {
+        Ok(local) => local,
+        Err(error) => {
+            output.finish(PRINT_LIMIT);
+            return fail(2, &error.to_string());
+        }
+    };
+    for line in greeting(&local) {
+        output.line(line);
+    }
+    if let Err(error) = shutdown::signalled().await {
+        output.line(format!("signals cannot be waited for: {error}"));
+    }
+    output.line("stopping; once more to stop at once");
+    tokio::select! {
+        () = local.stop(STOP_GRACE) => {}
+        // Dropping everything kills all replicas.
+        _again = shutdown::signalled() => {}
+    }
+    ExitCode::SUCCESS
+}
+
+/// Where everything is.
+pub(crate) fn greeting(local: &Local) -> Vec<String> {
+    let mut lines = Vec::new();
+    for workload in &local.workloads {
+        let addresses: Vec<_> = workload.addresses.iter().map(|address| format!("http://{address}")).collect();
+        lines.push(format!("{}: {}", workload.id.name(), addresses.join(" ")));
+    }
+    lines.push(format!("decisions: http://{0}/debug/decisions  metrics: http://{0}/metrics", local.admin));
+    if let Some(address) = local.activator_admin {
+        lines.push(format!("wakes: http://{address}/debug/wakes"));
+    }
+    lines
+}
+
+/// A runtime, and the one way to print, which logs use too.
+pub(crate) fn start_up(level: &str) -> io::Result<(tokio::runtime::Runtime, Output)> {
+    let output = Output::stdout()?;
+    let writer = output.clone();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let subscriber = fmt()
+        .with_env_filter(filter)
+        .with_writer(move || writer.writer())
+        .with_ansi(false)
+        .with_target(false)
+        .without_time()
+        .finish();
+    // In one process with a caller's own subscriber, that one stays.
+    let _already = subscriber.try_init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    Ok((runtime, output))
+}
+
+/// The program's last words, and its status.
+pub(crate) fn fail(code: u8, error: &str) -> ExitCode {
+    // Nobody is left to be told when even this cannot be written.
+    let _lost = writeln!(io::stderr(), "rouse: {error}");
+    ExitCode::from(code)
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("{text:?} is not a pair: expected KEY=VALUE")),
+    }
+}

@@ -1,0 +1,150 @@
+//! What a `rouse local` call asks for, checked as a whole before anything starts.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    path::PathBuf,
+};
+
+use autoscaler_core::{ClusterConfig, TargetSpec, annotations};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use shared::{TargetId, http::probe::Probe};
+
+use super::manifest::{self, Manifest, ManifestError, ProbeAction, Workload};
+
+/// What is to be run.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) workloads: Vec<Planned>,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// One workload, with its settings resolved.
+#[derive(Debug)]
+pub(crate) struct Planned {
+    pub(crate) id: TargetId,
+    pub(crate) workload: Workload,
+    pub(crate) spec: TargetSpec,
+    /// Where clients connect and which container port is behind it. A port of `None` is the next free one.
+    pub(crate) ports: Vec<(Option<u16>, u16)>,
+    pub(crate) probe: (Probe, u16),
+    /// Replicas at the start.
+    pub(crate) replicas: u32,
+}
+
+/// Everything that is wrong, a line each.
+#[derive(Debug, thiserror::Error)]
+pub struct PlanError(Vec<String>);
+
+impl fmt::Display for PlanError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl From<ManifestError> for PlanError {
+    fn from(error: ManifestError) -> Self {
+        Self(vec![error.to_string()])
+    }
+}
+
+/// Reads the files and resolves everything. `settings` win over the `ConfigMap` of the files, `extra` annotations over
+/// those of the workloads.
+pub(crate) fn plan(
+    files: &[PathBuf],
+    settings: &BTreeMap<String, String>,
+    extra: &BTreeMap<String, String>,
+) -> Result<Plan, PlanError> {
+    let mut manifest = manifest::load(files)?;
+    let config = cluster_config(&manifest, settings)?;
+    let mut warnings = std::mem::take(&mut manifest.warnings);
+    let mut errors = Vec::new();
+    let mut workloads = Vec::new();
+    let mut taken: HashMap<u16, String> = HashMap::new();
+    for mut workload in std::mem::take(&mut manifest.workloads) {
+        workload.annotations.extend(extra.clone());
+        let id = match TargetId::new(&workload.namespace, &workload.name) {
+            Ok(id) => id,
+            Err(error) => {
+                errors.push(error.to_string());
+                continue;
+            }
+        };
+        for service in &workload.service_ports {
+            let service_name = format!("Service {} of {id}", service.service);
+            if let Some(other) = taken.insert(service.port, service_name) {
+                errors.push(format!(
+                    "{}: port {} of Service {} is also asked for by {other}: on one machine each Service needs a port \
+                     of its own",
+                    workload.source, service.port, service.service
+                ));
+            }
+        }
+        match annotations::parse(&workload.annotations, &config) {
+            Ok(parsed) => {
+                warnings.extend(parsed.warnings.iter().map(|w| format!("{}: {}: {}", workload.source, w.key, w.message)));
+                workloads.push(planned(id, workload, parsed.spec));
+            }
+            Err(invalid) => errors.extend(invalid.errors.iter().map(|error| {
+                let allowed = match &error.allowed {
+                    Some(allowed) => format!("{} (allowed: {allowed})", error.message),
+                    None => error.message.clone(),
+                };
+                workload.annotation_error(&error.key, allowed).to_string()
+            })),
+        }
+    }
+    if errors.is_empty() { Ok(Plan { workloads, warnings }) } else { Err(PlanError(errors)) }
+}
+
+fn cluster_config(manifest: &Manifest, settings: &BTreeMap<String, String>) -> Result<ClusterConfig, PlanError> {
+    let mut data = manifest.cluster_config.clone();
+    data.extend(settings.clone());
+    ClusterConfig::parse(&data).map_err(|error| {
+        if settings.contains_key(error.key) {
+            return PlanError(vec![format!("--set {error}")]);
+        }
+        manifest.cluster_config_error(error.key, error.allowed.clone()).into()
+    })
+}
+
+fn planned(id: TargetId, workload: Workload, spec: TargetSpec) -> Planned {
+    let container = &workload.container;
+    let first = container.ports.first().map_or(manifest::DEFAULT_PORT, |port| port.port);
+    let ports = if workload.service_ports.is_empty() {
+        vec![(None, first)]
+    } else {
+        workload.service_ports.iter().map(|port| (Some(port.port), port.target)).collect()
+    };
+    let probe = match (&container.readiness_probe, &spec.ready_path) {
+        (Some(probe), _) => match &probe.action {
+            ProbeAction::HttpGet { path, port, headers } => (http_probe(path, headers), *port),
+            ProbeAction::TcpSocket { port } => (Probe::Tcp, *port),
+        },
+        (None, Some(path)) => (http_probe(path, &[]), first),
+        (None, None) => (Probe::Tcp, first),
+    };
+    let wanted = workload.replicas.unwrap_or(0).max(spec.min_scale.get());
+    let replicas = spec.cap(autoscaler_core::Replicas(wanted)).get();
+    Planned {
+        id,
+        workload,
+        spec,
+        ports,
+        probe,
+        replicas,
+    }
+}
+
+fn http_probe(path: &str, fields: &[(String, String)]) -> Probe {
+    let mut headers = HeaderMap::new();
+    for (name, value) in fields {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            headers.append(name, value);
+        }
+    }
+    Probe::Http {
+        path: path.to_owned(),
+        headers,
+    }
+}

@@ -1,0 +1,333 @@
+//! Everything of local mode, tied together in one process.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use activator::{Activator, Endpoints, InPath, WorkloadConfig, timeline::Wake};
+use autoscaler::{Controller, Holds, Target, admin::AdminPort};
+use autoscaler_core::{Decision, wake_replicas};
+use dashmap::DashMap;
+use metrics_exporter_prometheus::PrometheusHandle;
+use shared::{
+    TargetId,
+    http::serve::{self, Server, bind},
+};
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+};
+
+use super::{
+    logs::Output,
+    plan::{PlanError, Planned, plan},
+    ports::Ports,
+    process::Launcher,
+    scale::LocalScale,
+    supervisor::{Ends, Snapshot, Stop, Supervisor, Surroundings},
+    watch::show_status,
+};
+
+/// First port for workloads without a Service.
+const DEFAULT_PORT: u16 = 8080;
+/// Most bytes of request bodies held for all workloads: a laptop's share.
+const HELD_BYTES: usize = 128 * 1024 * 1024;
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// YAML files.
+    pub files: Vec<PathBuf>,
+    /// First port for workloads without a Service; the next free one is taken.
+    pub port: Option<u16>,
+    /// Port for decisions, wakes and metrics; any free one if not given.
+    pub admin: Option<SocketAddr>,
+    /// Keys of config-autoscaler; they win over the files.
+    pub settings: BTreeMap<String, String>,
+    /// Annotations for every workload; they win over the files.
+    pub annotations: BTreeMap<String, String>,
+    /// A folder in front of `PATH`, for replicas.
+    pub path: Option<PathBuf>,
+    /// What starts replicas: this program, unless in tests.
+    pub launcher: Launcher,
+    /// Whether the live status is shown.
+    pub status: bool,
+}
+
+impl Options {
+    /// The defaults for `files`.
+    pub fn new(files: Vec<PathBuf>) -> Self {
+        Self {
+            files,
+            port: None,
+            admin: None,
+            settings: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            path: None,
+            launcher: Launcher::this_program(),
+            status: true,
+        }
+    }
+}
+
+/// Why local mode did not start. Nothing runs then.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The files or settings are wrong; a line for each mistake.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A port cannot be had.
+    #[error("cannot listen on {address} for {what}: {source}; {hint}")]
+    Listen {
+        /// Which port.
+        address: SocketAddr,
+        /// What it is for.
+        what: String,
+        /// The system's reason.
+        source: std::io::Error,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// No port is free.
+    #[error("no port from {from} to 65535 is free for {what}; choose another first port with --port")]
+    NoPort {
+        /// First port tried.
+        from: u16,
+        /// What it is for.
+        what: String,
+    },
+    /// The activator could not start.
+    #[error(transparent)]
+    Activator(#[from] activator::StartError),
+}
+
+/// A running local mode. Dropping it kills all replicas; see [`Local::stop`] for the polite way.
+#[derive(Debug)]
+pub struct Local {
+    /// The workloads, in the order of the files.
+    pub workloads: Vec<LocalWorkload>,
+    /// Where decisions and metrics are served: `/debug/decisions`, `/debug/decisions/NAMESPACE/NAME`, `/metrics`.
+    pub admin: SocketAddr,
+    /// Where wakes and what is held are served: `/debug/wakes`, `/stat`.
+    pub activator_admin: Option<SocketAddr>,
+    activator: Activator,
+    controllers: Arc<DashMap<TargetId, Controller>>,
+    stop: watch::Sender<Stop>,
+    supervisors: JoinSet<()>,
+    tasks: Vec<JoinHandle<()>>,
+    _admin: Server,
+}
+
+/// One workload of a running local mode.
+#[derive(Clone, Debug)]
+pub struct LocalWorkload {
+    /// Its identity.
+    pub id: TargetId,
+    /// Where clients connect, one address per request port.
+    pub addresses: Vec<SocketAddr>,
+    /// What there is of it, and changes.
+    pub snapshot: watch::Receiver<Arc<Snapshot>>,
+    /// The last decision about it, and changes.
+    pub decision: watch::Receiver<Option<Decision>>,
+    /// Its part of the activator.
+    pub activator: Arc<activator::Workload>,
+}
+
+impl Local {
+    /// Checks everything, binds every port, then starts.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running.
+    pub fn start(options: &Options, output: &Output, metrics: Option<PrometheusHandle>) -> Result<Self, StartError> {
+        let plan = plan(&options.files, &options.settings, &options.annotations)?;
+        for warning in &plan.warnings {
+            output.line(format!("warning: {warning}"));
+        }
+        let mut next = options.port.unwrap_or(DEFAULT_PORT);
+        let listeners = plan
+            .workloads
+            .iter()
+            .map(|planned| listen(planned, &mut next))
+            .collect::<Result<Vec<_>, _>>()?;
+        let admin = options.admin.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        let admin_listener = bind(admin).map_err(|source| StartError::Listen {
+            address: admin,
+            what: "decisions and metrics".to_owned(),
+            source,
+            hint: "choose another port with --admin",
+        })?;
+
+        let scale = LocalScale::new(plan.workloads.iter().map(|planned| (planned.id.clone(), planned.replicas)));
+        let config = activator::Config {
+            stats: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
+            max_held_bytes: HELD_BYTES,
+            explain_failures: true,
+            ..activator::Config::default()
+        };
+        let activator = Activator::start(config, Arc::new(scale.clone()), metrics.clone())?;
+        let controllers = Arc::new(DashMap::new());
+        let port = AdminPort {
+            controllers: Arc::clone(&controllers),
+            metrics,
+        };
+        let admin_server =
+            Server::spawn(admin_listener, serve::Config::default(), port).map_err(|source| StartError::Listen {
+                address: admin,
+                what: "decisions and metrics".to_owned(),
+                source,
+                hint: "choose another port with --admin",
+            })?;
+
+        let holds = Holds::default();
+        let (_fixed, activators) = watch::channel(activator.stats_address().into_iter().collect());
+        let mut tasks = vec![tokio::spawn(holds.clone().watch(activators))];
+        let around = Surroundings {
+            ports: Arc::new(Ports::new()),
+            output: output.clone(),
+            launcher: options.launcher.clone(),
+            path: options.path.clone(),
+        };
+        let (stop, _) = watch::channel(Stop::Run);
+        let mut started = Self {
+            workloads: Vec::new(),
+            admin: admin_server.address(),
+            activator_admin: activator.stats_address(),
+            activator,
+            controllers,
+            stop,
+            supervisors: JoinSet::new(),
+            tasks: Vec::new(),
+            _admin: admin_server,
+        };
+        for (planned, listeners) in plan.workloads.into_iter().zip(listeners) {
+            started.add(planned, listeners, &scale, &holds, &around)?;
+        }
+        if options.status {
+            tasks.push(tokio::spawn(show_status(started.workloads.clone(), output.clone())));
+        }
+        started.tasks = tasks;
+        Ok(started)
+    }
+
+    fn add(
+        &mut self,
+        planned: Planned,
+        listeners: Vec<TcpListener>,
+        scale: &LocalScale,
+        holds: &Holds,
+        around: &Surroundings,
+    ) -> Result<(), StartError> {
+        let id = planned.id.clone();
+        let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+        let Some(replicas) = scale.watch(&id) else {
+            unreachable!("the scale was made from the same plan")
+        };
+        let (endpoints, endpoints_rx) = watch::channel(Arc::new(Endpoints::default()));
+        let (target, target_rx) = watch::channel(Arc::new(Target {
+            spec: planned.spec.clone(),
+            replicas: planned.replicas,
+            pods: Vec::new(),
+            reachable: true,
+        }));
+        let (snapshot, snapshot_rx) = watch::channel(Arc::new(Snapshot::default()));
+        let config = WorkloadConfig {
+            container_concurrency: planned.spec.container_concurrency,
+            wake_replicas: wake_replicas(&planned.spec).get(),
+            max_held: planned.spec.max_held as usize,
+            max_cold_start: planned.spec.max_cold_start,
+            in_path: InPath::Always,
+            ..WorkloadConfig::new(id.clone())
+        };
+        let workload = self.activator.add(config, listeners, endpoints_rx)?;
+        let controller = Controller::spawn(id.clone(), target_rx, holds.clone(), Arc::new(scale.clone()));
+        self.workloads.push(LocalWorkload {
+            id: id.clone(),
+            addresses,
+            snapshot: snapshot_rx,
+            decision: controller.latest(),
+            activator: Arc::clone(&workload),
+        });
+        self.controllers.insert(id, controller);
+        let ends = Ends {
+            scale: replicas,
+            endpoints,
+            target,
+            snapshot,
+            activator: workload,
+            stop: self.stop.subscribe(),
+        };
+        self.supervisors.spawn(Supervisor::new(Arc::new(planned), around.clone(), ends).run());
+        Ok(())
+    }
+
+    /// The workload of this name.
+    pub fn workload(&self, name: &str) -> Option<&LocalWorkload> {
+        self.workloads.iter().find(|workload| workload.id.name() == name)
+    }
+
+    /// The last wakes, oldest first.
+    pub fn wakes(&self) -> Vec<Wake> {
+        self.activator.wakes()
+    }
+
+    /// The decisions about a workload, oldest first.
+    pub fn decisions(&self, id: &TargetId) -> Vec<autoscaler::Explained> {
+        self.controllers.get(id).map(|controller| controller.history()).unwrap_or_default()
+    }
+
+    /// Stops: held requests are let go, open ones and processes get up to `grace` to end. Returns when every process has
+    /// ended and was reaped.
+    pub async fn stop(mut self, grace: Duration) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        self.controllers.clear();
+        // Requests first, so that processes are not taken away from under them.
+        self.activator.stop(grace.min(Duration::from_secs(2))).await;
+        self.stop.send_replace(Stop::Within(grace));
+        while self.supervisors.join_next().await.is_some() {}
+    }
+}
+
+/// Binds the ports of a workload: those of its Services, else the next free one from `next` on.
+fn listen(planned: &Planned, next: &mut u16) -> Result<Vec<TcpListener>, StartError> {
+    let what = planned.id.to_string();
+    planned
+        .ports
+        .iter()
+        .map(|(port, _)| match port {
+            Some(port) => {
+                let address = SocketAddr::from((Ipv4Addr::LOCALHOST, *port));
+                bind(address).map_err(|source| StartError::Listen {
+                    address,
+                    what: format!("the Service of {what}"),
+                    source,
+                    hint: "stop what uses it or change the Service's port",
+                })
+            }
+            None => {
+                let from = *next;
+                loop {
+                    let bound = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, *next)));
+                    let last = *next == u16::MAX;
+                    *next = next.saturating_add(1);
+                    match bound {
+                        Ok(listener) => return Ok(listener),
+                        Err(_) if last => {
+                            return Err(StartError::NoPort {
+                                from,
+                                what: what.clone(),
+                            });
+                        }
+                        Err(_) => {}
+                    }
+                }
+            }
+        })
+        .collect()
+}
