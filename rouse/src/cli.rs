@@ -91,7 +91,9 @@ pub fn main() -> ExitCode {
     match Args::parse().command {
         Command::Local(args) => local(args),
         Command::Demo(args) => demo::main(args),
-        Command::Load { args } => loadtests::cli::main(std::iter::once("rouse load".into()).chain(args)),
+        Command::Load { args } => {
+            loadtests::cli::main(std::iter::once("rouse load".into()).chain(args))
+        }
     }
 }
 
@@ -142,10 +144,17 @@ async fn serve(options: &Options, output: &Output) -> ExitCode {
 pub(crate) fn greeting(local: &Local) -> Vec<String> {
     let mut lines = Vec::new();
     for workload in &local.workloads {
-        let addresses: Vec<_> = workload.addresses.iter().map(|address| format!("http://{address}")).collect();
+        let addresses: Vec<_> = workload
+            .addresses
+            .iter()
+            .map(|address| format!("http://{address}"))
+            .collect();
         lines.push(format!("{}: {}", workload.id.name(), addresses.join(" ")));
     }
-    lines.push(format!("decisions: http://{0}/debug/decisions  metrics: http://{0}/metrics", local.admin));
+    lines.push(format!(
+        "decisions: http://{0}/debug/decisions  metrics: http://{0}/metrics",
+        local.admin
+    ));
     if let Some(address) = local.activator_admin {
         lines.push(format!("wakes: http://{address}/debug/wakes"));
     }
@@ -166,7 +175,9 @@ pub(crate) fn start_up(level: &str) -> io::Result<(tokio::runtime::Runtime, Outp
         .finish();
     // In one process with a caller's own subscriber, that one stays.
     let _already = subscriber.try_init();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     Ok((runtime, output))
 }
 

@@ -82,7 +82,12 @@ pub(crate) fn plan(
         }
         match annotations::parse(&workload.annotations, &config) {
             Ok(parsed) => {
-                warnings.extend(parsed.warnings.iter().map(|w| format!("{}: {}: {}", workload.source, w.key, w.message)));
+                warnings.extend(
+                    parsed
+                        .warnings
+                        .iter()
+                        .map(|w| format!("{}: {}: {}", workload.source, w.key, w.message)),
+                );
                 workloads.push(planned(id, workload, parsed.spec));
             }
             Err(invalid) => errors.extend(invalid.errors.iter().map(|error| {
@@ -94,31 +99,54 @@ pub(crate) fn plan(
             })),
         }
     }
-    if errors.is_empty() { Ok(Plan { workloads, warnings }) } else { Err(PlanError(errors)) }
+    if errors.is_empty() {
+        Ok(Plan {
+            workloads,
+            warnings,
+        })
+    } else {
+        Err(PlanError(errors))
+    }
 }
 
-fn cluster_config(manifest: &Manifest, settings: &BTreeMap<String, String>) -> Result<ClusterConfig, PlanError> {
+fn cluster_config(
+    manifest: &Manifest,
+    settings: &BTreeMap<String, String>,
+) -> Result<ClusterConfig, PlanError> {
     let mut data = manifest.cluster_config.clone();
     data.extend(settings.clone());
     ClusterConfig::parse(&data).map_err(|error| {
         if settings.contains_key(error.key) {
             return PlanError(vec![format!("--set {error}")]);
         }
-        manifest.cluster_config_error(error.key, error.allowed.clone()).into()
+        manifest
+            .cluster_config_error(error.key, error.allowed.clone())
+            .into()
     })
 }
 
 fn planned(id: TargetId, workload: Workload, spec: TargetSpec) -> Planned {
     let container = &workload.container;
-    let first = container.ports.first().map_or(manifest::DEFAULT_PORT, |port| port.port);
+    let first = container
+        .ports
+        .first()
+        .map_or(manifest::DEFAULT_PORT, |port| port.port);
     let ports = if workload.service_ports.is_empty() {
         vec![(None, first)]
     } else {
-        workload.service_ports.iter().map(|port| (Some(port.port), port.target)).collect()
+        workload
+            .service_ports
+            .iter()
+            .map(|port| (Some(port.port), port.target))
+            .collect()
     };
     let probe = match (&container.readiness_probe, &spec.ready_path) {
         (Some(probe), _) => match &probe.action {
-            ProbeAction::HttpGet { path, port, headers } => (http_probe(path, headers), *port),
+            ProbeAction::HttpGet {
+                path,
+                port,
+                headers,
+            } => (http_probe(path, headers), *port),
             ProbeAction::TcpSocket { port } => (Probe::Tcp, *port),
         },
         (None, Some(path)) => (http_probe(path, &[]), first),

@@ -25,7 +25,9 @@ impl Ports {
     /// The next port on which nobody listens. `None` if all are taken.
     pub(crate) fn next(&self) -> Option<SocketAddr> {
         (FIRST..=LAST).find_map(|_| {
-            let port = self.0.fetch_update(Relaxed, Relaxed, |port| Some(if port >= LAST { FIRST } else { port + 1 }));
+            let port = self.0.fetch_update(Relaxed, Relaxed, |port| {
+                Some(if port >= LAST { FIRST } else { port + 1 })
+            });
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.unwrap_or(FIRST)));
             TcpListener::bind(address).is_ok().then_some(address)
         })

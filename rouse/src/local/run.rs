@@ -45,6 +45,8 @@ pub struct Options {
     pub files: Vec<PathBuf>,
     /// First port for workloads without a Service; the next free one is taken.
     pub port: Option<u16>,
+    /// Listen on any free ports instead of those of Services.
+    pub any_port: bool,
     /// Port for decisions, wakes and metrics; any free one if not given.
     pub admin: Option<SocketAddr>,
     /// Keys of config-autoscaler; they win over the files.
@@ -65,6 +67,7 @@ impl Options {
         Self {
             files,
             port: None,
+            any_port: false,
             admin: None,
             settings: BTreeMap::new(),
             annotations: BTreeMap::new(),
@@ -94,7 +97,9 @@ pub enum StartError {
         hint: &'static str,
     },
     /// No port is free.
-    #[error("no port from {from} to 65535 is free for {what}; choose another first port with --port")]
+    #[error(
+        "no port from {from} to 65535 is free for {what}; choose another first port with --port"
+    )]
     NoPort {
         /// First port tried.
         from: u16,
@@ -143,7 +148,11 @@ impl Local {
     ///
     /// # Errors
     /// [`StartError`]; nothing is left running.
-    pub fn start(options: &Options, output: &Output, metrics: Option<PrometheusHandle>) -> Result<Self, StartError> {
+    pub fn start(
+        options: &Options,
+        output: &Output,
+        metrics: Option<PrometheusHandle>,
+    ) -> Result<Self, StartError> {
         let plan = plan(&options.files, &options.settings, &options.annotations)?;
         for warning in &plan.warnings {
             output.line(format!("warning: {warning}"));
@@ -152,9 +161,11 @@ impl Local {
         let listeners = plan
             .workloads
             .iter()
-            .map(|planned| listen(planned, &mut next))
+            .map(|planned| listen(planned, options.any_port, &mut next))
             .collect::<Result<Vec<_>, _>>()?;
-        let admin = options.admin.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        let admin = options
+            .admin
+            .unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let admin_listener = bind(admin).map_err(|source| StartError::Listen {
             address: admin,
             what: "decisions and metrics".to_owned(),
@@ -162,7 +173,11 @@ impl Local {
             hint: "choose another port with --admin",
         })?;
 
-        let scale = LocalScale::new(plan.workloads.iter().map(|planned| (planned.id.clone(), planned.replicas)));
+        let scale = LocalScale::new(
+            plan.workloads
+                .iter()
+                .map(|planned| (planned.id.clone(), planned.replicas)),
+        );
         let config = activator::Config {
             stats: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
             max_held_bytes: HELD_BYTES,
@@ -176,11 +191,13 @@ impl Local {
             metrics,
         };
         let admin_server =
-            Server::spawn(admin_listener, serve::Config::default(), port).map_err(|source| StartError::Listen {
-                address: admin,
-                what: "decisions and metrics".to_owned(),
-                source,
-                hint: "choose another port with --admin",
+            Server::spawn(admin_listener, serve::Config::default(), port).map_err(|source| {
+                StartError::Listen {
+                    address: admin,
+                    what: "decisions and metrics".to_owned(),
+                    source,
+                    hint: "choose another port with --admin",
+                }
             })?;
 
         let holds = Holds::default();
@@ -208,7 +225,10 @@ impl Local {
             started.add(planned, listeners, &scale, &holds, &around)?;
         }
         if options.status {
-            tasks.push(tokio::spawn(show_status(started.workloads.clone(), output.clone())));
+            tasks.push(tokio::spawn(show_status(
+                started.workloads.clone(),
+                output.clone(),
+            )));
         }
         started.tasks = tasks;
         Ok(started)
@@ -223,7 +243,10 @@ impl Local {
         around: &Surroundings,
     ) -> Result<(), StartError> {
         let id = planned.id.clone();
-        let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+        let addresses = listeners
+            .iter()
+            .filter_map(|listener| listener.local_addr().ok())
+            .collect();
         let Some(replicas) = scale.watch(&id) else {
             unreachable!("the scale was made from the same plan")
         };
@@ -244,7 +267,12 @@ impl Local {
             ..WorkloadConfig::new(id.clone())
         };
         let workload = self.activator.add(config, listeners, endpoints_rx)?;
-        let controller = Controller::spawn(id.clone(), target_rx, holds.clone(), Arc::new(scale.clone()));
+        let controller = Controller::spawn(
+            id.clone(),
+            target_rx,
+            holds.clone(),
+            Arc::new(scale.clone()),
+        );
         self.workloads.push(LocalWorkload {
             id: id.clone(),
             addresses,
@@ -261,13 +289,16 @@ impl Local {
             activator: workload,
             stop: self.stop.subscribe(),
         };
-        self.supervisors.spawn(Supervisor::new(Arc::new(planned), around.clone(), ends).run());
+        self.supervisors
+            .spawn(Supervisor::new(Arc::new(planned), around.clone(), ends).run());
         Ok(())
     }
 
     /// The workload of this name.
     pub fn workload(&self, name: &str) -> Option<&LocalWorkload> {
-        self.workloads.iter().find(|workload| workload.id.name() == name)
+        self.workloads
+            .iter()
+            .find(|workload| workload.id.name() == name)
     }
 
     /// The last wakes, oldest first.
@@ -277,7 +308,10 @@ impl Local {
 
     /// The decisions about a workload, oldest first.
     pub fn decisions(&self, id: &TargetId) -> Vec<autoscaler::Explained> {
-        self.controllers.get(id).map(|controller| controller.history()).unwrap_or_default()
+        self.controllers
+            .get(id)
+            .map(|controller| controller.history())
+            .unwrap_or_default()
     }
 
     /// Stops: held requests are let go, open ones and processes get up to `grace` to end. Returns when every process has
@@ -294,15 +328,15 @@ impl Local {
     }
 }
 
-/// Binds the ports of a workload: those of its Services, else the next free one from `next` on.
-fn listen(planned: &Planned, next: &mut u16) -> Result<Vec<TcpListener>, StartError> {
+/// Binds the ports of a workload: those of its Services unless any will do, else the next free one from `next` on.
+fn listen(planned: &Planned, any: bool, next: &mut u16) -> Result<Vec<TcpListener>, StartError> {
     let what = planned.id.to_string();
     planned
         .ports
         .iter()
-        .map(|(port, _)| match port {
+        .map(|(port, _)| match if any { Some(0) } else { *port } {
             Some(port) => {
-                let address = SocketAddr::from((Ipv4Addr::LOCALHOST, *port));
+                let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
                 bind(address).map_err(|source| StartError::Listen {
                     address,
                     what: format!("the Service of {what}"),

@@ -13,7 +13,9 @@ pub(crate) struct LocalScale(Arc<HashMap<TargetId, watch::Sender<u32>>>);
 
 impl LocalScale {
     pub(crate) fn new(workloads: impl IntoIterator<Item = (TargetId, u32)>) -> Self {
-        let scales = workloads.into_iter().map(|(target, replicas)| (target, watch::channel(replicas).0));
+        let scales = workloads
+            .into_iter()
+            .map(|(target, replicas)| (target, watch::channel(replicas).0));
         Self(Arc::new(scales.collect()))
     }
 
@@ -38,7 +40,11 @@ impl LocalScale {
 }
 
 impl Scale for LocalScale {
-    fn wake(&self, target: &TargetId, replicas: u32) -> activator::BoxFuture<'_, Result<WakeOutcome, WakeError>> {
+    fn wake(
+        &self,
+        target: &TargetId,
+        replicas: u32,
+    ) -> activator::BoxFuture<'_, Result<WakeOutcome, WakeError>> {
         let outcome = match self.change(target, 0, replicas) {
             Some(true) => Ok(WakeOutcome::Woken),
             Some(false) => Ok(WakeOutcome::NotAtZero),
@@ -52,8 +58,15 @@ impl Scale for LocalScale {
 }
 
 impl Scaler for LocalScale {
-    fn scale(&self, target: &TargetId, from: u32, to: u32) -> autoscaler::BoxFuture<'_, Result<bool, String>> {
-        let changed = self.change(target, from, to).ok_or_else(|| "no such workload".to_owned());
+    fn scale(
+        &self,
+        target: &TargetId,
+        from: u32,
+        to: u32,
+    ) -> autoscaler::BoxFuture<'_, Result<bool, String>> {
+        let changed = self
+            .change(target, from, to)
+            .ok_or_else(|| "no such workload".to_owned());
         Box::pin(std::future::ready(changed))
     }
 }
@@ -67,7 +80,10 @@ mod tests {
         let target: TargetId = "a/b".parse().unwrap();
         let scale = LocalScale::new([(target.clone(), 0)]);
         assert_eq!(scale.wake(&target, 2).await.unwrap(), WakeOutcome::Woken);
-        assert_eq!(scale.wake(&target, 3).await.unwrap(), WakeOutcome::NotAtZero);
+        assert_eq!(
+            scale.wake(&target, 3).await.unwrap(),
+            WakeOutcome::NotAtZero
+        );
         assert_eq!(scale.scale(&target, 1, 5).await, Ok(false));
         assert_eq!(scale.scale(&target, 2, 0).await, Ok(true));
         assert_eq!(*scale.watch(&target).unwrap().borrow(), 0);

@@ -197,7 +197,11 @@ impl Supervisor {
             // cluster the same order is brought about by pod-deletion-cost.
             let victim = (0..self.slots.len()).min_by_key(|at| {
                 let slot = &self.slots[*at];
-                (slot.model.borrow().ready, slot.proxy.load(), std::cmp::Reverse(slot.number))
+                (
+                    slot.model.borrow().ready,
+                    slot.proxy.load(),
+                    std::cmp::Reverse(slot.number),
+                )
             });
             if let Some(at) = victim {
                 let slot = self.slots.remove(at);
@@ -216,24 +220,36 @@ impl Supervisor {
             addresses.insert(port.port, address);
         }
         let local = |port: u16| addresses.get(&port).copied();
-        let variables = manifest::port_variables(container, |port| local(port).map_or(0, |a| a.port()));
+        let variables =
+            manifest::port_variables(container, |port| local(port).map_or(0, |a| a.port()));
         let mut command = manifest::expand(container, &variables);
         if let Some(front) = &self.around.path
             && !command.env.iter().any(|(name, _)| name == "PATH")
         {
             let rest = std::env::var_os("PATH").unwrap_or_default();
-            let joined = std::env::join_paths(std::iter::once(front.clone()).chain(std::env::split_paths(&rest)));
+            let joined = std::env::join_paths(
+                std::iter::once(front.clone()).chain(std::env::split_paths(&rest)),
+            );
             let joined = joined.map_err(|error| format!("PATH cannot be set: {error}"))?;
-            command.env.push(("PATH".to_owned(), joined.to_string_lossy().into_owned()));
+            command
+                .env
+                .push(("PATH".to_owned(), joined.to_string_lossy().into_owned()));
         }
         self.started += 1;
         let number = self.started;
         let created = Instant::now();
         let sink = self.around.output.replica(planned.id.name(), number);
-        let replica = Replica::spawn(&self.around.launcher, &command, sink).map_err(|error| error.to_string())?;
+        let replica = Replica::spawn(&self.around.launcher, &command, sink)
+            .map_err(|error| error.to_string())?;
         let uid: Arc<str> = format!("{}-{number}", planned.id.name()).into();
-        let config = proxy_config(planned, &uid, &addresses).ok_or("a Service names a port that the container has not")?;
-        let address = config.ports.first().map_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), |port| port.upstream);
+        let config = proxy_config(planned, &uid, &addresses)
+            .ok_or("a Service names a port that the container has not")?;
+        let address = config
+            .ports
+            .first()
+            .map_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), |port| {
+                port.upstream
+            });
         let proxy = QueueProxy::start(config, None).map_err(|error| error.to_string())?;
         let slot = Slot {
             number,
@@ -251,7 +267,11 @@ impl Supervisor {
 
     /// Reports what happens to a replica by itself.
     fn watch(&mut self, slot: &Slot) {
-        let (events, replica, number) = (self.events.0.clone(), Arc::clone(&slot.replica), slot.number);
+        let (events, replica, number) = (
+            self.events.0.clone(),
+            Arc::clone(&slot.replica),
+            slot.number,
+        );
         self.tasks.spawn(async move {
             let exit = replica.wait().await;
             // A supervisor that is gone needs no news.
@@ -283,11 +303,24 @@ impl Supervisor {
                     (Exit::NotStarted(_), _) => self.backoff.hopeless(Instant::now()),
                     (_, ready_for) => self.backoff.ended(Instant::now(), ready_for),
                 };
-                let when = if ready_for.is_some() { "" } else { " before it was ready" };
+                let when = if ready_for.is_some() {
+                    ""
+                } else {
+                    " before it was ready"
+                };
                 self.around.output.line(format!("{name} {exit}{when}"));
-                let detail = slot.replica.stderr_tail().iter().map(|line| format!("  {line}\n")).collect();
+                let detail = slot
+                    .replica
+                    .stderr_tail()
+                    .iter()
+                    .map(|line| format!("  {line}\n"))
+                    .collect();
                 if next != Next::Now {
-                    self.fail(format!("{name} {exit}{when}, as did the one before it"), detail, next);
+                    self.fail(
+                        format!("{name} {exit}{when}, as did the one before it"),
+                        detail,
+                        next,
+                    );
                 }
                 self.bury(slot);
             }
@@ -296,7 +329,9 @@ impl Supervisor {
 
     fn fail(&mut self, reason: String, detail: String, next: Next) {
         let Next::At(retry_at) = next else { return };
-        let pause = retry_at.saturating_duration_since(Instant::now()).as_secs_f64();
+        let pause = retry_at
+            .saturating_duration_since(Instant::now())
+            .as_secs_f64();
         self.around.output.line(format!(
             "{}: cannot start: {reason}; next attempt in {pause:.0} s",
             self.planned.id.name()
@@ -400,7 +435,12 @@ impl Slot {
             ready: self.model.borrow().ready,
             terminating: false,
             model: self.address,
-            sidecar: self.proxy.addresses().first().copied().unwrap_or(self.address),
+            sidecar: self
+                .proxy
+                .addresses()
+                .first()
+                .copied()
+                .unwrap_or(self.address),
             pid: self.replica.pid(),
             proxy: Arc::clone(&self.proxy),
         }
@@ -432,7 +472,8 @@ fn proxy_config(
     config.activator = Some(any);
     config.stats = Some(any);
     config.grace = DRAIN_LIMIT;
-    config.model = queue_proxy::model::Config::new(planned.probe.0.clone(), *addresses.get(&planned.probe.1)?);
+    config.model =
+        queue_proxy::model::Config::new(planned.probe.0.clone(), *addresses.get(&planned.probe.1)?);
     if let Some(probe) = &planned.workload.container.readiness_probe {
         config.model.period = probe.period;
         config.model.timeout = probe.timeout;

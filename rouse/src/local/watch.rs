@@ -20,7 +20,11 @@ pub(super) async fn show_status(workloads: Vec<LocalWorkload>, output: Output) {
     loop {
         tick.tick().await;
         let now = Instant::now();
-        let rows = workloads.iter().zip(&mut rates).map(|(workload, rate)| row(workload, rate, now)).collect();
+        let rows = workloads
+            .iter()
+            .zip(&mut rates)
+            .map(|(workload, rate)| row(workload, rate, now))
+            .collect();
         output.status(rows);
     }
 }
@@ -29,18 +33,30 @@ fn row(workload: &LocalWorkload, rate: &mut Rate, now: Instant) -> StatusRow {
     let snapshot = workload.snapshot.borrow().clone();
     let held = workload.activator.held() as u64;
     let up = |which: fn(&&ReplicaView) -> bool| {
-        let count = snapshot.replicas.iter().filter(|replica| !replica.terminating).filter(which).count();
+        let count = snapshot
+            .replicas
+            .iter()
+            .filter(|replica| !replica.terminating)
+            .filter(which)
+            .count();
         u32::try_from(count).unwrap_or(u32::MAX)
     };
     let ready = up(|replica| replica.ready);
-    let busiest = snapshot.replicas.iter().max_by_key(|replica| replica.proxy.stats().totals().0);
+    let busiest = snapshot
+        .replicas
+        .iter()
+        .max_by_key(|replica| replica.proxy.stats().totals().0);
     StatusRow {
         workload: workload.id.name().to_owned(),
         mode: mode(workload, &snapshot, ready, held).to_owned(),
         ready,
         starting: up(|replica| !replica.ready),
         wanted: snapshot.wanted,
-        in_flight: snapshot.replicas.iter().map(|replica| replica.proxy.open()).sum(),
+        in_flight: snapshot
+            .replicas
+            .iter()
+            .map(|replica| replica.proxy.open())
+            .sum(),
         held,
         requests_per_second: rate.update(&snapshot, now),
         p50: busiest.and_then(|replica| replica.proxy.stats().median()),
@@ -78,7 +94,13 @@ impl Rate {
         let mut ended = HashMap::new();
         for replica in &snapshot.replicas {
             let total = replica.proxy.stats().totals().1;
-            more += total - self.ended.get(&replica.uid).copied().unwrap_or(0).min(total);
+            more += total
+                - self
+                    .ended
+                    .get(&replica.uid)
+                    .copied()
+                    .unwrap_or(0)
+                    .min(total);
             ended.insert(std::sync::Arc::clone(&replica.uid), total);
         }
         self.ended = ended;
@@ -86,9 +108,15 @@ impl Rate {
         while self.recent.len() > LOOKS + 1 {
             self.recent.pop_front();
         }
-        let Some((first, _)) = self.recent.front() else { return 0.0 };
+        let Some((first, _)) = self.recent.front() else {
+            return 0.0;
+        };
         let seconds = now.saturating_duration_since(*first).as_secs_f64();
         let sum: u64 = self.recent.iter().skip(1).map(|(_, n)| n).sum();
-        if seconds > 0.0 { sum as f64 / seconds } else { 0.0 }
+        if seconds > 0.0 {
+            sum as f64 / seconds
+        } else {
+            0.0
+        }
     }
 }

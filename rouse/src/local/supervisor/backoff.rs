@@ -68,7 +68,11 @@ mod tests {
             backoff.ended(now, None);
         }
         assert_eq!(backoff.ended(now, None), Next::At(now + s(300)));
-        assert_eq!(backoff.ended(now, Some(s(60))), Next::Now, "it had served well");
+        assert_eq!(
+            backoff.ended(now, Some(s(60))),
+            Next::Now,
+            "it had served well"
+        );
         assert_eq!(backoff.ended(now, None), Next::Now);
     }
 
