@@ -184,7 +184,9 @@ pub(crate) fn start_up(level: &str) -> io::Result<(tokio::runtime::Runtime, Outp
 /// The program's last words, and its status.
 pub(crate) fn fail(code: u8, error: &str) -> ExitCode {
     // Nobody is left to be told when even this cannot be written.
-    let _lost = writeln!(io::stderr(), "rouse: {error}");
+    for line in error.lines() {
+        let _lost = writeln!(io::stderr(), "rouse: {line}");
+    }
     ExitCode::from(code)
 }
 
