@@ -68,7 +68,7 @@ impl Handler for AdminPort {
                         .pop()
                         .map(|last| last.explain)
                         .unwrap_or_default();
-                    text.push_str(&format!("{}: {last}\n", controller.key()));
+                    text.extend([&controller.key().to_string(), ": ", &last, "\n"]);
                 }
                 answer(StatusCode::OK, TEXT, text)
             }

@@ -65,7 +65,7 @@ pub struct Args {
     )]
     pub target: TargetId,
 
-    /// Log as JSON, one object a line. The level is set by RUST_LOG.
+    /// Log as JSON, one object a line. The level is set by `RUST_LOG`.
     #[arg(long, env = "ROUSE_LOG_JSON")]
     pub log_json: bool,
 }

@@ -61,7 +61,7 @@ enum Command {
 
 #[derive(Debug, Parser)]
 struct LocalArgs {
-    /// YAML file with Deployments, their Services, and perhaps the ConfigMap rouse-config. May be repeated.
+    /// YAML file with Deployments, their Services, and perhaps the `ConfigMap` rouse-config. May be repeated.
     #[arg(short, long = "file", required = true, num_args = 1.., value_name = "FILE")]
     file: Vec<PathBuf>,
 
@@ -90,7 +90,7 @@ struct LocalArgs {
 pub fn main() -> ExitCode {
     match Args::parse().command {
         Command::Local(args) => local(args),
-        Command::Demo(args) => demo::main(args),
+        Command::Demo(args) => demo::main(&args),
         Command::Load { args } => {
             loadtests::cli::main(std::iter::once("rouse load".into()).chain(args))
         }

@@ -69,14 +69,14 @@ impl Failed {
 }
 
 /// Runs the demo.
-pub fn main(args: Args) -> ExitCode {
+pub fn main(args: &Args) -> ExitCode {
     let (runtime, output) = match start_up("warn") {
         Ok(started) => started,
         Err(error) => return fail(1, &error.to_string()),
     };
     let code = runtime.block_on(async {
         tokio::select! {
-            done = run(&args, &output) => match done {
+            done = run(args, &output) => match done {
                 Ok(table) => {
                     for line in table {
                         output.line(line);
@@ -123,9 +123,27 @@ async fn run(args: &Args, output: &Output) -> Result<Vec<String>, Failed> {
             steady: Duration::from_secs(10),
         }
     };
+    let local = start(args, output).await?;
+    let iris = local
+        .workloads
+        .first()
+        .cloned()
+        .ok_or_else(|| Failed::new("start", "the example has no workload"))?;
+    let findings = show(&local, &iris, size, output).await?;
+    local.stop(Duration::from_secs(5)).await;
+    match findings.errors() {
+        0 => Ok(findings.table()),
+        lost => Err(Failed::new(
+            "count",
+            format!("{lost} requests failed; none may"),
+        )),
+    }
+}
+
+/// Prepares the environment and starts local mode at zero.
+async fn start(args: &Args, output: &Output) -> Result<Local, Failed> {
     let example = find_example(args)?;
     let python = environment(args, &example, output).await?;
-
     output.line("");
     output.line(format!(
         "starting at zero; stable window {WINDOW} and grace {GRACE} instead of Knative's 60s and 30s, to be short"
@@ -145,21 +163,29 @@ async fn run(args: &Args, output: &Output) -> Result<Vec<String>, Failed> {
     for line in greeting(&local) {
         output.line(line);
     }
-    let iris = local
-        .workloads
-        .first()
-        .cloned()
-        .ok_or_else(|| Failed::new("start", "the example has no workload"))?;
-    let replicas = Replicas::watch(iris.snapshot.clone());
+    Ok(local)
+}
 
+/// Every step, from zero to zero.
+async fn show(
+    local: &Local,
+    iris: &LocalWorkload,
+    size: Size,
+    output: &Output,
+) -> Result<Findings, Failed> {
+    let replicas = Replicas::watch(iris.snapshot.clone());
     sleep(Duration::from_secs(1)).await;
-    expect_zero(&iris)?;
+    expect_zero(iris)?;
     let idle_memory = report::resident_bytes();
 
     output.line("");
-    output.line("one request at zero replicas: POST /v1/models/sklearn-iris:predict {\"instances\": [[5.1,3.5,1.4,0.2]]}");
-    let url = call::url(&iris)?;
-    let (prediction, cold) = call::predict(&iris, Duration::from_secs(120)).await?;
+    output.line(format!(
+        "one request at zero replicas: POST {} {}",
+        call::PATH,
+        call::BODY
+    ));
+    let url = call::url(iris)?;
+    let (prediction, cold) = call::predict(iris, Duration::from_mins(2)).await?;
     output.line(format!(
         "answer after {:.0} ms: {prediction}",
         cold.as_secs_f64() * 1e3
@@ -177,7 +203,7 @@ async fn run(args: &Args, output: &Output) -> Result<Vec<String>, Failed> {
         "warm, one request at a time: {} rounds of {} requests directly, through the sidecar, through Rouse",
         size.rounds, size.requests
     ));
-    let ways = load::three_ways(&iris, &url, size.rounds, size.requests).await?;
+    let ways = load::three_ways(iris, &url, size.rounds, size.requests).await?;
 
     output.line("");
     output.line(format!(
@@ -202,10 +228,8 @@ async fn run(args: &Args, output: &Output) -> Result<Vec<String>, Failed> {
     output.line("");
     output.line("the load stops; waiting for zero");
     let stopped = Instant::now();
-    wait_for_zero(&iris, Duration::from_secs(90)).await?;
-    let to_zero = stopped.elapsed();
-
-    let findings = Findings {
+    wait_for_zero(iris, Duration::from_secs(90)).await?;
+    Ok(Findings {
         idle_memory,
         peak_memory: report::peak_bytes(),
         cold,
@@ -214,18 +238,9 @@ async fn run(args: &Args, output: &Output) -> Result<Vec<String>, Failed> {
         ramp,
         steady,
         shares,
-        to_zero,
+        to_zero: stopped.elapsed(),
         replicas: replicas.end(),
-    };
-    local.stop(Duration::from_secs(5)).await;
-    let lost = findings.errors();
-    if lost > 0 {
-        return Err(Failed::new(
-            "count",
-            format!("{lost} requests failed; none may"),
-        ));
-    }
-    Ok(findings.table())
+    })
 }
 
 async fn environment(args: &Args, example: &Path, output: &Output) -> Result<PathBuf, Failed> {
@@ -242,7 +257,7 @@ async fn environment(args: &Args, example: &Path, output: &Output) -> Result<Pat
         })
     };
     let prepared = tokio::task::spawn_blocking(prepare);
-    let prepared = timeout(Duration::from_secs(900), prepared)
+    let prepared = timeout(Duration::from_mins(15), prepared)
         .await
         .map_err(|_| Failed::new("Python environment", "not ready within 15 minutes"))?;
     prepared

@@ -12,7 +12,7 @@ pub fn micros() -> u64 {
 /// Time since the process epoch.
 pub fn since_epoch() -> Duration {
     // Starts at one hour so that subtracting a window from an early instant never meets zero.
-    Instant::now().saturating_duration_since(epoch()) + Duration::from_secs(3600)
+    Instant::now().saturating_duration_since(epoch()) + Duration::from_hours(1)
 }
 
 fn epoch() -> Instant {

@@ -47,8 +47,8 @@ async fn run(
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     config.body = call::BODY.into();
     config.load = Load::Closed(limit);
-    let (_running, stop) = watch::channel(false);
-    let report = loadtests::run(config, |_| {}, stop).await.map_err(failed)?;
+    let (_running, ends) = watch::channel(false);
+    let report = loadtests::run(config, |_| {}, ends).await.map_err(failed)?;
     if report.summary.error_count > 0 || report.summary.unfinished > 0 {
         return Err(Failed::new(
             step,

@@ -165,7 +165,7 @@ impl Local {
             .collect::<Result<Vec<_>, _>>()?;
         let admin = options
             .admin
-            .unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+            .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let admin_listener = bind(admin).map_err(|source| StartError::Listen {
             address: admin,
             what: "decisions and metrics".to_owned(),
@@ -331,37 +331,28 @@ impl Local {
 /// Binds the ports of a workload: those of its Services unless any will do, else the next free one from `next` on.
 fn listen(planned: &Planned, any: bool, next: &mut u16) -> Result<Vec<TcpListener>, StartError> {
     let what = planned.id.to_string();
+    let bind_port = |port: u16| bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     planned
         .ports
         .iter()
-        .map(|(port, _)| match if any { Some(0) } else { *port } {
-            Some(port) => {
-                let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-                bind(address).map_err(|source| StartError::Listen {
-                    address,
+        .map(|(port, _)| {
+            let wanted = if any { Some(0) } else { *port };
+            if let Some(port) = wanted {
+                return bind_port(port).map_err(|source| StartError::Listen {
+                    address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
                     what: format!("the Service of {what}"),
                     source,
                     hint: "stop what uses it or change the Service's port",
-                })
+                });
             }
-            None => {
-                let from = *next;
-                loop {
-                    let bound = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, *next)));
-                    let last = *next == u16::MAX;
-                    *next = next.saturating_add(1);
-                    match bound {
-                        Ok(listener) => return Ok(listener),
-                        Err(_) if last => {
-                            return Err(StartError::NoPort {
-                                from,
-                                what: what.clone(),
-                            });
-                        }
-                        Err(_) => {}
-                    }
-                }
-            }
+            let from = *next;
+            let found = (from..=u16::MAX).find_map(|port| Some((port, bind_port(port).ok()?)));
+            let (port, listener) = found.ok_or_else(|| StartError::NoPort {
+                from,
+                what: what.clone(),
+            })?;
+            *next = port.saturating_add(1);
+            Ok(listener)
         })
         .collect()
 }

@@ -34,7 +34,7 @@ mod backoff;
 use backoff::{Backoff, Next};
 
 /// Longest time that open requests of a replica that is taken away may go on. Knative's request timeout.
-const DRAIN_LIMIT: Duration = Duration::from_secs(300);
+const DRAIN_LIMIT: Duration = Duration::from_mins(5);
 /// How long a dead replica's queue-proxy stays, to give its open requests their answers.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
@@ -160,7 +160,7 @@ impl Supervisor {
             let retry = self.failed.as_ref().map(|failed| failed.retry_at);
             tokio::select! {
                 changed = scale.changed() => if changed.is_err() { break },
-                Some(event) = self.events.1.recv() => self.on(event).await,
+                Some(event) = self.events.1.recv() => self.on(event),
                 Some(gone) = self.tasks.join_next() => {
                     if let Ok(Some(uid)) = gone {
                         self.leaving.retain(|(leaving, _)| *leaving != uid);
@@ -247,9 +247,7 @@ impl Supervisor {
         let address = config
             .ports
             .first()
-            .map_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), |port| {
-                port.upstream
-            });
+            .map_or_else(any_port, |port| port.upstream);
         let proxy = QueueProxy::start(config, None).map_err(|error| error.to_string())?;
         let slot = Slot {
             number,
@@ -289,42 +287,39 @@ impl Supervisor {
         });
     }
 
-    async fn on(&mut self, event: Event) {
-        match event {
-            Event::Changed | Event::Gone => {}
-            Event::Ended(number, exit) => {
-                let Some(at) = self.slots.iter().position(|slot| slot.number == number) else {
-                    return; // it was being taken away
-                };
-                let slot = self.slots.remove(at);
-                let ready_for = slot.model.borrow().first_ready.map(|at| at.elapsed());
-                let name = format!("{}/{}", self.planned.id.name(), slot.number);
-                let next = match (&exit, ready_for) {
-                    (Exit::NotStarted(_), _) => self.backoff.hopeless(Instant::now()),
-                    (_, ready_for) => self.backoff.ended(Instant::now(), ready_for),
-                };
-                let when = if ready_for.is_some() {
-                    ""
-                } else {
-                    " before it was ready"
-                };
-                self.around.output.line(format!("{name} {exit}{when}"));
-                let detail = slot
-                    .replica
-                    .stderr_tail()
-                    .iter()
-                    .map(|line| format!("  {line}\n"))
-                    .collect();
-                if next != Next::Now {
-                    self.fail(
-                        format!("{name} {exit}{when}, as did the one before it"),
-                        detail,
-                        next,
-                    );
-                }
-                self.bury(slot);
-            }
+    fn on(&mut self, event: Event) {
+        let Event::Ended(number, exit) = event else {
+            return; // what changed is seen when it is published
+        };
+        let Some(at) = self.slots.iter().position(|slot| slot.number == number) else {
+            return; // it was being taken away
+        };
+        let slot = self.slots.remove(at);
+        let ready_for = slot.model.borrow().first_ready.map(|at| at.elapsed());
+        let never_ran = matches!(exit, Exit::NotStarted(_));
+        let next = if never_ran {
+            self.backoff.hopeless(Instant::now())
+        } else {
+            self.backoff.ended(Instant::now(), ready_for)
+        };
+        let when = if never_ran || ready_for.is_some() {
+            ""
+        } else {
+            " before it was ready"
+        };
+        let what = format!("{}/{} {exit}{when}", self.planned.id.name(), slot.number);
+        self.around.output.line(what.clone());
+        if next != Next::Now {
+            let before = if never_ran {
+                ""
+            } else {
+                ", as did the one before it"
+            };
+            let tail = slot.replica.stderr_tail();
+            let detail = tail.iter().flat_map(|line| ["  ", line, "\n"]).collect();
+            self.fail(format!("{what}{before}"), detail, next);
         }
+        self.bury(slot);
     }
 
     fn fail(&mut self, reason: String, detail: String, next: Next) {
@@ -453,7 +448,7 @@ fn proxy_config(
     uid: &str,
     addresses: &BTreeMap<u16, SocketAddr>,
 ) -> Option<queue_proxy::Config> {
-    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let any = any_port();
     let ports: Option<Vec<_>> = planned
         .ports
         .iter()
@@ -481,6 +476,11 @@ fn proxy_config(
         config.model.success_threshold = probe.success_threshold;
     }
     Some(config)
+}
+
+/// Any free port of this machine alone.
+fn any_port() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
 }
 
 /// Publishes a value if it differs from the last.
