@@ -3,8 +3,7 @@
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use autoscaler::{
-    Controller, Holds, Pod, Target,
-    admin::AdminPort,
+    Controller, Holds, Pod, Target, admin,
     args::{Args, UrlScaler},
 };
 use autoscaler_core::TargetSpec;
@@ -56,15 +55,12 @@ async fn run(args: Args, spec: TargetSpec) -> Result<(), String> {
         tokio::spawn(metrics::upkeep(handle));
     }
     let controllers = Arc::new(DashMap::new());
-    let admin = AdminPort {
-        controllers: Arc::clone(&controllers),
-        metrics,
-    };
+    let port = admin::port(Arc::clone(&controllers), metrics);
     let _admin = args
         .admin_listen
         .map(|address| {
             bind(address)
-                .and_then(|listener| Server::spawn(listener, serve::Config::default(), admin))
+                .and_then(|listener| Server::spawn(listener, serve::Config::default(), port))
                 .map_err(|error| format!("cannot listen on {address} (decisions): {error}"))
         })
         .transpose()?;

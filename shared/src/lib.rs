@@ -3,6 +3,7 @@
 //!
 //! Nothing here knows Kubernetes or scaling. A module enters when two programs use it and leaves when one does.
 
+pub mod admin;
 pub mod clock;
 pub mod error;
 pub mod headers;

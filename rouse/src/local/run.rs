@@ -9,7 +9,7 @@ use std::{
 };
 
 use activator::{Activator, Endpoints, InPath, WorkloadConfig, timeline::Wake};
-use autoscaler::{Controller, Holds, Target, admin::AdminPort};
+use autoscaler::{Controller, Holds, Target, admin as decisions};
 use autoscaler_core::{Decision, wake_replicas};
 use dashmap::DashMap;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -186,10 +186,7 @@ impl Local {
         };
         let activator = Activator::start(config, Arc::new(scale.clone()), metrics.clone())?;
         let controllers = Arc::new(DashMap::new());
-        let port = AdminPort {
-            controllers: Arc::clone(&controllers),
-            metrics,
-        };
+        let port = decisions::port(Arc::clone(&controllers), metrics);
         let admin_server =
             Server::spawn(admin_listener, serve::Config::default(), port).map_err(|source| {
                 StartError::Listen {
