@@ -122,6 +122,7 @@ pub struct Local {
     pub activator_admin: Option<SocketAddr>,
     activator: Activator,
     controllers: Arc<DashMap<TargetId, Controller>>,
+    scale: LocalScale,
     stop: watch::Sender<Stop>,
     supervisors: JoinSet<()>,
     tasks: Vec<JoinHandle<()>>,
@@ -213,6 +214,7 @@ impl Local {
             activator_admin: activator.stats_address(),
             activator,
             controllers,
+            scale: scale.clone(),
             stop,
             supervisors: JoinSet::new(),
             tasks: Vec::new(),
@@ -309,6 +311,12 @@ impl Local {
             .get(id)
             .map(|controller| controller.history())
             .unwrap_or_default()
+    }
+
+    /// Changes the replicas of a workload from `from` to `to`, as `kubectl scale --current-replicas` does. False if there
+    /// are not `from`, or there is no such workload. The autoscaler goes on deciding and may change it again.
+    pub fn scale(&self, id: &TargetId, from: u32, to: u32) -> bool {
+        self.scale.change(id, from, to).unwrap_or(false)
     }
 
     /// Stops: held requests are let go, open ones and processes get up to `grace` to end. Returns when every process has

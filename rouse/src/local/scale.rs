@@ -25,7 +25,7 @@ impl LocalScale {
     }
 
     /// Changes `from` to `to`, atomically.
-    fn change(&self, target: &TargetId, from: u32, to: u32) -> Option<bool> {
+    pub(super) fn change(&self, target: &TargetId, from: u32, to: u32) -> Option<bool> {
         let scale = self.0.get(target)?;
         let mut changed = false;
         scale.send_if_modified(|replicas| {
