@@ -15,7 +15,7 @@ mod keys;
 mod resolve;
 mod warn;
 
-pub use keys::{ALL, Key};
+pub use keys::{ALL, Key, READ_ELSEWHERE};
 pub use resolve::resolve;
 
 /// Annotations by full key.

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use crate::{BurstCapacity, Replicas};
 
+mod keys;
 mod map;
 mod parse;
 
+pub use keys::{SETTINGS, Setting};
 pub use map::ConfigError;
 
 /// Settings for all workloads; annotations override many of them. A field is named after its key.

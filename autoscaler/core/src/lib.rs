@@ -31,7 +31,7 @@ mod spec;
 mod window;
 
 pub use burst::activators_needed;
-pub use config::{ClusterConfig, ConfigError};
+pub use config::{ClusterConfig, ConfigError, SETTINGS, Setting};
 pub use decide::{Decider, Refused, TICK};
 pub use decision::{Decision, Inputs, Limit, Mode, Observed, Reason};
 pub use delay::DelayWindow;

@@ -18,23 +18,31 @@ pub struct Key {
     pub alias: Option<&'static str>,
     /// What it may be, in a few words.
     pub allowed: &'static str,
+    /// What counts where it is absent; a key of [`crate::ClusterConfig`] if that decides.
+    pub default: &'static str,
+    /// What it does, as one sentence for an operator.
+    pub help: &'static str,
 }
 
 impl Key {
-    const fn new(name: &'static str, allowed: &'static str) -> Self {
+    const fn new(
+        name: &'static str,
+        allowed: &'static str,
+        default: &'static str,
+        help: &'static str,
+    ) -> Self {
         Self {
             name,
             alias: None,
             allowed,
+            default,
+            help,
         }
     }
 
-    const fn aliased(name: &'static str, alias: &'static str, allowed: &'static str) -> Self {
-        Self {
-            name,
-            alias: Some(alias),
-            allowed,
-        }
+    const fn or(mut self, alias: &'static str) -> Self {
+        self.alias = Some(alias);
+        self
     }
 
     /// The key that is in force and its value. The canonical key wins even if its value is bad.
@@ -63,65 +71,130 @@ const SECONDS: &str = "whole seconds from 0s to 1h";
 pub(super) const CLASS: Key = Key::new(
     knative!("class"),
     "kpa.autoscaling.knative.dev or hpa.autoscaling.knative.dev",
+    "pod-autoscaler-class",
+    "Who scales. Whatever it says, the workload is scaled as kpa.autoscaling.knative.dev, with a warning for another.",
 );
-pub(super) const METRIC: Key = Key::new(knative!("metric"), "concurrency or rps");
-pub(super) const TARGET: Key = Key::new(knative!("target"), "a number from 0.01");
-pub(super) const UTILIZATION: Key = Key::aliased(
+pub(super) const METRIC: Key = Key::new(
+    knative!("metric"),
+    "concurrency or rps",
+    "concurrency",
+    "What is scaled on: requests in flight, or requests per second.",
+);
+pub(super) const TARGET: Key = Key::new(
+    knative!("target"),
+    "a number from 0.01",
+    "the container concurrency if that is not 0, else container-concurrency-target-default; with metric rps \
+     requests-per-second-target-default",
+    "What one replica can carry, in units of the metric. A share of it is aimed at, see \
+     target-utilization-percentage. With metric concurrency it is at most the container concurrency.",
+);
+pub(super) const UTILIZATION: Key = Key::new(
     knative!("target-utilization-percentage"),
-    knative!("targetUtilizationPercentage"),
     "a number from 1 to 100",
-);
-pub(super) const BURST: Key = Key::aliased(
+    "container-concurrency-target-percentage; with metric rps 70",
+    "The share of the target that a replica should have.",
+)
+.or(knative!("targetUtilizationPercentage"));
+pub(super) const BURST: Key = Key::new(
     knative!("target-burst-capacity"),
-    knative!("targetBurstCapacity"),
     "a number from 0, or -1 for unlimited",
-);
-pub(super) const MIN_SCALE: Key = Key::aliased(knative!("min-scale"), knative!("minScale"), COUNT);
-pub(super) const MAX_SCALE: Key = Key::aliased(knative!("max-scale"), knative!("maxScale"), COUNT);
-pub(super) const INITIAL_SCALE: Key = Key::aliased(
+    "target-burst-capacity",
+    "Room for requests beyond the present load below which traffic is safer behind an activator. It is computed and shown; \
+     nothing is routed by it yet.",
+)
+.or(knative!("targetBurstCapacity"));
+pub(super) const MIN_SCALE: Key = Key::new(
+    knative!("min-scale"),
+    COUNT,
+    "min-scale",
+    "Fewest replicas. 0 lets the workload sleep.",
+)
+.or(knative!("minScale"));
+pub(super) const MAX_SCALE: Key = Key::new(
+    knative!("max-scale"),
+    COUNT,
+    "max-scale",
+    "Most replicas; 0 is no limit.",
+)
+.or(knative!("maxScale"));
+pub(super) const INITIAL_SCALE: Key = Key::new(
     knative!("initial-scale"),
-    knative!("initialScale"),
     "an integer from 1, or 0 if allow-zero-initial-scale is true",
-);
+    "initial-scale",
+    "Replicas that a wake asks for at least, and that are kept until that many were ready once.",
+)
+.or(knative!("initialScale"));
 pub(super) const ACTIVATION_SCALE: Key = Key::new(
     knative!("activation-scale"),
     "an integer from 2 to max-scale, not below min-scale",
+    "none",
+    "Fewest replicas whenever there are any.",
 );
-pub(super) const SCALE_DOWN_DELAY: Key = Key::aliased(
+pub(super) const SCALE_DOWN_DELAY: Key = Key::new(
     knative!("scale-down-delay"),
-    knative!("scaleDownDelay"),
     SECONDS,
-);
-pub(super) const POD_RETENTION: Key = Key::aliased(
+    "scale-down-delay",
+    "Fewer replicas take effect only after they were enough for this long.",
+)
+.or(knative!("scaleDownDelay"));
+pub(super) const POD_RETENTION: Key = Key::new(
     knative!("scale-to-zero-pod-retention-period"),
-    knative!("scaleToZeroPodRetentionPeriod"),
     "a duration from 0s to 1h",
+    "scale-to-zero-pod-retention-period",
+    "How long an idle workload keeps its last replica. The longer of this and scale-to-zero-grace-period counts.",
+)
+.or(knative!("scaleToZeroPodRetentionPeriod"));
+pub(super) const WINDOW: Key = Key::new(
+    knative!("window"),
+    "whole seconds from 6s to 1h",
+    "stable-window",
+    "The span over which the load is averaged, and how long panic lasts at least.",
 );
-pub(super) const WINDOW: Key = Key::new(knative!("window"), "whole seconds from 6s to 1h");
-pub(super) const PANIC_WINDOW: Key = Key::aliased(
+pub(super) const PANIC_WINDOW: Key = Key::new(
     knative!("panic-window-percentage"),
-    knative!("panicWindowPercentage"),
     "a number from 1 to 100",
-);
-pub(super) const PANIC_THRESHOLD: Key = Key::aliased(
+    "panic-window-percentage",
+    "The span of the short average, in percent of the window; rounded to whole seconds, at least 1s.",
+)
+.or(knative!("panicWindowPercentage"));
+pub(super) const PANIC_THRESHOLD: Key = Key::new(
     knative!("panic-threshold-percentage"),
-    knative!("panicThresholdPercentage"),
     "a number from 110 to 1000",
-);
-pub(super) const ALGORITHM: Key = Key::aliased(
+    "panic-threshold-percentage",
+    "Panic starts when the short average asks for this percentage of the ready replicas.",
+)
+.or(knative!("panicThresholdPercentage"));
+pub(super) const ALGORITHM: Key = Key::new(
     knative!("metric-aggregation-algorithm"),
-    knative!("metricAggregationAlgorithm"),
     "linear or weighted-exponential",
-);
+    "linear",
+    "How a window becomes one number: every second alike, or newer ones more.",
+)
+.or(knative!("metricAggregationAlgorithm"));
 pub(super) const CONTAINER_CONCURRENCY: Key = Key::new(
     "rouse.dev/container-concurrency",
     "an integer from 0 (unlimited) to 1000",
+    "0",
+    "Most requests at one replica at once; further ones wait in order. Knative has it as a field of its Revision.",
 );
-pub(super) const MAX_HELD: Key = Key::new("rouse.dev/max-held", "an integer from 1 to 1000000");
-pub(super) const MAX_COLD_START: Key =
-    Key::new("rouse.dev/max-cold-start", "a duration from 1s to 24h");
-pub(super) const READY_PATH: Key =
-    Key::new("rouse.dev/ready-path", "an absolute path such as /health");
+pub(super) const MAX_HELD: Key = Key::new(
+    "rouse.dev/max-held",
+    "an integer from 1 to 1000000",
+    "1000",
+    "Most requests that one activator holds for the workload; further ones are answered 503 with Retry-After.",
+);
+pub(super) const MAX_COLD_START: Key = Key::new(
+    "rouse.dev/max-cold-start",
+    "a duration from 1s to 24h",
+    "10m",
+    "Longest time that a request is held; then it is answered 504.",
+);
+pub(super) const READY_PATH: Key = Key::new(
+    "rouse.dev/ready-path",
+    "an absolute path such as /health",
+    "none: the port takes a connection",
+    "Path that answers 200 to 399 once the model is ready. It counts only where the container has no readiness probe.",
+);
 
 /// Every key that this crate reads.
 pub const ALL: [Key; 19] = [
@@ -147,7 +220,7 @@ pub const ALL: [Key; 19] = [
 ];
 
 /// Keys of our group that other parts of Rouse read, so that nobody is warned of them here.
-pub(super) const READ_ELSEWHERE: [&str; 7] = [
+pub const READ_ELSEWHERE: [&str; 7] = [
     "rouse.dev/enabled",
     "rouse.dev/paused",
     "rouse.dev/ports",

@@ -178,3 +178,18 @@ fn an_alias_alone_counts_and_needs_no_warning() {
         (Replicas(5), vec![])
     );
 }
+
+#[test]
+fn the_defaults_of_the_table_are_the_defaults_of_the_code() {
+    let default = TargetSpec::default();
+    for key in ALL {
+        let text = match crate::SETTINGS.iter().find(|s| s.name == key.default) {
+            // Written out, a cluster-wide default must change nothing.
+            Some(setting) => setting.default,
+            None if key.default.contains(' ') || key.default == "none" => continue,
+            None => key.default,
+        };
+        let spec = read(&[(key.name, text)]).expect(key.name).spec;
+        assert_eq!(spec, default, "{} {text}", key.name);
+    }
+}
