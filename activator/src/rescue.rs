@@ -6,6 +6,7 @@ use http::{
 };
 use shared::{
     Origin,
+    error::Row,
     http::{body::Body, h1::Refusal},
 };
 use tokio::time::Instant;
@@ -148,6 +149,42 @@ impl Failure {
     }
 }
 
+/// The whole contract, for its reference page.
+#[doc(hidden)]
+pub fn contract() -> Vec<Row> {
+    let failed = Failed {
+        reason: String::new(),
+        detail: String::new(),
+        retry_at: Instant::now(),
+    };
+    let refused = Failure::Refused(Refusal::bad(""));
+    let failures = [
+        refused.clone(),
+        Failure::BodyBroken,
+        Failure::HoldFull,
+        Failure::HoldBytes,
+        Failure::Expired,
+        Failure::CannotStart(failed),
+        Failure::Removed,
+        Failure::PodBroke,
+    ];
+    let rows = failures.iter().map(|failure| {
+        let rule = failure.rule();
+        Row {
+            status: (*failure != refused).then_some(rule.status),
+            code: rule.code,
+            text: rule.text,
+            origin: rule.origin,
+            retry_after: rule.retry_after.map(|_| match failure {
+                Failure::CannotStart(_) => "seconds until the next attempt",
+                _ => "1",
+            }),
+            admission: None,
+        }
+    });
+    rows.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -194,5 +231,16 @@ mod tests {
             )
         };
         assert_eq!(body(true), body(false), "both are whole bodies");
+    }
+
+    #[test]
+    fn the_reference_page_has_every_row_once() {
+        let rows = contract();
+        let codes: Vec<_> = rows.iter().map(|row| (row.code, row.origin)).collect();
+        assert_eq!(codes, CODES);
+        for row in rows {
+            let retry = matches!(row.status, Some(503)).then_some(());
+            assert_eq!(row.retry_after.map(drop), retry, "{}", row.code);
+        }
     }
 }

@@ -23,4 +23,6 @@ mod tickets;
 mod run;
 
 pub use config::Config;
+#[doc(hidden)]
+pub use rescue::contract;
 pub use run::{QueueProxy, StartError, run};

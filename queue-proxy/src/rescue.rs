@@ -6,6 +6,7 @@ use http::{
 };
 use shared::{
     Origin,
+    error::Row,
     headers::{ADMISSION, admission},
     http::{body::Body, h1::Refusal},
 };
@@ -180,6 +181,35 @@ impl Failure {
     }
 }
 
+/// The whole contract, for its reference page.
+#[doc(hidden)]
+pub fn contract() -> Vec<Row> {
+    let rows = Failure::ALL.iter().map(|failure| {
+        let rule = failure.rule();
+        Row {
+            status: Some(rule.status),
+            code: rule.code,
+            text: rule.text,
+            origin: rule.origin,
+            retry_after: rule.retry_after.map(|seconds| match seconds {
+                1 => "1",
+                _ => "some seconds",
+            }),
+            admission: Some(rule.not_admitted.unwrap_or(admission::ADMITTED)),
+        }
+    });
+    let rule = Failure::Refused(Refusal::bad("")).rule();
+    let refused = Row {
+        status: None,
+        code: rule.code,
+        text: rule.text,
+        origin: rule.origin,
+        retry_after: None,
+        admission: Some(admission::ADMITTED),
+    };
+    std::iter::once(refused).chain(rows).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,5 +246,20 @@ mod tests {
                 .as_u16(),
             431
         );
+    }
+
+    #[test]
+    fn the_reference_page_has_every_row_once() {
+        let rows = contract();
+        let codes: std::collections::BTreeSet<_> = rows.iter().map(|row| row.code).collect();
+        assert_eq!((rows.len(), codes.len()), (10, 10));
+        for (row, failure) in rows[1..].iter().zip(Failure::ALL) {
+            let answer = failure.answer(true);
+            assert_eq!(row.status, Some(answer.status().as_u16()));
+            let retry = answer.headers().get(RETRY_AFTER).map(HeaderValue::as_bytes);
+            assert_eq!(row.retry_after.map(str::as_bytes), retry, "{failure:?}");
+            let marker = answer.headers()[ADMISSION].as_bytes();
+            assert_eq!(row.admission.map(str::as_bytes), Some(marker));
+        }
     }
 }

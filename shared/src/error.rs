@@ -27,6 +27,23 @@ impl Origin {
     }
 }
 
+/// One row of a program's error contract, for its reference page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Status of the answer; none where the refused message decides.
+    pub status: Option<u16>,
+    /// Stable name, in the body and in metrics.
+    pub code: &'static str,
+    /// The rest of the body; empty where the refused message decides.
+    pub text: &'static str,
+    /// Whose doing it is.
+    pub origin: Origin,
+    /// Value of `Retry-After`, in words where it is computed.
+    pub retry_after: Option<&'static str>,
+    /// What an activator is told by a queue-proxy; none elsewhere.
+    pub admission: Option<&'static str>,
+}
+
 /// The first error of type `E` in the chain that starts at `error`.
 pub fn cause_ref<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
     let mut next = Some(error);

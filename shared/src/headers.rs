@@ -51,6 +51,95 @@ pub mod admission {
     pub const MISDIRECTED: &str = "misdirected";
 }
 
+/// A header of ours, for its reference page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// Its name.
+    pub name: HeaderName,
+    /// Who sends it, on what, to whom.
+    pub way: &'static str,
+    /// What its value is.
+    pub value: &'static str,
+    /// What it says.
+    pub meaning: &'static str,
+}
+
+/// Every header of ours, in the order in which a request meets them.
+pub fn described() -> Vec<Described> {
+    const ASK: &str = "activator to queue-proxy, request";
+    const ANSWER: &str = "queue-proxy to activator, answer";
+    let row = |name, way, value, meaning| Described {
+        name,
+        way,
+        value,
+        meaning,
+    };
+    vec![
+        row(
+            POD_UID,
+            ASK,
+            "UID",
+            "The pod that is meant. Another one answers 421 (`misdirected`).",
+        ),
+        row(
+            PORT,
+            ASK,
+            "0, 1, ...",
+            "Which request port of the workload the client used. A pod without it answers 421 (`unknown-port`).",
+        ),
+        row(
+            OP,
+            ASK,
+            "`wait-ready`, `reserve`",
+            "An operation instead of a request to the model: wait until it is ready, or reserve a slot.",
+        ),
+        row(
+            WAIT_MS,
+            ASK,
+            "milliseconds",
+            "How long a `wait-ready` may take: 10,000 if not given, 600,000 at most.",
+        ),
+        row(
+            TICKET,
+            "both ways",
+            "a number",
+            "A slot that was reserved, in the answer to `reserve` and in the request that uses it. Good for 5 s and once.",
+        ),
+        row(
+            ADMISSION,
+            ANSWER,
+            "`admitted`, `full`, `not-ready`, `misdirected`",
+            "What became of the request. Only what is not `admitted` may be sent to another pod.",
+        ),
+        row(
+            LOAD,
+            ANSWER,
+            "a number",
+            "Requests in flight and queued in the pod, this one included, probe paths left out.",
+        ),
+        row(
+            PORT_OPEN_AGE,
+            ANSWER,
+            "microseconds",
+            "On `wait-ready`: since the model's port first took a connection.",
+        ),
+        row(
+            READY_AGE,
+            ANSWER,
+            "microseconds",
+            "On `wait-ready`: since the model was first ready.",
+        ),
+        row(
+            TIMING,
+            "to the client, answer",
+            "`hold;dur=MS`, then phases, or `queue;dur=MS`",
+            "Where the time before the model went, in milliseconds. From an activator: how long the request was held and, on \
+             the answer that ends a cold start, its phases. From a queue-proxy that a client reaches directly: how long it \
+             was queued. Left out with `--no-timing-header`.",
+        ),
+    ]
+}
+
 /// Removes every header of ours, so that nothing from outside can pose as us.
 pub fn strip_ours(headers: &mut HeaderMap) {
     // Collected first: HeaderMap has no retain, and almost always there is nothing to remove.
@@ -78,5 +167,18 @@ mod tests {
         strip_ours(&mut headers);
         assert_eq!(headers.len(), 1);
         assert!(headers.contains_key("x-rouse"));
+    }
+
+    #[test]
+    fn every_header_is_described_once() {
+        let rows = described();
+        let names: std::collections::HashSet<_> = rows.iter().map(|row| &row.name).collect();
+        let source = include_str!("headers.rs");
+        let declared = source
+            .matches("HeaderName = HeaderName::from_static(")
+            .count()
+            - 1;
+        assert_eq!((rows.len(), names.len()), (declared, declared));
+        assert!(names.iter().all(|name| name.as_str().starts_with(PREFIX)));
     }
 }

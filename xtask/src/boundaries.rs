@@ -79,6 +79,11 @@ const RULES: &[Rule] = &[
         may_see: MaySee::Only(&[]),
         why: "the chores must run while the programs do not compile",
     },
+    Rule {
+        package: "reference",
+        may_see: MaySee::Only(&["activator", "autoscaler-core", "queue-proxy", "shared"]),
+        why: "the reference pages are made from these tables, and nothing that we ship may need them",
+    },
 ];
 
 /// The sidecar runs beside every replica of every model, and has no business with the API server.
@@ -200,6 +205,7 @@ mod tests {
         "integration",
         "loadtests",
         "queue-proxy",
+        "reference",
         "rouse",
         "shared",
         "xtask",
@@ -221,6 +227,7 @@ mod tests {
             ("integration", "queue-proxy", json!("dev")),
             ("integration", "rouse", Value::Null),
             ("queue-proxy", "shared", Value::Null),
+            ("reference", "activator", Value::Null),
             ("rouse", "activator", Value::Null),
             ("rouse", "loadtests", Value::Null),
             ("shared", "shared", json!("dev")),
@@ -243,6 +250,8 @@ mod tests {
             ("loadtests", "shared", Value::Null),
             ("queue-proxy", "rouse", Value::Null),
             ("rouse", "integration", Value::Null),
+            ("reference", "rouse", Value::Null),
+            ("rouse", "reference", Value::Null),
             ("rouse", "xtask", Value::Null),
             ("shared", "autoscaler-core", json!("optional")),
             ("xtask", "shared", Value::Null),

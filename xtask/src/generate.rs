@@ -4,9 +4,10 @@
 //! says must depend on the source only: the programs run with an empty environment (their help shows the values of
 //! environment variables) and at a fixed width.
 //!
-//! Each kind of page is one function that returns [`Page`]s; tables of metrics, annotations and errors join here when
-//! the tables exist in the code.
+//! There are two kinds of page: the help of each program, and what the program [`TABLES`] prints of the tables in the
+//! code. The latter is a program of its own, so that this one depends on nothing that it checks.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -25,8 +26,11 @@ const PROGRAMS: [&str; 5] = [
     "rouse-queue-proxy",
 ];
 
-/// What we own in the folder of reference pages: a page with this prefix that nothing generates is stale.
-const FLAGS: &str = "flags-";
+/// The program that prints the pages made from tables, as one JSON object of file names and texts.
+const TABLES: &str = "reference";
+
+/// How every page of ours begins: a file that begins so and that nothing generates is stale.
+const MARK: &str = "<!-- Made by `cargo xtask generate`";
 
 /// Columns of the help texts. Fits a code block on a web page without scrolling.
 const WIDTH: &str = "100";
@@ -44,7 +48,9 @@ struct Page {
 pub(crate) fn run(check: bool) -> anyhow::Result<()> {
     let metadata = Metadata::load()?;
     let folder = metadata.root.join("docs/reference");
-    let pages = flags(&metadata)?;
+    cargo::run(&metadata.root, &cargo::EVERYTHING)?;
+    let mut pages = flags(&metadata)?;
+    pages.extend(tables(&metadata)?);
     let stale = stale(&folder, &pages)?;
     if check {
         let lines: Vec<_> = stale
@@ -84,8 +90,11 @@ fn stale(folder: &Path, pages: &[Page]) -> anyhow::Result<Vec<String>> {
         for entry in
             fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?
         {
-            let name = entry?.file_name().to_string_lossy().into_owned();
-            if name.starts_with(FLAGS) && pages.iter().all(|page| page.file != name) {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let is_ours =
+                || fs::read_to_string(entry.path()).is_ok_and(|text| text.starts_with(MARK));
+            if pages.iter().all(|page| page.file != name) && is_ours() {
                 stale.push(name);
             }
         }
@@ -103,7 +112,6 @@ fn flags(metadata: &Metadata) -> anyhow::Result<Vec<Page>> {
             .any(|member| member.bins.iter().any(|bin| bin == program))
     };
     let programs: Vec<&str> = PROGRAMS.into_iter().filter(exists).collect();
-    cargo::run(&metadata.root, &cargo::EVERYTHING)?;
     programs
         .into_iter()
         .map(|program| {
@@ -112,11 +120,31 @@ fn flags(metadata: &Metadata) -> anyhow::Result<Vec<Page>> {
             let ask = |command: &[String]| help(&binary, command);
             collect(program, &mut Vec::new(), &ask, &mut sections)?;
             Ok(Page {
-                file: format!("{FLAGS}{program}.md"),
+                file: format!("flags-{program}.md"),
                 text: render(program, &sections),
             })
         })
         .collect()
+}
+
+/// The pages made from tables.
+fn tables(metadata: &Metadata) -> anyhow::Result<Vec<Page>> {
+    let binary = metadata.target_directory.join("debug").join(TABLES);
+    let output = Command::new(&binary)
+        .env_clear()
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot start {}", binary.display()))?;
+    ensure!(
+        output.status.success(),
+        "{} failed ({})",
+        binary.display(),
+        output.status
+    );
+    let pages: BTreeMap<String, String> = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("{} did not print pages", binary.display()))?;
+    let pages = pages.into_iter().map(|(file, text)| Page { file, text });
+    Ok(pages.collect())
 }
 
 /// Asks for the help of a command, then for that of each command it lists.
@@ -183,9 +211,7 @@ fn commands(help: &str) -> Vec<String> {
 }
 
 fn render(program: &str, sections: &[(String, String)]) -> String {
-    let mut page = format!(
-        "<!-- Made by `cargo xtask generate` from the program's own help. Do not edit. -->\n\n# {program}\n"
-    );
+    let mut page = format!("{MARK} from the program's own help. Do not edit. -->\n\n# {program}\n");
     for (title, text) in sections {
         page.extend(["\n## `", title, "`\n\n```text\n"]);
         for line in text.trim().lines() {
@@ -244,14 +270,14 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("xtask-generate-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("the folder for temporary files is writable");
         let page = |name: &str, text: &str| Page {
-            file: format!("{FLAGS}{name}.md"),
+            file: format!("flags-{name}.md"),
             text: text.to_owned(),
         };
         for (name, text) in [
             ("flags-same.md", "a"),
             ("flags-changed.md", "a"),
-            ("flags-gone.md", "a"),
-            ("errors.md", "a"),
+            ("flags-gone.md", MARK),
+            ("by-hand.md", "a"),
         ] {
             fs::write(folder.join(name), text).expect("the folder is ours");
         }

@@ -8,6 +8,7 @@ mod alone;
 mod boundaries;
 mod cargo;
 mod generate;
+mod links;
 mod metadata;
 mod report;
 mod test;
@@ -48,6 +49,8 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Check that the links between documents lead somewhere.
+    Links,
 }
 
 fn main() -> ExitCode {
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Chore::Boundaries => boundaries::run(),
         Chore::CheckAlone => alone::run(),
         Chore::Generate { check } => generate::run(check),
+        Chore::Links => links::run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,32 @@
+//! `headers.md`.
+
+use shared::headers::described;
+
+use crate::page::{code, section, start, table};
+
+const TEXT: &str = "\
+Headers of Rouse's own. All begin with `rouse-`. They are removed from what clients send and from what models answer, at
+both hops, before anything reads them: none carries trust. Only `rouse-timing` reaches a client.";
+
+const OTHERS: &str = "\
+- `X-Forwarded-For`, `X-Forwarded-Host`, `X-Forwarded-Proto` and `Forwarded`: replaced, unless the peer is in
+  `--trusted-proxies`. They decide nothing.
+- Hop-by-hop fields (`Connection` and what it names, `Keep-Alive`, `TE`, `Transfer-Encoding`, `Upgrade`,
+  `Proxy-Connection`, ...) end at each hop. A proper WebSocket upgrade is made anew; other upgrades are left out.
+- `Expect: 100-continue`: the client is told to continue when a pod has admitted the request, not before.
+- `Retry-After`: see [errors](errors.md).";
+
+pub(crate) fn page() -> String {
+    let mut page = start("Headers", TEXT);
+    let rows = described().into_iter().map(|header| {
+        [
+            code(header.name.as_str()),
+            header.way.to_owned(),
+            header.value.to_owned(),
+            header.meaning.to_owned(),
+        ]
+    });
+    table(&mut page, ["Header", "Way", "Value", "Meaning"], rows);
+    section(&mut page, "Others that are touched", OTHERS);
+    page
+}
