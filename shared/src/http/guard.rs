@@ -30,8 +30,8 @@ use super::h1::{Limits, Refusal, Scanner, Verdict};
 const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
 /// Bytes read from the socket at once.
 const READ_BYTES: usize = 8 * 1024;
-/// How long unread bytes of a refused client are thrown away before closing, so that it can still read our answer
-/// (closing with unread bytes makes the kernel reset the connection).
+/// How long unread bytes of a client that has its answer already are thrown away before closing, so that it can still
+/// read that answer (closing with unread bytes makes the kernel reset the connection).
 const LINGER: Duration = Duration::from_millis(500);
 
 /// Deadlines of a client connection.
@@ -286,7 +286,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardIo<S> {
         let this = &mut *self;
         if !this.lingering {
             ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
-            if !this.refused {
+            // An answer that came before its request's body was read ends the same way as a refusal.
+            if !this.refused && this.scanner.between_messages(this.buffer.len()) {
                 return Poll::Ready(Ok(()));
             }
             this.lingering = true;
