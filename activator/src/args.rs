@@ -90,7 +90,7 @@ pub struct Args {
     #[arg(long, env = "ROUSE_NO_TIMING_HEADER")]
     no_timing_header: bool,
 
-    /// Log as JSON, one object a line. The level is set by RUST_LOG.
+    /// Log as JSON, one object a line. The level is set by `RUST_LOG`.
     #[arg(long, env = "ROUSE_LOG_JSON")]
     pub log_json: bool,
 }

@@ -1,7 +1,10 @@
 //! One task per workload that does what no request does by itself: learn of pods, wake, dispatch on time, and close
 //! connections that need not come through here.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use shared::{
     http::serve::{Disposer, Disposition},
@@ -78,7 +81,7 @@ async fn wake(workload: Arc<Workload>) -> bool {
     let count = |result| {
         names::ACTIVATOR_WAKES
             .counter(&[&workload.id().to_string(), result])
-            .increment(1)
+            .increment(1);
     };
     match outcome {
         Ok(Ok(WakeOutcome::Woken)) => {
@@ -146,10 +149,15 @@ impl Routing {
         disposers: &[Disposer],
         now: Instant,
     ) -> Option<Instant> {
+        let set = |disposition| disposers.iter().for_each(|d| d.set(disposition));
+        if workload.process.stopping.load(Relaxed) {
+            set(Disposition::CloseAfterAnswer);
+            return None;
+        }
         let InPath::UntilReady(delay) = workload.config().in_path else {
+            set(Disposition::Keep);
             return None;
         };
-        let set = |disposition| disposers.iter().for_each(|d| d.set(disposition));
         if !workload.any_ready() {
             self.ready_since = None;
             set(Disposition::Keep);

@@ -48,7 +48,7 @@ impl WorkloadConfig {
             wake_replicas: 1,
             max_held: 1_000,
             max_held_bytes: 64 * 1024 * 1024,
-            max_cold_start: Duration::from_secs(600),
+            max_cold_start: Duration::from_mins(10),
             in_path: InPath::UntilReady(Duration::from_secs(5)),
         }
     }

@@ -1,6 +1,6 @@
 //! The way of one request: check, get a pod or wait for one, give it to the pod, answer.
 
-use std::sync::Arc;
+use std::{fmt::Write as _, sync::Arc};
 
 use bytes::Bytes;
 use http::{
@@ -124,7 +124,7 @@ impl Front {
         };
         let mut forwarded = Instant::now();
         let mut body = prefetch.into_body();
-        let (mut answer, lease) = loop {
+        let (mut answer, mut lease) = loop {
             match self.attempt(&lease, &parts, body).await? {
                 Attempt::Answered(answer) => break (answer, lease),
                 Attempt::NotAdmitted(back, why) => {
@@ -133,13 +133,16 @@ impl Front {
                         Why::Full => self.workload.pod_is_full(&lease.pod),
                         Why::Unready => self.workload.pod_is_unready(&lease.pod),
                     }
-                    let held = self.workload.hold_again(lease);
+                    let held = self.workload.hold_again(lease)?;
                     lease = wait(held, None, deadline).await?;
                     forwarded = Instant::now();
                 }
             }
         };
-        let timeline = self.workload.end_timeline(forwarded, Instant::now());
+        lease.answered();
+        let timeline = self
+            .workload
+            .end_timeline(arrived, forwarded, Instant::now());
         let waited = forwarded - arrived;
         if waited.as_micros() > 1_000 {
             self.workload.metrics.hold.record(waited);
@@ -267,6 +270,13 @@ impl Front {
                 Some(body) if !ticketed => Ok(Attempt::NotAdmitted(body, why)),
                 _ => Err(Failure::PodBroke),
             };
+        }
+        if marker != admission::ADMITTED.as_bytes() {
+            // Not a queue-proxy: another program has the address now. Its answer is nobody's business here, and what it
+            // has done with the request nobody knows.
+            tracing::warn!(pod = %lease.pod.uid, "Answer without an admission");
+            self.workload.pod_is_unready(&lease.pod);
+            return Err(Failure::PodBroke);
         }
         if let Some(load) = answer
             .headers()
@@ -399,7 +409,8 @@ impl Drop for GiveUp {
 fn timing(waited: Duration, timeline: Option<&Timeline>) -> HeaderValue {
     let mut text = format!("hold;dur={:.3}", waited.as_secs_f64() * 1e3);
     for (phase, at) in timeline.map(Timeline::phases).unwrap_or_default() {
-        text.push_str(&format!(", {phase};dur={:.3}", at.as_secs_f64() * 1e3));
+        // Writing to a String cannot fail.
+        let _ = write!(text, ", {phase};dur={:.3}", at.as_secs_f64() * 1e3);
     }
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("hold"))
 }

@@ -40,6 +40,8 @@ struct Pod {
     uid: Arc<str>,
     ready_since: Option<Instant>,
     terminating: bool,
+    /// Not in the last list; kept until its last request has ended.
+    gone: bool,
     /// Requests of this activator at the pod.
     ours: u32,
     /// Requests of others there, and when it was said.
@@ -89,7 +91,7 @@ impl Hold {
     pub fn any_ready(&self) -> bool {
         self.pods
             .iter()
-            .any(|pod| pod.ready_since.is_some() && !pod.terminating)
+            .any(|pod| pod.ready_since.is_some() && pod.may_take())
     }
 
     /// A request arrives.
@@ -128,13 +130,21 @@ impl Hold {
         Some((first, uid))
     }
 
-    /// A request of ours has ended at a pod.
+    /// A request of ours was answered by a pod and has ended: there is room for the next.
     pub fn release(&mut self, uid: &str) {
+        self.give_back(uid);
+        if let Some(pod) = self.pod(uid) {
+            pod.completed = pod.completed.saturating_add(1);
+            pod.full_until = None;
+        }
+    }
+
+    /// A place at a pod that did not lead to an answer is free again. That says nothing of the pod's room: one that is
+    /// full stays so.
+    pub fn give_back(&mut self, uid: &str) {
         if let Some(pod) = self.pod(uid) {
             debug_assert!(pod.ours > 0, "released more than was taken");
             pod.ours = pod.ours.saturating_sub(1);
-            pod.completed = pod.completed.saturating_add(1);
-            pod.full_until = None;
         }
     }
 
@@ -146,24 +156,32 @@ impl Hold {
             .map_or(0, |pod| pod.ours)
     }
 
-    /// What pods there are: (uid, terminating). Returns the new ones. A pod that is gone keeps its count until its
-    /// last request has ended, so that its end is seen.
+    /// Requests of ours at all pods.
+    pub fn leased(&self) -> usize {
+        self.pods.iter().map(|pod| pod.ours as usize).sum()
+    }
+
+    /// What pods there are: (uid, terminating). Returns those that are new or came back, which are not ready yet. A pod
+    /// that is gone keeps its count until its last request has ended, so that its end is seen.
     pub fn set_pods(&mut self, pods: &[(Arc<str>, bool)]) -> Vec<Arc<str>> {
-        for pod in &mut self.pods {
-            match pods.iter().find(|(uid, _)| *uid == pod.uid) {
-                Some((_, terminating)) => pod.terminating |= terminating,
-                None => pod.terminating = true,
-            }
-        }
-        self.pods
-            .retain(|pod| pod.ours > 0 || pods.iter().any(|(uid, _)| *uid == pod.uid));
         let mut new = Vec::new();
+        for pod in &mut self.pods {
+            let listed = pods.iter().find(|(uid, _)| *uid == pod.uid);
+            pod.terminating |= listed.is_some_and(|(_, terminating)| *terminating);
+            if listed.is_some() && pod.gone {
+                pod.ready_since = None;
+                new.push(Arc::clone(&pod.uid));
+            }
+            pod.gone = listed.is_none();
+        }
+        self.pods.retain(|pod| pod.ours > 0 || !pod.gone);
         for (uid, terminating) in pods {
             if !self.pods.iter().any(|pod| pod.uid == *uid) {
                 self.pods.push(Pod {
                     uid: Arc::clone(uid),
                     ready_since: None,
                     terminating: *terminating,
+                    gone: false,
                     ours: 0,
                     others: (0, None),
                     full_until: None,
@@ -219,7 +237,7 @@ impl Hold {
         }
         self.pods
             .iter()
-            .filter(|pod| !pod.terminating)
+            .filter(|pod| pod.may_take())
             .filter_map(|pod| {
                 let ready_since = pod.ready_since?;
                 let full = pod.full_until.filter(|at| *at > now);
@@ -259,10 +277,15 @@ impl Hold {
 }
 
 impl Pod {
+    /// Whether it is here to stay.
+    fn may_take(&self) -> bool {
+        !self.terminating && !self.gone
+    }
+
     /// The pod's load, if it has room for one more.
     fn room(&self, container_concurrency: u32, now: Instant) -> Option<u32> {
         let ready_since = self.ready_since?;
-        if self.terminating || self.full_until.is_some_and(|until| now < until) {
+        if !self.may_take() || self.full_until.is_some_and(|until| now < until) {
             return None;
         }
         let others = match self.others {

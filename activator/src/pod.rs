@@ -44,8 +44,12 @@ impl Pod {
     }
 }
 
-/// Asks the pod's queue-proxy until its model is ready, then tells the workload. Ends early when either is gone.
-pub(crate) async fn await_ready(workload: Weak<Workload>, pod: Arc<Pod>) {
+/// After `first`, asks the pod's queue-proxy until its model is ready, then tells the workload. Ends early when either is
+/// gone.
+pub(crate) async fn await_ready(workload: Weak<Workload>, pod: Arc<Pod>, first: Duration) {
+    if !first.is_zero() {
+        sleep(first).await;
+    }
     let mut pause = Duration::from_millis(2);
     loop {
         match ask(&pod).await {

@@ -4,7 +4,10 @@ use std::{
     collections::VecDeque,
     io,
     net::SocketAddr,
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -13,20 +16,25 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use parking_lot::Mutex;
 use shared::{
     TargetId,
-    http::serve::{Disposition, Server, bind},
+    http::serve::{Server, bind},
     shutdown,
 };
 use tokio::{
     net::TcpListener,
     sync::watch,
     task::{JoinHandle, JoinSet},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout_at},
 };
 
 use crate::{
     Config, Endpoints, Scale, Workload, WorkloadConfig, admin::StatsPort, conductor::conduct,
     forward::Front, timeline::Wake, workload::Process,
 };
+
+/// What has been given to pods gets this long to end, however much of the grace those who were held have used up.
+const LEAST_PATIENCE: Duration = Duration::from_secs(2);
+/// How often a stopping activator looks whether it may go.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// A listener could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +83,7 @@ impl Activator {
             scale,
             held_bytes: AtomicUsize::new(0),
             wakes: Mutex::new(VecDeque::new()),
+            stopping: AtomicBool::new(false),
         });
         let workloads = Arc::new(DashMap::new());
         let port = StatsPort {
@@ -176,37 +185,56 @@ impl Activator {
             .sum()
     }
 
-    /// Stops: answers say `Connection: close`, what is held gets up to `grace` to be handed out, then all is cut.
+    /// Stops: answers say `Connection: close`, what is held gets up to `grace` to be handed out, and what pods have what is
+    /// left of it (but 2 s, if `grace` is no shorter) to end. Then all is cut.
     pub async fn stop(self, grace: Duration) {
+        let end = Instant::now() + grace;
+        self.process.stopping.store(true, Relaxed);
         for running in self.workloads.iter() {
-            for server in &running.servers {
-                server.disposer().set(Disposition::CloseAfterAnswer);
-            }
+            running.workload.kick.notify_one();
         }
         let handed_out = async {
             while self.held() > 0 {
-                sleep(Duration::from_millis(10)).await;
+                sleep(LOOK).await;
             }
         };
-        let _late = timeout(grace, handed_out).await;
+        let _late = timeout_at(end, handed_out).await;
         let targets: Vec<_> = self
             .workloads
             .iter()
             .map(|running| running.key().clone())
             .collect();
+        let patience = end
+            .saturating_duration_since(Instant::now())
+            .max(LEAST_PATIENCE.min(grace));
         let mut closing = JoinSet::new();
         for (_, running) in targets
             .iter()
             .filter_map(|target| self.workloads.remove(target))
         {
-            running.workload.remove();
-            for server in running.servers {
-                closing.spawn(server.shut_down(Duration::from_secs(2).min(grace)));
-            }
             running.conductor.abort();
+            running.workload.remove();
+            closing.spawn(close(running, patience));
         }
         while closing.join_next().await.is_some() {}
         self.cut.trigger();
+    }
+}
+
+/// Lets the answers and tunnels of a workload end, for at most `patience`.
+async fn close(running: Running, patience: Duration) {
+    let end = Instant::now() + patience;
+    // It must not change what happens to connections any more.
+    let _aborted = running.conductor.await;
+    let mut closing: JoinSet<_> = running
+        .servers
+        .into_iter()
+        .map(|server| server.shut_down(patience))
+        .collect();
+    while closing.join_next().await.is_some() {}
+    // What is left are tunnels, which are no connections of a server any more.
+    while running.workload.leased() > 0 && Instant::now() < end {
+        sleep(LOOK).await;
     }
 }
 

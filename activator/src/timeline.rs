@@ -57,10 +57,11 @@ impl Timeline {
         }
     }
 
-    /// The phases that are known, in the order in which they are meant to happen.
+    /// The phases that are known, in the order in which they happened: of a write and of what it brings about, the second
+    /// may be seen first.
     pub fn phases(&self) -> Vec<(&'static str, Duration)> {
         let since = |at: Instant| at.saturating_duration_since(self.noticed);
-        [
+        let mut phases: Vec<_> = [
             ("patch_sent", self.patch_sent),
             ("pod_created", self.pod_created),
             ("patched", self.patched),
@@ -72,7 +73,9 @@ impl Timeline {
         ]
         .into_iter()
         .filter_map(|(name, at)| Some((name, since(at?))))
-        .collect()
+        .collect();
+        phases.sort_by_key(|(_, at)| *at);
+        phases
     }
 
     /// Our share: from noticing to the pod being made, and from the model being ready to the request being on its way.

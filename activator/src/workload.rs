@@ -4,30 +4,33 @@ use std::{
     collections::{HashMap, VecDeque},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
 };
 
 use parking_lot::{Mutex, RwLock};
 use shared::{
-    Origin, TargetId, clock,
+    TargetId, clock,
     load::{Count, Gauge, Ring},
-    metrics as names,
     stat::HoldStat,
 };
 use tokio::{
     sync::{Notify, oneshot},
-    task::AbortHandle,
     time::Instant,
 };
 
+pub(crate) use self::lease::{Budget, Held, Lease};
+use self::{metrics::Metrics, pods::Known};
 use crate::{
-    Config, Endpoints, Failed, Scale, WorkloadConfig,
+    Config, Failed, Scale, WorkloadConfig,
     hold::{Arrival, Hold, Seq},
-    pod::{Milestones, Pod, await_ready},
-    rescue::{CODES, Failure},
+    rescue::Failure,
     timeline::{Timeline, Wake},
 };
+
+mod lease;
+mod metrics;
+mod pods;
 
 /// Finished wakes that are remembered, over all workloads.
 const WAKES: usize = 256;
@@ -39,6 +42,8 @@ pub(crate) struct Process {
     pub(crate) scale: Arc<dyn Scale>,
     pub(crate) held_bytes: AtomicUsize,
     pub(crate) wakes: Mutex<VecDeque<Wake>>,
+    /// Set once the activator is being stopped.
+    pub(crate) stopping: AtomicBool,
 }
 
 /// One workload. Made by [`crate::Activator::add`].
@@ -57,47 +62,18 @@ pub struct Workload {
     pub(crate) metrics: Metrics,
 }
 
+/// The other end of a [`Held`].
+type Waiter = oneshot::Sender<Result<Lease, Failure>>;
+
 #[derive(Debug)]
 struct State {
     hold: Hold,
-    waiters: HashMap<Seq, oneshot::Sender<Result<Lease, Failure>>>,
-    pods: HashMap<Arc<str>, (Arc<Pod>, AbortHandle)>,
+    waiters: HashMap<Seq, Waiter>,
+    pods: HashMap<Arc<str>, Known>,
     replicas: u32,
     failed: Option<Failed>,
     timeline: Option<Timeline>,
     removed: bool,
-}
-
-/// Metric handles, resolved once.
-#[derive(Debug)]
-pub(crate) struct Metrics {
-    outcomes: Vec<(&'static str, metrics::Counter)>,
-    pub(crate) held: metrics::Gauge,
-    pub(crate) hold: metrics::Histogram,
-    pub(crate) resent: metrics::Counter,
-}
-
-/// A place at a pod. Dropping it gives the place to the next.
-#[derive(Debug)]
-pub(crate) struct Lease {
-    workload: Arc<Workload>,
-    pub(crate) pod: Arc<Pod>,
-    pub(crate) seq: Seq,
-}
-
-/// A request that is held. Dropping it gives its place up.
-#[derive(Debug)]
-pub(crate) struct Held {
-    workload: Arc<Workload>,
-    seq: Seq,
-    granted: oneshot::Receiver<Result<Lease, Failure>>,
-}
-
-/// Bytes of one request's body that are in memory, taken from the workload's and the process's budgets.
-#[derive(Debug)]
-pub(crate) struct Budget {
-    workload: Arc<Workload>,
-    bytes: usize,
 }
 
 /// The outcome of arriving.
@@ -182,19 +158,15 @@ impl Workload {
     pub(crate) fn enter(self: &Arc<Self>) -> Result<Entered, Failure> {
         let now = Instant::now();
         let mut state = self.state.lock();
-        if state.removed {
-            return Err(Failure::Removed);
-        }
-        if let Some(failed) = state.failed.as_ref().filter(|f| now < f.retry_at)
-            && !state.hold.any_ready()
-        {
-            return Err(Failure::CannotStart(failed.clone()));
+        if let Some(failure) = state.refusal(now) {
+            return Err(failure);
         }
         match state.hold.arrive(now) {
             Arrival::Pod(seq, uid) => Ok(Entered::Leased(self.lease(&state, seq, &uid))),
             Arrival::Full => Err(Failure::HoldFull),
             Arrival::Held(seq) => {
-                if state.replicas == 0 && state.timeline.is_none() {
+                // A timeline whose requests have all gone tells of an earlier start, or of one that nobody saw the end of.
+                if state.replicas == 0 && (state.timeline.is_none() || state.hold.held() == 1) {
                     state.timeline = Some(Timeline::new(now));
                 }
                 Ok(Entered::Held(self.wait(&mut state, seq)))
@@ -203,11 +175,18 @@ impl Workload {
     }
 
     /// A request that a pod did not admit waits again, in its old place.
-    pub(crate) fn hold_again(self: &Arc<Self>, lease: Lease) -> Held {
+    ///
+    /// # Errors
+    /// When there is nothing to wait for any more.
+    pub(crate) fn hold_again(self: &Arc<Self>, lease: Lease) -> Result<Held, Failure> {
         let held = {
             let mut state = self.state.lock();
-            state.hold.hold_again(lease.seq);
-            self.wait(&mut state, lease.seq)
+            if let Some(failure) = state.refusal(Instant::now()) {
+                Err(failure)
+            } else {
+                state.hold.hold_again(lease.seq);
+                Ok(self.wait(&mut state, lease.seq))
+            }
         };
         // Only now: the place it frees must find this request in the queue.
         drop(lease);
@@ -224,22 +203,13 @@ impl Workload {
         ring.enter(now, Gauge::Waiting);
         drop(ring);
         self.kick.notify_one();
-        Held {
-            workload: Arc::clone(self),
-            seq,
-            granted,
-        }
+        Held::new(Arc::clone(self), seq, granted)
     }
 
     fn lease(self: &Arc<Self>, state: &State, seq: Seq, uid: &Arc<str>) -> Lease {
-        let pod = match state.pods.get(uid) {
-            Some((pod, _)) => Arc::clone(pod),
+        match state.pods.get(uid) {
+            Some(known) => Lease::new(Arc::clone(self), Arc::clone(&known.pod), seq),
             None => unreachable!("a pod that takes requests is known"),
-        };
-        Lease {
-            workload: Arc::clone(self),
-            pod,
-            seq,
         }
     }
 
@@ -258,97 +228,6 @@ impl Workload {
                 let _returned = waiter.send(Ok(lease));
             }
         }
-    }
-
-    /// Takes note of what pods there are. Pods that are new are asked until they are ready.
-    pub(crate) fn apply(self: &Arc<Self>, endpoints: &Endpoints) {
-        let now = Instant::now();
-        let mut refused = Vec::new();
-        {
-            let mut guard = self.state.lock();
-            let state = &mut *guard;
-            state.replicas = endpoints.replicas;
-            let pods: Vec<_> = endpoints
-                .pods
-                .iter()
-                .map(|p| (Arc::clone(&p.uid), p.terminating))
-                .collect();
-            let new = state.hold.set_pods(&pods);
-            state.pods.retain(|uid, (pod, task)| {
-                let stays = pods.iter().any(|(known, _)| known == uid);
-                if !stays {
-                    task.abort();
-                    pod.client.close();
-                }
-                stays
-            });
-            for endpoint in endpoints.pods.iter().filter(|p| new.contains(&p.uid)) {
-                let uid = Arc::clone(&endpoint.uid);
-                let pod = Pod::new(
-                    Arc::clone(&uid),
-                    endpoint.address,
-                    self.process.config.client,
-                );
-                let task = tokio::spawn(await_ready(Arc::downgrade(self), Arc::clone(&pod)))
-                    .abort_handle();
-                state.pods.insert(uid, (pod, task));
-                if let Some(timeline) = &mut state.timeline
-                    && timeline.pod_seen.is_none()
-                {
-                    timeline.pod_seen = Some(now);
-                    timeline.pod_created = endpoint.created;
-                }
-            }
-            state.failed.clone_from(&endpoints.failed);
-            if let Some(failed) = state.failed.clone().filter(|f| now < f.retry_at)
-                && !state.hold.any_ready()
-            {
-                refused = take_waiters(state, &Failure::CannotStart(failed));
-                state.timeline = None;
-            }
-        }
-        send(refused);
-    }
-
-    /// The pod's model is ready.
-    pub(crate) fn pod_is_ready(self: &Arc<Self>, uid: &str, milestones: Milestones) {
-        {
-            let mut state = self.state.lock();
-            state.hold.set_ready(uid, true, Instant::now());
-            if let Some(timeline) = &mut state.timeline
-                && timeline.model_ready.is_none()
-            {
-                timeline.port_open = milestones.port_open;
-                timeline.model_ready = Some(milestones.model_ready);
-            }
-        }
-        self.dispatch();
-        self.kick.notify_one();
-    }
-
-    /// The pod was found not to take requests: it gets none until its queue-proxy says that its model is ready again.
-    pub(crate) fn pod_is_unready(self: &Arc<Self>, pod: &Arc<Pod>) {
-        let mut state = self.state.lock();
-        state.hold.set_ready(&pod.uid, false, Instant::now());
-        if let Some((_, task)) = state.pods.get_mut(&pod.uid)
-            && task.is_finished()
-        {
-            *task = tokio::spawn(await_ready(Arc::downgrade(self), Arc::clone(pod))).abort_handle();
-        }
-        drop(state);
-        self.kick.notify_one();
-    }
-
-    pub(crate) fn pod_is_full(&self, pod: &Pod) {
-        self.state.lock().hold.set_full(&pod.uid, Instant::now());
-        self.kick.notify_one();
-    }
-
-    pub(crate) fn pod_reports(&self, pod: &Pod, load: u32) {
-        self.state
-            .lock()
-            .hold
-            .report(&pod.uid, load, Instant::now());
     }
 
     /// Whether somebody waits and there is nothing to wait for: the workload must be woken.
@@ -380,11 +259,20 @@ impl Workload {
     }
 
     /// The first answer after a cold start: ends the timeline and returns it.
-    pub(crate) fn end_timeline(&self, forwarded: Instant, first_byte: Instant) -> Option<Timeline> {
+    pub(crate) fn end_timeline(
+        &self,
+        arrived: Instant,
+        forwarded: Instant,
+        first_byte: Instant,
+    ) -> Option<Timeline> {
         let mut timeline = {
             let mut state = self.state.lock();
-            // A request that was answered by a pod that was there before says nothing of this start.
-            state.timeline.as_ref()?.model_ready?;
+            // A request that was answered by a pod that was there before says nothing of this start, nor does one that
+            // came when it was over.
+            let ready = state.timeline.as_ref()?.model_ready?;
+            if arrived > ready {
+                return None;
+            }
             state.timeline.take()?
         };
         timeline.forwarded = Some(forwarded);
@@ -403,16 +291,18 @@ impl Workload {
             let mut guard = self.state.lock();
             let state = &mut *guard;
             state.removed = true;
-            for (pod, task) in state.pods.values() {
-                task.abort();
-                pod.client.close();
-            }
-            take_waiters(state, &Failure::Removed)
+            state.pods.values().for_each(Known::let_go);
+            state.take_waiters()
         };
-        send(refused);
+        refuse_all(refused, &Failure::Removed);
     }
 
-    /// Statistics with the seconds after `since`; `None` if there is nothing to say.
+    /// Requests that a pod of it has, or is being given.
+    pub(crate) fn leased(&self) -> usize {
+        self.state.lock().hold.leased()
+    }
+
+    /// Statistics with the seconds after `since`.
     pub(crate) fn stat(&self, since: Option<u64>) -> HoldStat {
         HoldStat {
             target: self.id.to_string(),
@@ -439,117 +329,36 @@ impl Workload {
     }
 }
 
-/// Takes everybody who waits out of the queue, to be told `failure`.
-fn take_waiters(
-    state: &mut State,
-    failure: &Failure,
-) -> Vec<(oneshot::Sender<Result<Lease, Failure>>, Failure)> {
-    let waiters: Vec<_> = state.waiters.drain().collect();
-    waiters
-        .into_iter()
-        .map(|(seq, waiter)| {
-            state.hold.cancel(seq);
-            (waiter, failure.clone())
-        })
-        .collect()
-}
-
-fn send(refused: Vec<(oneshot::Sender<Result<Lease, Failure>>, Failure)>) {
-    for (waiter, failure) in refused {
-        let _gone = waiter.send(Err(failure));
-    }
-}
-
-impl Held {
-    /// The pod, or why there is none.
-    ///
-    /// # Cancel safety
-    /// Cancel safe: call it again, or drop the [`Held`] to give up.
-    pub(crate) async fn granted(&mut self) -> Result<Lease, Failure> {
-        (&mut self.granted).await.unwrap_or(Err(Failure::Removed))
-    }
-}
-
-impl Budget {
-    /// Nothing is taken yet.
-    pub(crate) fn new(workload: &Arc<Workload>) -> Self {
-        Self {
-            workload: Arc::clone(workload),
-            bytes: 0,
+impl State {
+    /// Why nobody may be held now, if that is so.
+    fn refusal(&self, now: Instant) -> Option<Failure> {
+        if self.removed {
+            return Some(Failure::Removed);
         }
-    }
-
-    /// Accounts for `bytes` in memory, all in all.
-    ///
-    /// # Errors
-    /// When that is more than may be held.
-    pub(crate) fn account(&mut self, bytes: usize) -> Result<(), Failure> {
-        let more = bytes.saturating_sub(self.bytes);
-        if more > 0 {
-            if !self.workload.take_bytes(more) {
-                return Err(Failure::HoldBytes);
-            }
-            self.bytes = bytes;
+        if self.hold.any_ready() {
+            return None;
         }
-        Ok(())
+        let failed = self.failed.as_ref().filter(|f| now < f.retry_at)?;
+        Some(Failure::CannotStart(failed.clone()))
     }
-}
 
-impl Drop for Budget {
-    fn drop(&mut self) {
-        self.workload.give_bytes(self.bytes);
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        {
-            let mut state = self.workload.state.lock();
-            if state.hold.cancel(self.seq) {
-                state.waiters.remove(&self.seq);
-            }
-            // Otherwise a pod was given already; dropping the receiver drops the lease, or the caller has it.
-        }
-        let now = clock::micros();
-        let mut ring = self.workload.ring.lock();
-        ring.leave(now, Gauge::Waiting);
-        ring.count(now, Count::Released);
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.workload.state.lock().hold.release(&self.pod.uid);
-        self.workload.released.notify_waiters();
-        self.workload.dispatch();
-    }
-}
-
-impl Metrics {
-    fn new(target: &str) -> Self {
-        let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"].map(|class| (class, Origin::Upstream));
-        let outcomes = classes
+    /// Takes everybody who waits out of the queue.
+    fn take_waiters(&mut self) -> Vec<Waiter> {
+        let waiters: Vec<_> = self.waiters.drain().collect();
+        let hold = &mut self.hold;
+        waiters
             .into_iter()
-            .chain(CODES)
-            .chain([("client-gone", Origin::Client)])
-            .map(|(code, origin)| {
-                (
-                    code,
-                    names::ACTIVATOR_REQUESTS.counter(&[target, code, origin.as_str()]),
-                )
+            .map(|(seq, waiter)| {
+                hold.cancel(seq);
+                waiter
             })
-            .collect();
-        Self {
-            outcomes,
-            held: names::ACTIVATOR_HELD.gauge(&[target]),
-            hold: names::ACTIVATOR_HOLD.histogram(&[target]),
-            resent: names::ACTIVATOR_RESENT.counter(&[target]),
-        }
+            .collect()
     }
+}
 
-    pub(crate) fn count(&self, outcome: &str) {
-        if let Some((_, counter)) = self.outcomes.iter().find(|(code, _)| *code == outcome) {
-            counter.increment(1);
-        }
+/// Tells everybody who waited why it was in vain. Not under the lock.
+fn refuse_all(waiters: Vec<Waiter>, failure: &Failure) {
+    for waiter in waiters {
+        let _gone = waiter.send(Err(failure.clone()));
     }
 }

@@ -50,7 +50,9 @@ fn a_refused_request_keeps_its_place() {
     let second = held(&hold.arrive(now));
     hold.set_full(&pod, now);
     hold.hold_again(first);
-    hold.release(&pod);
+    hold.give_back(&pod);
+    assert_eq!(hold.next(now), None, "it stays full for a moment");
+    let now = now + FULL_PAUSE;
     assert_eq!(hold.next(now).map(|n| n.0), Some(first));
     hold.release(&pod);
     assert_eq!(hold.next(now).map(|n| n.0), Some(second));
@@ -125,6 +127,26 @@ fn terminating_full_and_vanished_pods_get_nothing() {
     assert!(!hold.any_ready());
 }
 
+#[test]
+fn a_pod_that_comes_back_while_it_has_requests_is_new_and_takes_more_once_it_is_ready() {
+    let now = Instant::now();
+    let mut hold = Hold::new(5, 8, 1);
+    ready(&mut hold, 1, now);
+    assert!(matches!(hold.arrive(now), Arrival::Pod(..)));
+    assert!(hold.set_pods(&[]).is_empty());
+    assert!(!hold.any_ready());
+    assert_eq!(hold.set_pods(&[(uid(0), false)]), [uid(0)]);
+    assert!(!hold.any_ready());
+    hold.set_ready("pod-0", true, now);
+    assert!(matches!(hold.arrive(now), Arrival::Pod(..)));
+    assert_eq!(hold.ours("pod-0"), 2);
+    hold.retire("pod-0");
+    hold.set_pods(&[]);
+    hold.set_pods(&[(uid(0), false)]);
+    hold.set_ready("pod-0", true, now);
+    assert!(!hold.any_ready(), "a retired one stays so");
+}
+
 proptest! {
     /// Any sequence of events: no pod over its concurrency, nobody lost, nobody twice, order kept.
     #[test]
@@ -163,7 +185,7 @@ proptest! {
                 4 => {
                     if let Some((&seq, uid)) = at_pod.iter().nth(nth) {
                         hold.hold_again(seq);
-                        hold.release(uid);
+                        hold.give_back(uid);
                         at_pod.remove(&seq);
                         waiting.insert(seq);
                     }
