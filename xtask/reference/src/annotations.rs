@@ -39,7 +39,7 @@ pub(crate) fn page() -> String {
     );
     page.push('\n');
     for key in READ_ELSEWHERE {
-        page.push_str(&format!("- `{key}`\n"));
+        page.extend(["- `", key, "`\n"]);
     }
     page
 }
@@ -47,7 +47,7 @@ pub(crate) fn page() -> String {
 fn row(key: &Key) -> [String; 4] {
     let mut name = code(key.name);
     if let Some(alias) = key.alias {
-        name.push_str(&format!("<br>alias `{alias}`"));
+        name.extend(["<br>alias `", alias, "`"]);
     }
     [
         name,
