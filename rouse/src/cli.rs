@@ -88,7 +88,11 @@ struct LocalArgs {
 
 /// Runs the command.
 pub fn main() -> ExitCode {
-    match Args::parse().command {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return misused(&error),
+    };
+    match args.command {
         Command::Local(args) => local(args),
         Command::Demo(args) => demo::main(&args),
         Command::Load { args } => {
@@ -181,6 +185,33 @@ pub(crate) fn start_up(level: &str) -> io::Result<(tokio::runtime::Runtime, Outp
     Ok((runtime, output))
 }
 
+/// A command line that is wrong is told in one line, as all bad input is. Help and version are not errors.
+fn misused(error: &clap::Error) -> ExitCode {
+    use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand as NoCommand;
+    if error.use_stderr() && error.kind() != NoCommand {
+        return fail(2, &one_line(&error.render().to_string()));
+    }
+    // Nobody is left to be told when even this cannot be printed.
+    let _lost = error.print();
+    ExitCode::from(u8::from(error.use_stderr()) * 2)
+}
+
+/// What clap says, without the usage: a sentence or several, a paragraph or list item each.
+fn one_line(text: &str) -> String {
+    let mut line = String::new();
+    let said = text.lines().map(str::trim);
+    for part in said.take_while(|part| !part.starts_with("Usage:")) {
+        if part.is_empty() || part.starts_with("For more information") {
+            continue;
+        }
+        if !line.is_empty() {
+            line.push_str(if line.ends_with(':') { " " } else { "; " });
+        }
+        line.push_str(part.trim_start_matches("error: "));
+    }
+    line + "; see --help"
+}
+
 /// The program's last words, and its status.
 pub(crate) fn fail(code: u8, error: &str) -> ExitCode {
     // Nobody is left to be told when even this cannot be written.
@@ -194,5 +225,32 @@ fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err(format!("{text:?} is not a pair: expected KEY=VALUE")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_command_line_is_told_in_one_line() {
+        for (words, told) in [
+            (
+                "local",
+                "the following required arguments were not provided: --file <FILE>...; see --help",
+            ),
+            (
+                "local -f a --prt 1",
+                "unexpected argument '--prt' found; tip: a similar argument exists: '--port'; see --help",
+            ),
+            (
+                "local -f a --set b",
+                "invalid value 'b' for '--set <KEY=VALUE>': \"b\" is not a pair: expected KEY=VALUE; see --help",
+            ),
+        ] {
+            let words = std::iter::once("rouse").chain(words.split(' '));
+            let error = Args::try_parse_from(words).unwrap_err();
+            assert_eq!(one_line(&error.render().to_string()), told);
+        }
     }
 }

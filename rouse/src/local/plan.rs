@@ -1,12 +1,12 @@
 //! What a `rouse local` call asks for, checked as a whole before anything starts.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt,
     path::PathBuf,
 };
 
-use autoscaler_core::{ClusterConfig, TargetSpec, annotations};
+use autoscaler_core::{ClusterConfig, SETTINGS, TargetSpec, annotations};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use shared::{TargetId, http::probe::Probe};
 
@@ -82,15 +82,18 @@ pub(crate) fn plan(
         }
         match annotations::parse(&workload.annotations, &config) {
             Ok(parsed) => {
-                warnings.extend(
-                    parsed
-                        .warnings
-                        .iter()
-                        .map(|w| format!("{}: {}: {}", workload.source, w.key, w.message)),
-                );
+                warnings.extend(parsed.warnings.iter().map(|warning| {
+                    if extra.contains_key(&warning.key) {
+                        return format!("--annotation {warning}");
+                    }
+                    format!("{}: {warning}", workload.source)
+                }));
                 workloads.push(planned(id, workload, parsed.spec));
             }
             Err(invalid) => errors.extend(invalid.errors.iter().map(|error| {
+                if extra.contains_key(&error.key) {
+                    return format!("--annotation {error}");
+                }
                 let allowed = match &error.allowed {
                     Some(allowed) => format!("{} (allowed: {allowed})", error.message),
                     None => error.message.clone(),
@@ -98,6 +101,11 @@ pub(crate) fn plan(
                 workload.annotation_error(&error.key, allowed).to_string()
             })),
         }
+    }
+    // What a flag has wrong is wrong for every workload.
+    for lines in [&mut errors, &mut warnings] {
+        let mut told = HashSet::new();
+        lines.retain(|line| told.insert(line.clone()));
     }
     if errors.is_empty() {
         Ok(Plan {
@@ -113,6 +121,18 @@ fn cluster_config(
     manifest: &Manifest,
     settings: &BTreeMap<String, String>,
 ) -> Result<ClusterConfig, PlanError> {
+    // In a ConfigMap an unknown key is somebody else's; on the command line it is a slip.
+    let known = || SETTINGS.iter().map(|setting| setting.name);
+    if let Some(key) = settings
+        .keys()
+        .find(|key| !known().any(|name| name == **key))
+    {
+        let known: Vec<_> = known().collect();
+        return Err(PlanError(vec![format!(
+            "--set {key}: no such setting, it must be one of {}",
+            known.join(", ")
+        )]));
+    }
     let mut data = manifest.cluster_config.clone();
     data.extend(settings.clone());
     ClusterConfig::parse(&data).map_err(|error| {
