@@ -9,8 +9,9 @@ Headers of Rouse's own. All begin with `rouse-`. They are removed from what clie
 both hops, before anything reads them: none carries trust. Only `rouse-timing` reaches a client.";
 
 const OTHERS: &str = "\
-- `X-Forwarded-For`, `X-Forwarded-Host`, `X-Forwarded-Proto` and `Forwarded`: replaced, unless the peer is in
-  `--trusted-proxies`. They decide nothing.
+- `X-Forwarded-For`, `X-Forwarded-Host`, `X-Forwarded-Proto`: set from the connection. What a client says in them or in
+  `Forwarded` is dropped, unless the peer is in `--trusted-proxies`: then `X-Forwarded-For` is added to and the others are kept.
+  They decide nothing.
 - Hop-by-hop fields (`Connection` and what it names, `Keep-Alive`, `TE`, `Transfer-Encoding`, `Upgrade`,
   `Proxy-Connection`, ...) end at each hop. A proper WebSocket upgrade is made anew; other upgrades are left out.
 - `Expect: 100-continue`: the client is told to continue when a pod has admitted the request, not before.
