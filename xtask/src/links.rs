@@ -2,7 +2,11 @@
 //!
 //! Looked at are relative links in Markdown files: the file or folder must exist inside the repository, and an anchor must
 //! be a heading of the page it points into. Links into the web are not followed: a check must not fail because somebody
-//! else's server is down. Code, in blocks and in lines, is not looked at.
+//! else's server is down. Blocks of code are not looked at.
+//!
+//! In `docs`, what is named in code spans must exist too: source files (`a/b.rs`), and long names in snake case, mostly of
+//! tests, which must occur in some source file. A page that names the test that guards a promise would otherwise go on
+//! naming it when it is gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -17,17 +21,22 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let root = Metadata::load()?.root;
     let mut files = Vec::new();
     find(&root, &root, &mut files)?;
-    let mut pages = BTreeMap::new();
+    let (mut pages, mut sources) = (BTreeMap::new(), BTreeMap::new());
     for file in files {
         let text = fs::read_to_string(root.join(&file))
             .with_context(|| format!("cannot read {}", file.display()))?;
-        pages.insert(file, Page::parse(&text));
+        if is(&file, "md") {
+            pages.insert(file, Page::parse(&text));
+        } else {
+            sources.insert(file, text);
+        }
     }
-    let broken = broken(&pages, |path| root.join(path).exists());
+    let mut broken = broken(&pages, |path| root.join(path).exists());
+    broken.extend(unknown(&pages, &sources));
     report::conclude(
         &broken,
-        "links that lead nowhere",
-        "every link leads somewhere",
+        "links that lead nowhere, or names of nothing",
+        "every link leads somewhere, and every name is in the code",
     )
 }
 
@@ -36,10 +45,16 @@ pub(crate) fn run() -> anyhow::Result<()> {
 struct Page {
     /// (line, target) of its links.
     links: Vec<(usize, String)>,
+    /// (line, text) of its code spans.
+    spans: Vec<(usize, String)>,
     anchors: BTreeSet<String>,
 }
 
-/// The Markdown files below `folder`, relative to `root`. Hidden folders and build folders are left out.
+fn is(path: &Path, extension: &str) -> bool {
+    path.extension().is_some_and(|found| found == extension)
+}
+
+/// The Markdown and source files below `folder`, relative to `root`. Hidden folders and build folders are left out.
 fn find(root: &Path, folder: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     let list = fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
     for entry in list {
@@ -50,7 +65,7 @@ fn find(root: &Path, folder: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<
             if !name.starts_with('.') && name != "target" && name != "node_modules" {
                 find(root, &path, files)?;
             }
-        } else if path.extension().is_some_and(|extension| extension == "md")
+        } else if (is(&path, "md") || is(&path, "rs"))
             && let Ok(relative) = path.strip_prefix(root)
         {
             files.push(relative.to_owned());
@@ -70,6 +85,29 @@ fn broken(pages: &BTreeMap<PathBuf, Page>, exists: impl Fn(&Path) -> bool) -> Ve
         }
     }
     findings
+}
+
+/// One line per thing that is named in `docs` and does not exist.
+fn unknown(pages: &BTreeMap<PathBuf, Page>, sources: &BTreeMap<PathBuf, String>) -> Vec<String> {
+    let exists = |span: &str| {
+        if is(Path::new(span), "rs") {
+            return sources.keys().any(|path| path.ends_with(span));
+        }
+        sources.values().any(|text| text.contains(span))
+    };
+    let docs = pages.iter().filter(|(file, _)| file.starts_with("docs"));
+    docs.flat_map(|(file, page)| page.spans.iter().map(move |span| (file, span)))
+        .filter(|(_, (_, span))| is_checkable(span) && !exists(span))
+        .map(|(file, (line, span))| format!("{}:{line}: {span}: no such name", file.display()))
+        .collect()
+}
+
+/// A path of a source file, or a name in snake case that is too long to be a word of its own.
+fn is_checkable(span: &str) -> bool {
+    let snake = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    let path = |byte: u8| snake(byte) || matches!(byte, b'/' | b'-' | b'.');
+    let is_name = span.len() > 15 && span.bytes().all(snake) && span.contains('_');
+    is_name || (is(Path::new(span), "rs") && span.bytes().all(path))
 }
 
 fn judge(
@@ -150,6 +188,9 @@ impl Page {
                 .find(|slug| !self.anchors.contains(slug));
             self.anchors.extend(free);
         }
+        let spans = line.split('`').skip(1).step_by(2);
+        self.spans
+            .extend(spans.map(|span| (number, span.to_owned())));
         let text = without_code(line);
         let mut add = |target: &str| {
             // A title may follow the target.
@@ -224,6 +265,24 @@ mod tests {
                 "a.md:2: #nowhere: no such heading",
                 "a.md:3: gone.md: no such file",
                 "a.md:3: ../x.md: outside of the repository",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_docs_name_must_be_in_the_code() {
+        let page = "`src/a.rs`, `src/b.rs`, `serves_two_at_once`, `serves_three_at_once`, `short_one`, `cargo x`";
+        let pages = BTreeMap::from([
+            (PathBuf::from("docs/a.md"), Page::parse(page)),
+            (PathBuf::from("README.md"), Page::parse(page)),
+        ]);
+        let source = "fn serves_two_at_once() {}".to_owned();
+        let sources = BTreeMap::from([(PathBuf::from("x/src/a.rs"), source)]);
+        assert_eq!(
+            unknown(&pages, &sources),
+            [
+                "docs/a.md:1: src/b.rs: no such name",
+                "docs/a.md:1: serves_three_at_once: no such name",
             ]
         );
     }

@@ -49,7 +49,7 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
-    /// Check that the links between documents lead somewhere.
+    /// Check that the links between documents lead somewhere, and that the code which the docs name exists.
     Links,
 }
 

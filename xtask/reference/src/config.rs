@@ -9,7 +9,9 @@ Settings for all workloads: the keys of Knative's ConfigMap `config-autoscaler`,
 
 - `rouse local` reads them from a ConfigMap `rouse-config` in its files; `--set KEY=VALUE` wins over it.
 - `rouse-autoscaler` takes `--set KEY=VALUE`.
-- Unknown keys and `_example` are ignored. One value that is not allowed refuses all of them, and nothing starts.
+- Unknown keys of a ConfigMap are ignored, `_example` among them; so are those of `rouse-autoscaler --set`. An unknown key in
+  `rouse local --set` is an error.
+- One value that is not allowed refuses all of them, and nothing starts.
 - NaN and infinities are not numbers here.
 - Settings are read once, at start. There is no live reload yet.";
 
