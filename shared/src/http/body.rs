@@ -6,6 +6,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
+use tokio::time::timeout;
 
 use crate::BoxError;
 
@@ -27,7 +29,15 @@ impl<T: Send + Sync> Guard for T {}
 pub struct Body {
     kind: Kind,
     guards: Vec<Box<dyn Guard>>,
+    on_end: Option<OnEnd>,
 }
+
+/// What to do when a body has ended as it should.
+type OnEnd = Box<dyn FnOnce() + Send + Sync>;
+
+/// A body that is dropped with so few bytes left is read to its end, for so long: that is cheaper than a new connection.
+const SHORT_REST: u64 = 8 * 1024;
+const SHORT_REST_PATIENCE: Duration = Duration::from_millis(100);
 
 enum Kind {
     Empty,
@@ -95,8 +105,52 @@ impl Body {
         }
     }
 
-    fn finish(&mut self) {
+    /// Calls `on_end` when the body has ended as it should; drops it uncalled when the body ends in any other way.
+    #[must_use]
+    pub(crate) fn on_end(mut self, on_end: impl FnOnce() + Send + Sync + 'static) -> Self {
+        self.on_end = Some(Box::new(on_end));
+        self
+    }
+
+    /// The body is over. First what it came on is free again, then those who wait for its slot learn of it.
+    fn finish(&mut self, whole: bool) {
+        if let (Some(on_end), true) = (self.on_end.take(), whole) {
+            on_end();
+        }
         self.guards.clear();
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        if self.on_end.is_none() || self.is_end_stream() {
+            self.finish(true);
+            return;
+        }
+        let short = self.size_hint().exact().is_some_and(|n| n <= SHORT_REST);
+        let (Kind::Incoming(mut rest), Some(on_end), true, Ok(runtime)) = (
+            std::mem::replace(&mut self.kind, Kind::Empty),
+            self.on_end.take(),
+            short,
+            tokio::runtime::Handle::try_current(),
+        ) else {
+            return;
+        };
+        runtime.spawn(async move {
+            let read = async {
+                while !rest.is_end_stream() {
+                    match std::future::poll_fn(|cx| Pin::new(&mut rest).poll_frame(cx)).await {
+                        Some(Ok(_)) => {}
+                        Some(Err(_)) => return false,
+                        None => break,
+                    }
+                }
+                true
+            };
+            if timeout(SHORT_REST_PATIENCE, read).await == Ok(true) {
+                on_end();
+            }
+        });
     }
 }
 
@@ -105,6 +159,7 @@ impl From<Kind> for Body {
         Self {
             kind,
             guards: Vec::new(),
+            on_end: None,
         }
     }
 }
@@ -131,7 +186,7 @@ impl fmt::Debug for Body {
         f.debug_struct("Body")
             .field("kind", &kind)
             .field("guards", &self.guards.len())
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
@@ -158,7 +213,10 @@ impl http_body::Body for Body {
             Kind::Gated(gate) => ready!(gate.poll_frame(cx)),
         };
         match &frame {
-            None | Some(Err(_)) => this.finish(),
+            None => this.finish(true),
+            Some(Err(_)) => this.finish(false),
+            // Whoever asks whether this was the last frame may not come for another one.
+            Some(Ok(_)) if this.is_end_stream() => this.finish(true),
             Some(Ok(_)) => {}
         }
         Poll::Ready(frame)
@@ -183,7 +241,7 @@ impl http_body::Body for Body {
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Incoming(incoming) => incoming.size_hint(),
             Kind::Prefixed(p) => p.size_hint(),
-            Kind::Gated(gate) => gate.size_hint.clone(),
+            Kind::Gated(gate) => gate.size_hint,
         }
     }
 }
@@ -306,7 +364,8 @@ impl Prefetch {
                     }
                     Err(frame) => self.trailers = frame.into_trailers().ok(),
                 }
-                if rest.is_end_stream() {
+                // Nothing follows trailers, whether the end was seen or not.
+                if self.trailers.is_some() || rest.is_end_stream() {
                     self.rest = None;
                 }
             }

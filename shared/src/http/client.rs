@@ -11,7 +11,7 @@ use std::{
 };
 
 use http::{
-    Request, Response, Version,
+    Request, Response, StatusCode, Version,
     header::{CONTENT_LENGTH, TRANSFER_ENCODING},
 };
 use hyper::{
@@ -22,11 +22,15 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::{
     net::TcpStream,
+    task::AbortHandle,
     time::{Instant, timeout},
 };
 
+use self::upstream::Upstream;
 use super::body::Body;
 use crate::BoxError;
+
+mod upstream;
 
 /// How connections to an address are made and kept.
 #[derive(Clone, Copy, Debug)]
@@ -97,13 +101,33 @@ struct Inner {
 }
 
 struct Idle {
-    sender: http1::SendRequest<Body>,
+    line: Line,
     since: Instant,
+}
+
+/// How long a request body may still be on its way when its answer is through, before its connection is cut.
+const UPLOAD_PATIENCE: Duration = Duration::from_millis(500);
+
+/// An HTTP/1 connection. Dropping it closes it, in whatever state it is: hyper alone would notice that nobody wants an
+/// answer any more only when more of it arrives.
+struct Line {
+    sender: http1::SendRequest<Body>,
+    task: AbortHandle,
+    upgraded: bool,
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        // After an upgrade the task has the connection to hand over, and ends by itself.
+        if !self.upgraded {
+            self.task.abort();
+        }
+    }
 }
 
 /// An HTTP/1 connection that belongs to the caller until it is given back.
 pub struct Connection {
-    sender: Option<http1::SendRequest<Body>>,
+    line: Line,
     home: Arc<Inner>,
     reused: bool,
 }
@@ -179,26 +203,32 @@ impl Client {
     /// # Errors
     /// When none can be made.
     pub async fn connection(&self) -> Result<Connection, BoxError> {
-        if let Some(sender) = self.inner.take_idle() {
+        if let Some(line) = self.inner.take_idle() {
             return Ok(Connection {
-                sender: Some(sender),
+                line,
                 home: Arc::clone(&self.inner),
                 reused: true,
             });
         }
         let stream = self.inner.connect().await?;
-        let (mut sender, connection) = http1::Builder::new()
+        let (sender, connection) = http1::Builder::new()
             .max_header_size(self.inner.config.head_bytes)
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(Upstream::new(stream)))
             .await?;
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%error, "Upstream connection ended");
             }
-        });
-        sender.ready().await?;
+        })
+        .abort_handle();
+        let mut line = Line {
+            sender,
+            task,
+            upgraded: false,
+        };
+        line.sender.ready().await?;
         Ok(Connection {
-            sender: Some(sender),
+            line,
             home: Arc::clone(&self.inner),
             reused: false,
         })
@@ -269,12 +299,10 @@ impl Connection {
     ///
     /// # Errors
     /// See [`Client::send`].
-    pub async fn send(mut self, request: Request<Body>) -> Result<Response<Body>, SendError> {
-        let Some(mut sender) = self.sender.take() else {
-            unreachable!("a connection has its sender until it is sent on")
-        };
-        match sender.try_send_request(request).await {
-            Ok(response) => Ok(self.home.finish(sender, response)),
+    pub async fn send(self, request: Request<Body>) -> Result<Response<Body>, SendError> {
+        let Self { mut line, home, .. } = self;
+        match line.sender.try_send_request(request).await {
+            Ok(response) => Ok(home.finish(line, response)),
             Err(mut failed) => match failed.take_message() {
                 Some(request) => Err(SendError::NotSent {
                     error: failed.into_error().into(),
@@ -296,7 +324,7 @@ impl Inner {
         Ok(stream)
     }
 
-    fn take_idle(&self) -> Option<http1::SendRequest<Body>> {
+    fn take_idle(&self) -> Option<Line> {
         let now = Instant::now();
         let mut idle = self.idle.lock();
         // The newest first: the others then age out together.
@@ -305,66 +333,63 @@ impl Inner {
                 idle.clear();
                 return None;
             }
-            // Not ready means that its last exchange has not ended (the answer came before the request was read):
-            // such a connection is dropped, which closes it.
-            if kept.sender.is_ready() {
-                return Some(kept.sender);
+            if kept.line.sender.is_ready() {
+                return Some(kept.line);
             }
         }
         None
     }
 
-    fn finish(
-        self: &Arc<Self>,
-        sender: http1::SendRequest<Body>,
-        response: Response<Incoming>,
-    ) -> Response<Body> {
+    fn finish(self: &Arc<Self>, mut line: Line, response: Response<Incoming>) -> Response<Body> {
         let (mut parts, incoming) = response.into_parts();
+        let body = Body::from(incoming);
+        if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+            line.upgraded = true;
+            return Response::from_parts(parts, body);
+        }
         // Both framings at once: the chunked one was used (RFC 9112 section 6.3), the length must not travel on, and
         // the connection cannot be trusted to be in step.
         let suspicious = parts.headers.contains_key(TRANSFER_ENCODING)
             && parts.headers.remove(CONTENT_LENGTH).is_some();
-        let keep = Keep {
-            home: Arc::clone(self),
-            sender: Some(sender),
-        };
-        let body = Body::from(incoming);
-        let body = if suspicious {
-            body.guarded(Mutex::new(keep.forget()))
-        } else {
-            body.guarded(Mutex::new(keep))
-        };
+        let home = Arc::clone(self);
+        let line = Mutex::new(line);
+        let body = body.on_end(move || {
+            let line = line.into_inner();
+            if !suspicious {
+                home.give_back(line);
+            }
+        });
         Response::from_parts(parts, body)
     }
-}
 
-/// Gives a connection back when the response body that holds this ends.
-struct Keep {
-    home: Arc<Inner>,
-    sender: Option<http1::SendRequest<Body>>,
-}
-
-impl Keep {
-    /// Keeps the connection alive for the body but never gives it back.
-    fn forget(mut self) -> Option<http1::SendRequest<Body>> {
-        self.sender.take()
-    }
-}
-
-impl Drop for Keep {
-    fn drop(&mut self) {
-        let Some(sender) = self.sender.take() else {
-            return;
-        };
-        if sender.is_closed() || self.home.closed.load(Relaxed) {
+    /// Keeps a connection whose answer was read to its end.
+    fn give_back(self: Arc<Self>, mut line: Line) {
+        if line.sender.is_ready() {
+            self.keep(line);
             return;
         }
-        let mut idle = self.home.idle.lock();
-        if idle.len() < self.home.config.max_idle {
-            idle.push(Idle {
-                sender,
-                since: Instant::now(),
-            });
+        // The other task is about to say so, or the answer came before the request was read to its end.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        runtime.spawn(async move {
+            if matches!(
+                timeout(UPLOAD_PATIENCE, line.sender.ready()).await,
+                Ok(Ok(()))
+            ) {
+                self.keep(line);
+            }
+        });
+    }
+
+    fn keep(&self, line: Line) {
+        if self.closed.load(Relaxed) {
+            return;
+        }
+        let mut idle = self.idle.lock();
+        if idle.len() < self.config.max_idle {
+            let since = Instant::now();
+            idle.push(Idle { line, since });
         }
     }
 }
