@@ -19,6 +19,7 @@ use bytes::{Buf, BytesMut};
 use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::Notify,
     time::{Duration, Instant, Sleep, sleep},
 };
 
@@ -30,9 +31,10 @@ use super::h1::{Limits, Refusal, Scanner, Verdict};
 const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
 /// Bytes read from the socket at once.
 const READ_BYTES: usize = 8 * 1024;
-/// How long unread bytes of a client that has its answer already are thrown away before closing, so that it can still
-/// read that answer (closing with unread bytes makes the kernel reset the connection).
+/// How long a client that is still sending when it has its answer may be silent, and how long its bytes are thrown away
+/// in all, so that it can read that answer: closing with unread bytes makes the kernel reset the connection.
 const LINGER: Duration = Duration::from_millis(500);
+const LINGER_IN_ALL: Duration = Duration::from_secs(5);
 
 /// Deadlines of a client connection.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +63,17 @@ impl Default for Timeouts {
 #[derive(Debug, Default)]
 pub struct Link {
     active: AtomicUsize,
+    /// Begins and ends of requests, so that somebody who looks twice can tell whether anything happened.
+    events: AtomicUsize,
+    /// Bytes of a request that has not begun have arrived.
+    receiving: AtomicBool,
+    /// Bytes belong to an upgraded protocol.
     raw: AtomicBool,
+    /// The present request asks for an upgrade: bytes after it are kept until it is known whose they are.
+    held: AtomicBool,
+    /// Somebody waits for `gone`.
+    watched: AtomicBool,
+    gone: Notify,
     refusal: Mutex<Option<(usize, Refusal)>>,
 }
 
@@ -72,13 +84,36 @@ pub struct Active(Arc<Link>);
 impl Link {
     /// A request began; its idle time starts when the guard is dropped.
     pub fn begin(self: &Arc<Self>) -> Active {
+        self.receiving.store(false, Relaxed);
         self.active.fetch_add(1, Relaxed);
+        self.events.fetch_add(1, Relaxed);
         Active(Arc::clone(self))
+    }
+
+    /// How often a request began or ended, if none is being served.
+    pub fn idle_since(&self) -> Option<usize> {
+        (self.active.load(Relaxed) == 0).then(|| self.events.load(Relaxed))
+    }
+
+    /// Whether a part of a request has arrived that has not begun.
+    pub fn is_receiving(&self) -> bool {
+        self.receiving.load(Relaxed)
     }
 
     /// From the next read on bytes belong to an upgraded protocol and are passed as they are.
     pub fn switch_to_raw(&self) {
         self.raw.store(true, Relaxed);
+    }
+
+    /// Returns when the client of the present request closes its side without having sent more.
+    ///
+    /// hyper notices that only while it reads, which it does not do before somebody wants the body.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn gone(&self) {
+        self.watched.store(true, Relaxed);
+        self.gone.notified().await;
     }
 
     /// The refusal that request number `index` of this connection stands for.
@@ -92,6 +127,9 @@ impl Link {
 
 impl Drop for Active {
     fn drop(&mut self) {
+        self.0.held.store(false, Relaxed);
+        self.0.watched.store(false, Relaxed);
+        self.0.events.fetch_add(1, Relaxed);
         self.0.active.fetch_sub(1, Relaxed);
     }
 }
@@ -118,8 +156,12 @@ pub struct GuardIo<S> {
     heads: usize,
     phase: Phase,
     deadline: Pin<Box<Sleep>>,
+    /// A message was malformed: nothing is read any more.
     refused: bool,
-    lingering: bool,
+    /// The client has closed its side.
+    ended: bool,
+    /// Until when bytes are thrown away, once our side is closed.
+    lingering: Option<Instant>,
 }
 
 impl<S> GuardIo<S> {
@@ -142,7 +184,8 @@ impl<S> GuardIo<S> {
             phase: Phase::FirstByte,
             deadline: Box::pin(sleep(timeouts.first_byte)),
             refused: false,
-            lingering: false,
+            ended: false,
+            lingering: None,
         }
     }
 
@@ -187,13 +230,76 @@ impl<S> GuardIo<S> {
 impl<S: AsyncRead + Unpin> GuardIo<S> {
     /// Reads more bytes into the buffer. `Ok(0)` is the end.
     fn fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.ended {
+            return Poll::Ready(Ok(0));
+        }
         self.buffer.reserve(READ_BYTES);
         let read = poll_read_buf(Pin::new(&mut self.io), cx, &mut self.buffer);
         if read.is_pending() && self.buffer.is_empty() {
             // Idle connections keep no buffer.
             self.buffer = BytesMut::new();
         }
+        self.ended = matches!(read, Poll::Ready(Ok(0)));
         read
+    }
+
+    /// Moves approved bytes out.
+    fn give(&mut self, out: &mut ReadBuf<'_>) {
+        let n = self.approved.min(out.remaining());
+        out.put_slice(&self.buffer[..n]);
+        self.buffer.advance(n);
+        self.approved -= n;
+    }
+
+    /// Looks for the client's end while nobody reads, without reading further ahead than one buffer.
+    fn look_ahead(&mut self, cx: &mut Context<'_>) {
+        if self.link.watched.load(Relaxed) && !self.refused && self.buffer.is_empty() {
+            match self.fill(cx) {
+                Poll::Ready(Ok(0) | Err(_)) => self.link.gone.notify_one(),
+                Poll::Ready(Ok(_)) | Poll::Pending => {}
+            }
+        }
+    }
+
+    /// Approves what may be passed on, reading as needed. False at the end.
+    fn poll_approve(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let heading = self.scanner.in_head(self.buffer.len());
+        match self.scanner.scan(&mut self.buffer) {
+            Verdict::Pass(n) => {
+                self.approved = n;
+                if heading {
+                    self.heads += 1;
+                    let held = self.scanner.asks_for_upgrade();
+                    self.link.held.store(held, Relaxed);
+                    // However quickly it is answered: the next wait is a new one.
+                    self.phase = Phase::Busy;
+                }
+            }
+            Verdict::Refuse(refusal) if heading => self.refuse(refusal),
+            Verdict::Refuse(refusal) => {
+                self.refused = true;
+                let error = io::Error::new(io::ErrorKind::InvalidData, refusal.reason);
+                return Poll::Ready(Err(error));
+            }
+            Verdict::More => match self.fill(cx) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(false)),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    if !self.poll_deadline(cx) {
+                        return Poll::Pending;
+                    }
+                    if self.phase != Phase::Head {
+                        return Poll::Ready(Ok(false));
+                    }
+                    self.refuse(Refusal::TIMEOUT);
+                }
+            },
+        }
+        if heading || self.scanner.in_head(self.buffer.len()) {
+            self.link.receiving.store(true, Relaxed);
+        }
+        Poll::Ready(Ok(true))
     }
 }
 
@@ -206,52 +312,30 @@ impl<S: AsyncRead + Unpin> AsyncRead for GuardIo<S> {
         let this = &mut *self;
         loop {
             if this.approved > 0 {
-                let n = this.approved.min(out.remaining());
-                out.put_slice(&this.buffer[..n]);
-                this.buffer.advance(n);
-                this.approved -= n;
+                this.give(out);
                 return Poll::Ready(Ok(()));
             }
             if this.link.raw.load(Relaxed) {
-                if this.buffer.is_empty() {
+                if !this.buffer.is_empty() {
+                    this.approved = this.buffer.len();
+                } else if this.ended {
+                    return Poll::Ready(Ok(()));
+                } else {
                     return Pin::new(&mut this.io).poll_read(cx, out);
                 }
-                this.approved = this.buffer.len();
-                continue;
-            }
-            if this.refused {
+            } else if this.refused {
                 // Nothing more will be read; hyper closes once it has written the refusal. An end of stream here would
                 // look like a hang-up and stop it from doing so.
                 return Poll::Pending;
-            }
-            let heading = this.scanner.in_head(this.buffer.len());
-            match this.scanner.scan(&mut this.buffer) {
-                Verdict::Pass(n) => {
-                    this.approved = n;
-                    this.heads += usize::from(heading);
+            } else if this.link.held.load(Relaxed) {
+                if this.buffer.len() >= READ_BYTES {
+                    return Poll::Pending;
                 }
-                Verdict::Refuse(refusal) if heading => this.refuse(refusal),
-                Verdict::Refuse(refusal) => {
-                    return Poll::Ready(Err(io::Error::new(
-                        io::ErrorKind::InvalidData,
-                        refusal.reason,
-                    )));
+                if ready!(this.fill(cx))? == 0 {
+                    return Poll::Ready(Ok(()));
                 }
-                Verdict::More => match this.fill(cx) {
-                    Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
-                    Poll::Ready(Ok(_)) => {}
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    Poll::Pending => {
-                        if !this.poll_deadline(cx) {
-                            return Poll::Pending;
-                        }
-                        if this.phase == Phase::Head {
-                            this.refuse(Refusal::TIMEOUT);
-                        } else {
-                            return Poll::Ready(Ok(()));
-                        }
-                    }
-                },
+            } else if !ready!(this.poll_approve(cx))? {
+                return Poll::Ready(Ok(()));
             }
         }
     }
@@ -279,25 +363,38 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardIo<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper flushes whenever it is polled, also when it does not read.
+        self.look_ahead(cx);
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if !this.lingering {
+        let raw = this.link.raw.load(Relaxed);
+        let end = if let Some(end) = this.lingering {
+            end
+        } else {
             ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
-            // An answer that came before its request's body was read ends the same way as a refusal.
-            if !this.refused && this.scanner.between_messages(this.buffer.len()) {
+            if raw || this.ended {
                 return Poll::Ready(Ok(()));
             }
-            this.lingering = true;
+            let unread = this.refused || !this.scanner.between_messages(this.buffer.len());
+            this.buffer.clear();
+            // Between messages the client has nothing to send; a look costs one call to the kernel.
+            if !unread && !matches!(this.fill(cx), Poll::Ready(Ok(1..))) {
+                return Poll::Ready(Ok(()));
+            }
             this.deadline.as_mut().reset(Instant::now() + LINGER);
-        }
+            *this.lingering.insert(Instant::now() + LINGER_IN_ALL)
+        };
         // What the client still sends is thrown away, for a bounded time.
         while this.deadline.as_mut().poll(cx).is_pending() {
             this.buffer.clear();
             match ready!(this.fill(cx)) {
-                Ok(n) if n > 0 => {}
+                Ok(n) if n > 0 => {
+                    let next = (Instant::now() + LINGER).min(end);
+                    this.deadline.as_mut().reset(next);
+                }
                 _ => break,
             }
         }

@@ -44,6 +44,7 @@ enum State {
 pub struct Scanner {
     limits: Limits,
     state: State,
+    upgrade: bool,
 }
 
 impl Scanner {
@@ -52,7 +53,13 @@ impl Scanner {
         Self {
             limits,
             state: START,
+            upgrade: false,
         }
+    }
+
+    /// Whether the last head has an `Upgrade` field: what follows it may be of another protocol.
+    pub fn asks_for_upgrade(&self) -> bool {
+        self.upgrade
     }
 
     /// Whether the last message is complete and no byte of a next one was seen.
@@ -143,6 +150,7 @@ impl Scanner {
         };
         match Head::parse(&bytes[..end], &self.limits) {
             Ok(head) => {
+                self.upgrade = head.upgrade;
                 self.state = match head.framing {
                     Framing::None | Framing::Length(0) => START,
                     Framing::Length(n) => State::Fixed(n),

@@ -7,7 +7,7 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -19,9 +19,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::watch,
+    sync::{Notify, watch},
     task::JoinHandle,
-    time::{sleep, timeout},
+    time::{Instant, interval_at, sleep, timeout},
 };
 
 use super::{
@@ -30,6 +30,11 @@ use super::{
     h1::{Limits, Refusal},
 };
 
+/// How long a listener that stops waits for first requests that may be on their way.
+const FIRST_REQUEST_PATIENCE: Duration = Duration::from_millis(250);
+
+/// Longer than any deadline of ours.
+const FAR: Duration = Duration::from_hours(24);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Limits of a listener.
@@ -62,10 +67,14 @@ impl Default for Config {
 pub enum Disposition {
     /// They are kept.
     Keep,
-    /// HTTP/1 answers carry `Connection: close`, HTTP/2 connections get a GOAWAY; idle ones stay.
+    /// HTTP/1 answers carry `Connection: close`, HTTP/2 connections get a GOAWAY once they have carried a request; idle
+    /// ones stay.
     CloseAfterAnswer,
-    /// As before, and idle ones are closed.
+    /// As before, and idle ones are closed, except those whose first request is still to come: it may be on its way, and
+    /// nobody expects a fresh connection to be closed unanswered.
     CloseIdle,
+    /// As before, and those too.
+    CloseUnused,
     /// All are cut now.
     Abort,
 }
@@ -82,6 +91,14 @@ impl Peer {
     /// Lets bytes after the present request pass unread: it is being upgraded.
     pub fn switch_to_raw(&self) {
         self.link.switch_to_raw();
+    }
+
+    /// Returns when the client closes its side while nobody reads its body. Never for HTTP/2, where hyper notices.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn gone(&self) {
+        self.link.gone().await;
     }
 }
 
@@ -137,7 +154,10 @@ impl Disposer {
 #[derive(Debug, Default)]
 struct Open {
     count: AtomicUsize,
-    none: tokio::sync::Notify,
+    none: Notify,
+    stop: Notify,
+    stopping: AtomicBool,
+    stopped: AtomicBool,
 }
 
 struct OpenGuard(Arc<Open>);
@@ -187,19 +207,33 @@ impl Server {
         self.disposition.clone()
     }
 
-    /// Stops accepting; connections already open go on.
+    /// Stops accepting; connections already open go on, and those that the kernel has made already are taken first.
     pub fn stop_accepting(&self) {
-        self.accept.abort();
+        self.open.stopping.store(true, Relaxed);
+        self.open.stop.notify_one();
     }
 
     /// Returns when no connection is open.
     pub async fn closed(&self) {
         loop {
             let none = self.open.none.notified();
-            if self.connections() == 0 {
+            let accepting = self.open.stopping.load(Relaxed) && !self.open.stopped.load(Relaxed);
+            if self.connections() == 0 && !accepting {
                 return;
             }
             none.await;
+        }
+    }
+
+    /// Closes what is idle, and after a moment also connections that were never used.
+    pub async fn closed_gracefully(&self) {
+        self.disposition.set(Disposition::CloseIdle);
+        if timeout(FIRST_REQUEST_PATIENCE, self.closed())
+            .await
+            .is_err()
+        {
+            self.disposition.set(Disposition::CloseUnused);
+            self.closed().await;
         }
     }
 
@@ -207,8 +241,7 @@ impl Server {
     /// Returns how many connections were cut.
     pub async fn shut_down(self, grace: Duration) -> usize {
         self.stop_accepting();
-        self.disposition.set(Disposition::CloseIdle);
-        let _late = timeout(grace, self.closed()).await;
+        let _late = timeout(grace, self.closed_gracefully()).await;
         let cut = self.connections();
         self.disposition.set(Disposition::Abort);
         cut
@@ -229,22 +262,28 @@ async fn accept<H: Handler>(
     disposition: watch::Receiver<Disposition>,
     open: Arc<Open>,
 ) {
+    let take = |stream: TcpStream, address: SocketAddr| {
+        if open.count.fetch_add(1, Relaxed) >= config.max_connections {
+            drop(OpenGuard(Arc::clone(&open)));
+            tokio::spawn(shed(stream));
+            return;
+        }
+        let guard = OpenGuard(Arc::clone(&open));
+        let handler = handler.clone();
+        let disposition = disposition.clone();
+        tokio::spawn(async move {
+            serve(stream, address, config, handler, disposition).await;
+            drop(guard);
+        });
+    };
     loop {
-        match listener.accept().await {
-            Ok((stream, address)) => {
-                if open.count.fetch_add(1, Relaxed) >= config.max_connections {
-                    drop(OpenGuard(Arc::clone(&open)));
-                    tokio::spawn(shed(stream));
-                    continue;
-                }
-                let guard = OpenGuard(Arc::clone(&open));
-                let handler = handler.clone();
-                let disposition = disposition.clone();
-                tokio::spawn(async move {
-                    serve(stream, address, config, handler, disposition).await;
-                    drop(guard);
-                });
-            }
+        let accepted = tokio::select! {
+            biased;
+            () = open.stop.notified() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, address)) => take(stream, address),
             Err(error) => {
                 // Out of file descriptors, mostly: accepting again at once would only spin.
                 tracing::warn!(%error, "Cannot accept a connection");
@@ -252,12 +291,33 @@ async fn accept<H: Handler>(
             }
         }
     }
+    // For their clients these connections exist; closing the listener would reset them.
+    if let Ok(listener) = listener.into_std() {
+        while let Ok((stream, address)) = listener.accept() {
+            let stream = stream
+                .set_nonblocking(true)
+                .and_then(|()| TcpStream::from_std(stream));
+            if let Ok(stream) = stream {
+                take(stream, address);
+            }
+        }
+    }
+    open.stopped.store(true, Relaxed);
+    open.none.notify_waiters();
 }
 
 /// One connection too many: a short answer instead of a silent close.
 async fn shed(mut stream: TcpStream) {
     const ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-    let _gone = timeout(Duration::from_secs(1), stream.write_all(ANSWER)).await;
+    let _gone = timeout(Duration::from_secs(1), async {
+        stream.write_all(ANSWER).await?;
+        stream.shutdown().await?;
+        // Closing with its request unread would reset the connection before the client has read this.
+        let mut unread = [0; 1024];
+        while stream.read(&mut unread).await? > 0 {}
+        io::Result::Ok(())
+    })
+    .await;
 }
 
 async fn serve<H: Handler>(
@@ -265,7 +325,7 @@ async fn serve<H: Handler>(
     address: SocketAddr,
     config: Config,
     handler: H,
-    mut disposition: watch::Receiver<Disposition>,
+    disposition: watch::Receiver<Disposition>,
 ) {
     // Failing to set an option leaves a slower connection, not a broken one.
     let _slow = stream.set_nodelay(true);
@@ -273,7 +333,8 @@ async fn serve<H: Handler>(
     let version = tokio::select! {
         biased;
         version = timeout(config.timeouts.first_byte, read_version(&mut stream, &mut first)) => version,
-        () = aborted(&mut disposition) => return,
+        // On a copy: whatever else happened meanwhile must still be news to the connection.
+        () = unwanted(disposition.clone()) => return,
     };
     let Ok(Ok(version)) = version else {
         return;
@@ -283,17 +344,11 @@ async fn serve<H: Handler>(
         address,
         link: Arc::clone(&link),
     });
-    match version {
-        Version::HTTP_2 => serve_h2(stream, first, config, handler, peer, disposition).await,
-        _ => {
-            serve_h1(
-                GuardIo::new(stream, first, config.limits, config.timeouts, link),
-                handler,
-                peer,
-                disposition,
-            )
-            .await
-        }
+    if version == Version::HTTP_2 {
+        serve_h2(stream, first, config, handler, peer, disposition).await;
+    } else {
+        let io = GuardIo::new(stream, first, config.limits, config.timeouts, link);
+        serve_h1(io, handler, peer, disposition).await;
     }
 }
 
@@ -325,10 +380,13 @@ async fn serve_h1<H: Handler>(
             Ok::<_, Infallible>(answer.map(|body| body.guarded(active)))
         }
     });
+    // Deadlines are the reader's. hyper's own runs while a connection is idle, so it is out of the way; without one,
+    // hyper would not ask for the next head after an answer. No pipeline_flush: it keeps answers back as long as bytes
+    // of the next request, or of the present one's body, are unread.
     let connection = conn::http1::Builder::new()
         .timer(TokioTimer::new())
+        .header_read_timeout(FAR)
         .max_headers(128)
-        .pipeline_flush(true)
         .serve_connection(TokioIo::new(io), service)
         .with_upgrades();
     let mut connection = pin!(connection);
@@ -343,10 +401,11 @@ async fn serve_h1<H: Handler>(
             }
             disposition = next(&mut disposition) => match disposition {
                 Disposition::Keep | Disposition::CloseAfterAnswer => {}
-                // A connection whose first request is still on its way is not idle: hyper would close it unread. Its
-                // first answer says `Connection: close` anyway.
+                // A connection whose request is still on its way is not idle: hyper would close it unread. Its next
+                // answer says `Connection: close` anyway.
                 Disposition::CloseIdle if index.load(Relaxed) == 0 => {}
-                Disposition::CloseIdle => connection.as_mut().graceful_shutdown(),
+                Disposition::CloseIdle | Disposition::CloseUnused if peer.link.is_receiving() => {}
+                Disposition::CloseIdle | Disposition::CloseUnused => connection.as_mut().graceful_shutdown(),
                 Disposition::Abort => return,
             }
         }
@@ -361,10 +420,18 @@ async fn serve_h2<H: Handler>(
     peer: Arc<Peer>,
     mut disposition: watch::Receiver<Disposition>,
 ) {
+    let asked = Arc::new(Notify::new());
+    let link = Arc::clone(&peer.link);
+    let begun = Arc::clone(&asked);
     let service = service_fn(move |request: Request<Incoming>| {
+        let active = peer.link.begin();
+        begun.notify_one();
         let peer = Arc::clone(&peer);
         let handler = handler.clone();
-        async move { Ok::<_, Infallible>(handler.handle(request, peer).await) }
+        async move {
+            let answer = handler.handle(request, peer).await;
+            Ok::<_, Infallible>(answer.map(|body| body.guarded(active)))
+        }
     });
     // h2's own defaults bound resets and CONTINUATION frames; they are stated so that no upgrade loosens them.
     let connection = conn::http2::Builder::new(TokioExecutor::new())
@@ -377,6 +444,12 @@ async fn serve_h2<H: Handler>(
         .keep_alive_timeout(Duration::from_secs(10))
         .serve_connection(TokioIo::new(Rewind { first, io: stream }), service);
     let mut connection = pin!(connection);
+    let idle = config.timeouts.idle;
+    let mut looks = interval_at(Instant::now() + idle, idle);
+    let mut last_look = Some(0);
+    // Whether to say GOAWAY as soon as there has been a request.
+    let mut closing = false;
+    let mut used = false;
     loop {
         tokio::select! {
             biased;
@@ -386,11 +459,25 @@ async fn serve_h2<H: Handler>(
                 }
                 return;
             }
+            () = asked.notified(), if !used => used = true,
             disposition = next(&mut disposition) => match disposition {
                 Disposition::Keep => {}
-                Disposition::CloseAfterAnswer | Disposition::CloseIdle => connection.as_mut().graceful_shutdown(),
+                Disposition::CloseAfterAnswer | Disposition::CloseIdle => closing = true,
+                Disposition::CloseUnused => (closing, used) = (true, true),
                 Disposition::Abort => return,
+            },
+            // Nothing begun and nothing ended between two looks: idle for at least the limit.
+            _ = looks.tick() => {
+                let now = link.idle_since();
+                if now.is_some() && now == last_look {
+                    connection.as_mut().graceful_shutdown();
+                }
+                last_look = now;
+                continue;
             }
+        }
+        if closing && used {
+            connection.as_mut().graceful_shutdown();
         }
     }
 }
@@ -419,10 +506,11 @@ async fn next(disposition: &mut watch::Receiver<Disposition>) -> Disposition {
     }
 }
 
-async fn aborted(disposition: &mut watch::Receiver<Disposition>) {
+/// Returns when a connection that has sent nothing yet is to be closed.
+async fn unwanted(mut disposition: watch::Receiver<Disposition>) {
     // An error means that the listener is gone, which aborts too.
     let _gone = disposition
-        .wait_for(|d| matches!(d, Disposition::Abort | Disposition::CloseIdle))
+        .wait_for(|d| matches!(d, Disposition::CloseUnused | Disposition::Abort))
         .await;
 }
 

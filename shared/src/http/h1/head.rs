@@ -69,6 +69,8 @@ pub enum Framing {
 pub struct Head {
     /// Framing of the body that follows.
     pub framing: Framing,
+    /// Whether there is an `Upgrade` field.
+    pub upgrade: bool,
 }
 
 /// Refuses what no further byte can turn into a valid head: wrong characters in the part of the lines seen so far.
@@ -187,6 +189,7 @@ struct Seen<'a> {
     host: Option<&'a [u8]>,
     length: Option<u64>,
     chunked: bool,
+    upgrade: bool,
 }
 
 impl<'a> Seen<'a> {
@@ -209,6 +212,8 @@ impl<'a> Seen<'a> {
             if !is_authority(value) {
                 return Err(Refusal::bad("malformed Host"));
             }
+        } else if name.eq_ignore_ascii_case(b"upgrade") {
+            self.upgrade = true;
         } else if name.eq_ignore_ascii_case(b"expect")
             && !value.eq_ignore_ascii_case(b"100-continue")
         {
@@ -238,7 +243,8 @@ impl<'a> Seen<'a> {
             (Some(n), false) => Framing::Length(n),
             (None, false) => Framing::None,
         };
-        Ok(Head { framing })
+        let upgrade = self.upgrade;
+        Ok(Head { framing, upgrade })
     }
 }
 

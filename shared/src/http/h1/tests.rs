@@ -174,7 +174,7 @@ fn refuses_malformed_chunked_bodies_after_their_head() {
         (431, format!("0\r\n{}\r\n", "X: y\r\n".repeat(10_000))),
     ] {
         let (passed, refusal, _) = scan_all(format!("{head}{body}").as_bytes());
-        assert_eq!(refusal.map(|r| r.status), Some(status), "{:.60}", body);
+        assert_eq!(refusal.map(|r| r.status), Some(status), "{body:.60}");
         assert!(passed.starts_with(head.as_bytes()));
     }
 }
