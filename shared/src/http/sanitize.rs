@@ -4,12 +4,14 @@
 
 use std::net::IpAddr;
 
+use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version,
     header::{
         CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
         SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TE, TRANSFER_ENCODING, UPGRADE,
     },
+    uri::{Authority, PathAndQuery, Scheme},
 };
 
 use super::h1::Refusal;
@@ -33,24 +35,62 @@ pub fn check_request<B>(request: &mut Request<B>) -> Result<(), Refusal> {
         return Err(Refusal::new(405, "method not allowed"));
     }
     if request.version() == Version::HTTP_2 {
-        let authority = request.uri().authority().map(|a| a.as_str().to_owned());
-        match (&authority, request.headers().get(HOST)) {
+        match (request.uri().authority(), request.headers().get(HOST)) {
             (None, None) => return Err(Refusal::bad("no authority")),
+            // Allowed (RFC 9113 section 8.3.1), but only the other form can be sent on.
+            (None, Some(host)) => {
+                let uri = Authority::from_maybe_shared(Bytes::copy_from_slice(host.as_bytes()))
+                    .map_err(http::Error::from)
+                    .and_then(|authority| with_authority(request.uri(), authority))
+                    .map_err(|_| Refusal::bad("malformed authority"))?;
+                *request.uri_mut() = uri;
+            }
             (Some(authority), Some(host))
-                if !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes()) =>
+                if !host
+                    .as_bytes()
+                    .eq_ignore_ascii_case(authority.as_str().as_bytes()) =>
             {
                 return Err(Refusal::bad("authority differs from Host"));
             }
             _ => {}
         }
-        if authority.is_some_and(|a| !super::h1::is_authority(a.as_bytes())) {
+        let authority = request.uri().authority();
+        if authority.is_some_and(|a| !super::h1::is_authority(a.as_str().as_bytes())) {
             return Err(Refusal::bad("malformed authority"));
         }
-    } else if request.uri().authority().is_some() {
+        return Ok(());
+    }
+    if !request.headers().contains_key(HOST) {
+        // HTTP/1.0 needs none, the HTTP/1.1 in which we speak to the model does: empty if unknown (RFC 9112 section 3.2).
+        let none = HeaderValue::from_static("");
+        request.headers_mut().insert(HOST, none);
+    }
+    if request.uri().authority().is_some() {
         let target = request.uri().path_and_query().cloned();
         *request.uri_mut() = target.map_or_else(|| Uri::from_static("/"), Uri::from);
     }
     Ok(())
+}
+
+fn with_authority(uri: &Uri, authority: Authority) -> Result<Uri, http::Error> {
+    let path = uri
+        .path_and_query()
+        .cloned()
+        .unwrap_or(PathAndQuery::from_static("/"));
+    let scheme = uri.scheme().cloned().unwrap_or(Scheme::HTTP);
+    Uri::builder()
+        .scheme(scheme)
+        .authority(authority)
+        .path_and_query(path)
+        .build()
+}
+
+/// The host that a request is for: HTTP/2 says it in the request line, as it were.
+pub fn host<B>(request: &Request<B>) -> Option<HeaderValue> {
+    request.headers().get(HOST).cloned().or_else(|| {
+        let authority = request.uri().authority()?;
+        HeaderValue::try_from(authority.as_str()).ok()
+    })
 }
 
 /// Whether the request asks for a WebSocket, properly.
