@@ -84,6 +84,7 @@ pub struct Args {
         long,
         env = "ROUSE_LIFECYCLE_TOKEN",
         hide_env_values = true,
+        value_parser = clap::builder::NonEmptyStringValueParser::new(),
         value_name = "TOKEN"
     )]
     lifecycle_token: Option<String>,
@@ -121,7 +122,7 @@ pub struct Args {
     #[arg(long, env = "ROUSE_NO_TIMING_HEADER")]
     no_timing_header: bool,
 
-    /// Log as JSON, one object a line. The level is set by RUST_LOG.
+    /// Log as JSON, one object a line. The level is set by `RUST_LOG`.
     #[arg(long, env = "ROUSE_LOG_JSON")]
     pub log_json: bool,
 }

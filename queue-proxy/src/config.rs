@@ -84,7 +84,7 @@ impl Config {
             container_concurrency,
             queue_depth: if limit == 0 { 1_000 } else { limit * 10 },
             activator_queue_depth: limit.max(1),
-            queue_timeout: Duration::from_secs(300),
+            queue_timeout: Duration::from_mins(5),
             queue_bytes: 64 * 1024 * 1024,
             model: model::Config::new(shared::http::probe::Probe::Tcp, port.upstream),
             probe_paths: Vec::new(),
@@ -95,7 +95,7 @@ impl Config {
                 ..client::Config::default()
             },
             drain: drain::Rule::default(),
-            grace: Duration::from_secs(300),
+            grace: Duration::from_mins(5),
             timing_header: true,
         }
     }
@@ -105,8 +105,8 @@ impl Config {
     pub(crate) fn activator_serve(&self) -> serve::Config {
         serve::Config {
             timeouts: Timeouts {
-                first_byte: Duration::from_secs(600),
-                idle: Duration::from_secs(600),
+                first_byte: Duration::from_mins(10),
+                idle: Duration::from_mins(10),
                 ..self.serve.timeouts
             },
             ..self.serve

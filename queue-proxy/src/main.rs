@@ -33,12 +33,13 @@ fn main() -> ExitCode {
         if let Some(handle) = metrics.clone() {
             tokio::spawn(metrics::upkeep(handle));
         }
-        // A terminal's Ctrl-C has nobody to tell that the pod is going; a SIGTERM has.
-        let stop = async {
-            shutdown::signalled()
-                .await
-                .is_ok_and(|signal| signal == "SIGTERM")
+        // Caught before the first request can come in.
+        let mut signals = match shutdown::Signals::caught() {
+            Ok(signals) => signals,
+            Err(error) => return fail(1, &error),
         };
+        // A terminal's Ctrl-C has nobody to tell that the pod is going; a SIGTERM has.
+        let stop = async { signals.next().await == "SIGTERM" };
         match queue_proxy::run(config, metrics, stop).await {
             Ok(0) => ExitCode::SUCCESS,
             Ok(cut) => {

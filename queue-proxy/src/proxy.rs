@@ -215,7 +215,9 @@ impl Front {
                     Some(name) if name == op::WAIT_READY.as_bytes() => {
                         return self.wait_ready(request.headers()).await;
                     }
-                    Some(name) if name == op::RESERVE.as_bytes() => return self.reserve().await,
+                    Some(name) if name == op::RESERVE.as_bytes() => {
+                        return self.reserve(peer).await;
+                    }
                     Some(_) => return Err(Failure::Refused(Refusal::bad("unknown operation"))),
                 }
                 (port, Source::Activator)
@@ -236,19 +238,13 @@ impl Front {
             RESENDABLE_BYTES
         };
         let mut prefetch = Prefetch::new(incoming, limit);
-        let (slot, mut entry) = match ticket {
-            Some(ticket) => self
-                .pod
-                .tickets
-                .redeem(ticket)
-                .ok_or(Failure::TicketExpired)?,
-            None => {
-                let entry = self
-                    .pod
-                    .stats
-                    .arrive(!self.pod.is_probe_path(parts.uri.path()));
-                (self.slot(source, &mut prefetch).await?, entry)
-            }
+        let (slot, mut entry) = if let Some(ticket) = ticket {
+            let reserved = self.pod.tickets.redeem(ticket);
+            reserved.ok_or(Failure::TicketExpired)?
+        } else {
+            let counts = !self.pod.is_probe_path(parts.uri.path());
+            let entry = self.pod.stats.arrive(counts);
+            (self.slot(source, &mut prefetch, peer).await?, entry)
         };
         entry.admitted();
         let admitted = Instant::now();
@@ -315,7 +311,7 @@ impl Front {
         sanitize::strip_hop_by_hop(request.headers_mut());
         headers::strip_ours(request.headers_mut());
         if source == Source::Service {
-            let host = request.headers().get(http::header::HOST).cloned();
+            let host = sanitize::host(request);
             let trusted = &self.pod.config.trusted;
             sanitize::forwarded(
                 request.headers_mut(),
@@ -332,8 +328,13 @@ impl Front {
         }
     }
 
-    /// Waits for a slot. While it does, a small body is read, so that a hang-up is noticed.
-    async fn slot(&self, source: Source, prefetch: &mut Prefetch) -> Result<Slot, Failure> {
+    /// Waits for a slot. While it does, a small body is read, and a hang-up is noticed.
+    async fn slot(
+        &self,
+        source: Source,
+        prefetch: &mut Prefetch,
+        peer: &Peer,
+    ) -> Result<Slot, Failure> {
         if source == Source::Activator && self.pod.model.borrow().first_ready.is_none() {
             return Err(Failure::NotReady);
         }
@@ -349,6 +350,7 @@ impl Front {
                 biased;
                 slot = waiting.slot() => return Ok(slot),
                 read = prefetch.read(), if may_read => read.map_err(|_| Failure::BodyBroken)?,
+                () = peer.gone() => return Err(Failure::BodyBroken),
                 () = sleep_until(deadline) => return Err(Failure::QueueTimeout),
             }
         }
@@ -411,9 +413,11 @@ impl Front {
     }
 
     /// Reserves a slot under a ticket.
-    async fn reserve(&self) -> Result<Response<Body>, Failure> {
+    async fn reserve(&self, peer: &Peer) -> Result<Response<Body>, Failure> {
         let entry = self.pod.stats.arrive(true);
-        let slot = self.slot(Source::Activator, &mut Prefetch::empty()).await?;
+        let slot = self
+            .slot(Source::Activator, &mut Prefetch::empty(), peer)
+            .await?;
         let ticket = self
             .pod
             .tickets

@@ -1,15 +1,8 @@
 //! Starting, draining and stopping: the shell around everything else.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use metrics_exporter_prometheus::PrometheusHandle;
 use shared::{
     clock,
@@ -34,6 +27,9 @@ use crate::{
 
 /// How long a model's preStop waits for the sidecar's: both are sent at the same moment, in no order.
 const SIGNAL_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long hooks that are being answered keep a stopping queue-proxy.
+const HOOK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A listener could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -110,7 +106,9 @@ impl Drain {
             };
             let since = begun.elapsed();
             match rule.remaining(since, arrival, self.stats.open()) {
-                Some(wait) if since < self.grace => sleep(wait.min(self.grace - since)).await,
+                Some(wait) if since < self.grace => {
+                    sleep(wait.min(self.grace.saturating_sub(since))).await;
+                }
                 _ => return,
             }
         }
@@ -263,32 +261,40 @@ impl QueueProxy {
         self.drain.drained(rule).await;
     }
 
-    /// Closes what is idle, gives answers `patience` to end, then cuts. Returns how many requests were cut.
+    /// Closes what is idle, gives answers and tunnels `patience` to end, then cuts. Returns how many requests were cut.
     pub async fn stop(self, patience: Duration) -> u64 {
         let Self {
             pod,
             fronts,
             activator,
+            lifecycle,
             cut,
             ..
         } = self;
         let closing: Vec<_> = fronts.into_iter().chain(activator).collect();
-        let late = Arc::new(AtomicU64::new(0));
-        let mut stopping = JoinSet::new();
-        for server in closing {
-            let (late, pod) = (Arc::clone(&late), Arc::clone(&pod));
-            stopping.spawn(async move {
-                server.shut_down(patience).await;
-                late.fetch_max(pod.stats.open(), Relaxed);
-            });
+        for server in &closing {
+            server.stop_accepting();
         }
-        while stopping.join_next().await.is_some() {}
+        let ended = async {
+            join_all(closing.iter().map(Server::closed_gracefully)).await;
+            // Tunnels are no connections of a server any more.
+            while pod.stats.open() > 0 {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let _late = timeout(patience, ended).await;
+        // Counted before anything is cut, or some would be gone already.
+        let late = pod.stats.open();
+        drop(closing);
         cut.trigger();
-        let late = late.load(Relaxed);
         if late > 0 {
             names::PROXY_CUT
                 .counter(&[&pod.config.target.to_string()])
                 .increment(late);
+        }
+        // A model's hook that waits for the drain is about to learn that it is over.
+        if let Some(lifecycle) = lifecycle {
+            lifecycle.shut_down(HOOK_PATIENCE).await;
         }
         late
     }

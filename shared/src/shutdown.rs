@@ -1,7 +1,7 @@
 //! Signals turned into a value that tasks can wait for.
 
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
 };
 
@@ -10,12 +10,36 @@ use tokio::{
 /// # Errors
 /// When the handlers cannot be installed.
 pub async fn signalled() -> std::io::Result<&'static str> {
-    let mut term = signal(SignalKind::terminate())?;
-    let mut int = signal(SignalKind::interrupt())?;
-    Ok(tokio::select! {
-        _ = term.recv() => "SIGTERM",
-        _ = int.recv() => "SIGINT",
-    })
+    Ok(Signals::caught()?.next().await)
+}
+
+/// SIGTERM and SIGINT, caught from the moment this exists. Before that they kill the process, so a program that has
+/// something to finish makes this before it takes anything on.
+#[derive(Debug)]
+pub struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    /// Catches both.
+    ///
+    /// # Errors
+    /// When the handlers cannot be installed.
+    pub fn caught() -> std::io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// The name of the next one.
+    pub async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.term.recv() => "SIGTERM",
+            _ = self.int.recv() => "SIGINT",
+        }
+    }
 }
 
 /// The sending half of a shutdown: dropped or triggered, it lets every [`Rx`] pass.

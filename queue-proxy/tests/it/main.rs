@@ -1,0 +1,24 @@
+//! The queue-proxy over real sockets: raw clients on one side, small models of our own on the other.
+#![expect(clippy::unwrap_used, reason = "a test may stop where its set-up fails")]
+
+mod admission;
+mod breaker;
+mod drain;
+mod expect;
+mod framing;
+mod fresh;
+mod gone;
+mod h2;
+mod hygiene;
+mod model;
+mod ports;
+mod program;
+mod raw;
+mod readiness;
+mod responses;
+mod rig;
+mod slow;
+mod stat;
+mod streaming;
+mod tickets;
+mod websocket;

@@ -1,0 +1,332 @@
+//! Models: one made of hyper with any behaviour, one that speaks raw bytes, and one that keeps requests until told.
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::{HeaderMap, Request, Response};
+use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::BoxBody};
+use hyper::{
+    body::{Body, Frame, Incoming},
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use parking_lot::Mutex;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+};
+
+/// The body of a model's answer.
+pub(crate) type Reply = BoxBody<Bytes, Infallible>;
+/// The sending half of a streamed answer.
+pub(crate) type Feed = mpsc::UnboundedSender<Frame<Bytes>>;
+
+/// A model that runs until it is dropped. Connections that send nothing are probes and leave no trace.
+pub(crate) struct Model {
+    pub(crate) address: SocketAddr,
+    pub(crate) seen: Arc<Seen>,
+    _accepting: JoinSet<()>,
+}
+
+/// What a model has seen.
+#[derive(Default)]
+pub(crate) struct Seen {
+    /// Connections on which something was sent.
+    pub(crate) connections: AtomicUsize,
+    /// Of them, those still open.
+    pub(crate) open: AtomicUsize,
+    /// Heads of all requests, in order of arrival.
+    pub(crate) requests: Mutex<Vec<Request<()>>>,
+    /// Requests from their arrival to the last byte of their answer.
+    pub(crate) active: AtomicUsize,
+    /// The most of them there ever were.
+    pub(crate) most: AtomicUsize,
+    /// Requests that were given up before their answer was through.
+    pub(crate) cancelled: AtomicUsize,
+}
+
+impl Seen {
+    /// How many requests arrived.
+    pub(crate) fn count(&self) -> usize {
+        self.requests.lock().len()
+    }
+
+    /// The paths of the requests, in order of arrival.
+    pub(crate) fn paths(&self) -> Vec<String> {
+        let path = |r: &Request<()>| r.uri().path().to_owned();
+        self.requests.lock().iter().map(path).collect()
+    }
+
+    /// The headers of the last request.
+    pub(crate) fn last(&self) -> HeaderMap {
+        self.requests.lock().last().unwrap().headers().clone()
+    }
+
+    pub(crate) fn active(&self) -> usize {
+        self.active.load(SeqCst)
+    }
+
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(SeqCst)
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(SeqCst)
+    }
+
+    pub(crate) fn cancelled(&self) -> usize {
+        self.cancelled.load(SeqCst)
+    }
+}
+
+/// Counts a connection as open.
+struct Open(Arc<Seen>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, SeqCst);
+    }
+}
+
+/// Counts a request as active.
+struct Active {
+    seen: Arc<Seen>,
+    ended: AtomicBool,
+}
+
+impl Active {
+    fn new(seen: &Arc<Seen>) -> Self {
+        let now = seen.active.fetch_add(1, SeqCst) + 1;
+        seen.most.fetch_max(now, SeqCst);
+        Self {
+            seen: Arc::clone(seen),
+            ended: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.seen.active.fetch_sub(1, SeqCst);
+        if !self.ended.load(SeqCst) {
+            self.seen.cancelled.fetch_add(1, SeqCst);
+        }
+    }
+}
+
+/// A body that ends a request's activity when it ends.
+struct Counted {
+    inner: Reply,
+    active: Active,
+}
+
+impl Body for Counted {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let frame = Pin::new(&mut self.inner).poll_frame(cx);
+        if matches!(frame, Poll::Ready(None)) || self.inner.is_end_stream() {
+            self.active.ended.store(true, SeqCst);
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let ended = self.inner.is_end_stream();
+        self.active.ended.fetch_or(ended, SeqCst);
+        ended
+    }
+
+    fn size_hint(&self) -> hyper::body::SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Model {
+    /// An HTTP/1 model that answers as `handler` says.
+    pub(crate) async fn start<F, R>(handler: F) -> Self
+    where
+        F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
+        R: Future<Output = Response<Reply>> + Send + 'static,
+    {
+        Self::serve(false, handler).await
+    }
+
+    /// The same over HTTP/2 by prior knowledge.
+    pub(crate) async fn start_h2<F, R>(handler: F) -> Self
+    where
+        F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
+        R: Future<Output = Response<Reply>> + Send + 'static,
+    {
+        Self::serve(true, handler).await
+    }
+
+    async fn serve<F, R>(h2: bool, handler: F) -> Self
+    where
+        F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
+        R: Future<Output = Response<Reply>> + Send + 'static,
+    {
+        Self::serve_on(listener().await, h2, handler)
+    }
+
+    fn serve_on<F, R>(listener: TcpListener, h2: bool, handler: F) -> Self
+    where
+        F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
+        R: Future<Output = Response<Reply>> + Send + 'static,
+    {
+        let handler = Arc::new(handler);
+        Self::accept(listener, move |stream, seen| {
+            let handler = Arc::clone(&handler);
+            async move {
+                let service = service_fn(move |request: Request<Incoming>| {
+                    let (parts, body) = request.into_parts();
+                    seen.requests
+                        .lock()
+                        .push(Request::from_parts(parts.clone(), ()));
+                    let active = Active::new(&seen);
+                    let answer = handler(Request::from_parts(parts, body));
+                    async move {
+                        let answer = answer.await;
+                        Ok::<_, Infallible>(answer.map(|inner| Counted { inner, active }))
+                    }
+                });
+                let io = TokioIo::new(stream);
+                // How a connection ends is what the tests look at, not what hyper thinks of it.
+                let _end = if h2 {
+                    http2::Builder::new(TokioExecutor::new())
+                        .serve_connection(io, service)
+                        .await
+                } else {
+                    http1::Builder::new()
+                        .serve_connection(io, service)
+                        .with_upgrades()
+                        .await
+                };
+            }
+        })
+    }
+
+    /// A model that does with each connection what `script` says.
+    pub(crate) async fn raw<F, R>(script: F) -> Self
+    where
+        F: Fn(TcpStream) -> R + Send + Sync + 'static,
+        R: Future<Output = ()> + Send + 'static,
+    {
+        Self::accept(listener().await, move |stream, _| script(stream))
+    }
+
+    fn accept<F, R>(listener: TcpListener, serve: F) -> Self
+    where
+        F: Fn(TcpStream, Arc<Seen>) -> R + Send + Sync + 'static,
+        R: Future<Output = ()> + Send + 'static,
+    {
+        let address = listener.local_addr().unwrap();
+        let seen = Arc::new(Seen::default());
+        let mut accepting = JoinSet::new();
+        let (serve, mine) = (Arc::new(serve), Arc::clone(&seen));
+        accepting.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let (serve, seen) = (Arc::clone(&serve), Arc::clone(&mine));
+                connections.spawn(async move {
+                    if matches!(stream.peek(&mut [0]).await, Ok(1)) {
+                        seen.connections.fetch_add(1, SeqCst);
+                        seen.open.fetch_add(1, SeqCst);
+                        let _open = Open(Arc::clone(&seen));
+                        serve(stream, seen).await;
+                    }
+                });
+                while connections.try_join_next().is_some() {}
+            }
+        });
+        Self {
+            address,
+            seen,
+            _accepting: accepting,
+        }
+    }
+
+    /// A model that answers `ok` to everything on a port that was chosen before.
+    pub(crate) fn on(listener: TcpListener) -> Self {
+        Self::serve_on(listener, false, |_| async { text("ok") })
+    }
+
+    /// A model that answers `ok` to everything.
+    pub(crate) async fn ok() -> Self {
+        Self::start(|_| async { text("ok") }).await
+    }
+
+    /// A model that keeps each request until a permit is added to the semaphore, then answers its path.
+    pub(crate) async fn gated() -> (Self, Arc<Semaphore>) {
+        let gate = Arc::new(Semaphore::new(0));
+        let mine = Arc::clone(&gate);
+        let model = Self::start(move |request| {
+            let gate = Arc::clone(&mine);
+            async move {
+                gate.acquire().await.unwrap().forget();
+                text(request.uri().path().to_owned())
+            }
+        })
+        .await;
+        (model, gate)
+    }
+}
+
+async fn listener() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").await.unwrap()
+}
+
+/// 200 with a text.
+pub(crate) fn text(text: impl Into<Bytes>) -> Response<Reply> {
+    Response::new(Full::new(text.into()).boxed())
+}
+
+/// A status and nothing else.
+pub(crate) fn empty(status: u16) -> Response<Reply> {
+    let mut answer = Response::new(Empty::new().boxed());
+    *answer.status_mut() = status.try_into().unwrap();
+    answer
+}
+
+/// 200 with a body that the sender feeds; dropping the sender ends it.
+pub(crate) fn streamed() -> (Feed, Response<Reply>) {
+    let (feed, mut frames) = mpsc::unbounded_channel();
+    let stream = futures_util::stream::poll_fn(move |cx| frames.poll_recv(cx).map(|f| f.map(Ok)));
+    let answer = Response::new(BodyExt::boxed(StreamBody::new(stream)));
+    (feed, answer)
+}
+
+/// 200 with what the request brings, as it comes, trailers included.
+pub(crate) fn echo(request: Request<Incoming>) -> Response<Reply> {
+    let (feed, answer) = streamed();
+    let mut body = request.into_body();
+    tokio::spawn(async move {
+        while let Some(Ok(frame)) = body.frame().await {
+            if feed.send(frame).is_err() {
+                return;
+            }
+        }
+    });
+    answer
+}
+
+/// Whether a future is ready now.
+pub(crate) fn is_ready(future: impl Future) -> bool {
+    future.now_or_never().is_some()
+}
