@@ -2,23 +2,27 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use autoscaler_core::{ClusterConfig, TargetSpec, annotations};
+use autoscaler_core::{ClusterConfig, SETTINGS, TargetSpec, annotations};
 use clap::Parser;
 use shared::{TargetId, scale::ScaleUrl};
 
 use crate::{BoxFuture, Scaler};
 
-/// Asks pods and activators what they saw, decides how many replicas there should be, and writes the scale.
+/// Asks pods and activators what they saw, decides how many replicas there should be, and writes
+/// the scale.
 ///
-/// Run alone it looks after one workload whose pods and activators are given by flags, and writes the scale behind a URL,
-/// such as that of a Deployment behind kubectl proxy; without --scale-url it only tells what it would do. In a cluster
-/// it learns of workloads and pods from Kubernetes instead.
+/// Run alone it looks after one workload whose pods and activators are given by flags, and writes
+/// the scale behind a URL, such as that of a Deployment behind kubectl proxy; without --scale-url
+/// it only tells what it would do. While the scale is N, the first N of the pods count. It never
+/// goes to zero without --activator, since nobody could wake the workload. In a cluster it learns
+/// of workloads and pods from Kubernetes instead.
 ///
-/// Example: what Knative's algorithm would do for one pod with --stats-listen 127.0.0.1:9091 and --pod-uid a:
+/// Example: what Knative's algorithm would do for one pod whose queue-proxy has
+/// --stats-listen 127.0.0.1:9091 and --pod-uid a:
 ///
 ///     rouse-autoscaler --pod a=127.0.0.1:9091 --annotation autoscaling.knative.dev/target=10
 ///
-/// Exit status: 0 after it was stopped, 1 if it failed, 2 for a flag that cannot be or a port that cannot be had.
+/// Exit status: 0 after it was stopped, 2 for a flag that cannot be or a port that cannot be had.
 #[derive(Debug, Parser)]
 #[command(
     name = "rouse-autoscaler",
@@ -77,6 +81,12 @@ impl Args {
     /// One line for each value that cannot be: key, value and what is allowed.
     pub fn spec(&self) -> Result<TargetSpec, String> {
         let settings: BTreeMap<_, _> = self.set.iter().cloned().collect();
+        if let Some(key) = settings
+            .keys()
+            .find(|key| !SETTINGS.iter().any(|s| s.name == **key))
+        {
+            return Err(format!("--set {key}: no such setting of config-autoscaler"));
+        }
         let config = ClusterConfig::parse(&settings).map_err(|error| format!("--set {error}"))?;
         let annotations: BTreeMap<_, _> = self.annotation.iter().cloned().collect();
         annotations::parse(&annotations, &config)
@@ -152,6 +162,7 @@ mod tests {
             ),
             ("--annotation autoscaling.knative.dev/target=NaN", "NaN"),
             ("--set stable-window=1s", "stable-window"),
+            ("--set stable-windw=30s", "no such setting"),
             ("--annotation x", "KEY=VALUE"),
             ("--pod a", "UID=ADDRESS:PORT"),
         ] {

@@ -96,14 +96,23 @@ async fn watch_target(args: &Args, spec: &TargetSpec, target: watch::Sender<Arc<
     }
 }
 
-/// The workload now. A pod is ready if its queue-proxy says so; replicas that cannot be read stay at `last`.
+/// The workload now: the first of the given pods, as many as there are replicas. A pod is ready if its queue-proxy says
+/// so; replicas that cannot be read stay at `last`.
 async fn observe(args: &Args, spec: &TargetSpec, last: Option<u32>) -> Target {
+    let given = u32::try_from(args.pod.len()).unwrap_or(u32::MAX);
+    let replicas = match &args.scale_url {
+        None => given,
+        Some(url) => url.get().await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "Cannot read the scale");
+            last.unwrap_or(given)
+        }),
+    };
     let ready = Probe::Http {
         path: "/readyz".to_owned(),
         headers: http::HeaderMap::new(),
     };
     let mut pods = Vec::new();
-    for (uid, stats) in &args.pod {
+    for (uid, stats) in args.pod.iter().take(replicas as usize) {
         let ready = ready.ask(*stats, Duration::from_millis(500)).await.is_ok();
         pods.push(Pod {
             uid: uid.as_str().into(),
@@ -112,14 +121,6 @@ async fn observe(args: &Args, spec: &TargetSpec, last: Option<u32>) -> Target {
             starting: !ready,
         });
     }
-    let given = u32::try_from(pods.len()).unwrap_or(u32::MAX);
-    let replicas = match &args.scale_url {
-        None => given,
-        Some(url) => url.get().await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "Cannot read the scale");
-            last.unwrap_or(given)
-        }),
-    };
     Target {
         spec: spec.clone(),
         replicas,

@@ -35,6 +35,10 @@ pub struct Metric {
 const COLD: &[f64] = &[
     0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 180.0, 600.0,
 ];
+/// Whole requests: from 1 ms to a long generation.
+const REQUEST: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
+];
 /// Overheads and waits: from 50 us.
 const FINE: &[f64] = &[
     0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0,
@@ -65,7 +69,7 @@ pub const PROXY_REQUESTS: Metric = row(
 /// Time from admission to the last byte of the answer.
 pub const PROXY_DURATION: Metric = row(
     "rouse_queue_proxy_request_duration_seconds",
-    Kind::Histogram(FINE),
+    Kind::Histogram(REQUEST),
     &["target"],
     "Time from admission to the last byte of the answer.",
 );

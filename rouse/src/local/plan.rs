@@ -88,6 +88,7 @@ pub(crate) fn plan(
                     }
                     format!("{}: {warning}", workload.source)
                 }));
+                warnings.extend(unheard(&workload));
                 workloads.push(planned(id, workload, parsed.spec));
             }
             Err(invalid) => errors.extend(invalid.errors.iter().map(|error| {
@@ -115,6 +116,21 @@ pub(crate) fn plan(
     } else {
         Err(PlanError(errors))
     }
+}
+
+/// Annotations that mean something on a cluster and nothing here: said, so that nobody relies on them.
+fn unheard(workload: &Workload) -> impl Iterator<Item = String> {
+    const UNHEARD: [&str; 5] = [
+        "rouse.dev/paused",
+        "rouse.dev/ports",
+        "rouse.dev/fallback",
+        "rouse.dev/probe-paths",
+        "rouse.dev/drain-grace",
+    ];
+    let present = UNHEARD
+        .iter()
+        .filter(|key| workload.annotations.contains_key(**key));
+    present.map(|key| format!("{}: {key} has no effect in local mode", workload.source))
 }
 
 fn cluster_config(

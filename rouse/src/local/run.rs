@@ -30,7 +30,7 @@ use super::{
     process::Launcher,
     scale::LocalScale,
     supervisor::{Ends, Snapshot, Stop, Supervisor, Surroundings},
-    watch::show_status,
+    watch::{publish_gauges, show_status},
 };
 
 /// First port for workloads without a Service.
@@ -223,6 +223,7 @@ impl Local {
         for (planned, listeners) in plan.workloads.into_iter().zip(listeners) {
             started.add(planned, listeners, &scale, &holds, &around)?;
         }
+        tasks.push(tokio::spawn(publish_gauges(started.workloads.clone())));
         if options.status {
             tasks.push(tokio::spawn(show_status(
                 started.workloads.clone(),

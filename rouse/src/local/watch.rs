@@ -3,6 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use autoscaler_core::Mode;
+use shared::metrics;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{
@@ -11,6 +12,39 @@ use super::{
     status::StatusRow,
     supervisor::{ReplicaView, Snapshot},
 };
+
+/// Keeps the gauges that on a cluster each queue-proxy has for itself: here the sum over a workload's replicas.
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "counts of requests stay far below 2^52"
+)]
+pub(super) async fn publish_gauges(workloads: Vec<LocalWorkload>) {
+    let handles: Vec<_> = workloads
+        .iter()
+        .map(|workload| {
+            let target = workload.id.to_string();
+            (
+                metrics::PROXY_IN_FLIGHT.gauge(&[&target]),
+                metrics::PROXY_WAITING.gauge(&[&target]),
+            )
+        })
+        .collect();
+    let mut tick = interval(Duration::from_secs(1));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        tick.tick().await;
+        for (workload, (in_flight, waiting)) in workloads.iter().zip(&handles) {
+            let snapshot = workload.snapshot.borrow().clone();
+            let sums = snapshot
+                .replicas
+                .iter()
+                .map(|replica| replica.proxy.stats().gauges());
+            let (at_model, queued) = sums.fold((0, 0), |(a, b), (x, y)| (a + x, b + y));
+            in_flight.set(at_model as f64);
+            waiting.set(queued as f64);
+        }
+    }
+}
 
 /// Shows the status of `workloads` for ever.
 pub(super) async fn show_status(workloads: Vec<LocalWorkload>, output: Output) {
