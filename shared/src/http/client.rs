@@ -30,6 +30,7 @@ use self::upstream::Upstream;
 use super::body::Body;
 use crate::BoxError;
 
+mod h2;
 mod upstream;
 
 /// How connections to an address are made and kept.
@@ -96,7 +97,7 @@ struct Inner {
     address: SocketAddr,
     config: Config,
     idle: Mutex<Vec<Idle>>,
-    h2: tokio::sync::Mutex<Option<http2::SendRequest<Body>>>,
+    h2: Arc<h2::Pool>,
     closed: AtomicBool,
 }
 
@@ -156,7 +157,7 @@ impl Client {
                 address,
                 config,
                 idle: Mutex::new(Vec::new()),
-                h2: tokio::sync::Mutex::new(None),
+                h2: Arc::default(),
                 closed: AtomicBool::new(false),
             }),
         }
@@ -238,14 +239,15 @@ impl Client {
     pub fn close(&self) {
         self.inner.closed.store(true, Relaxed);
         self.inner.idle.lock().clear();
+        self.inner.h2.clear();
     }
 
     async fn send_h2(&self, request: Request<Body>) -> Result<Response<Body>, SendError> {
         let mut request = request;
         // Twice: the first attempt may meet a connection that is going away (GOAWAY before the stream was opened).
         for attempt in 0.. {
-            let mut sender = match self.h2_sender().await {
-                Ok(sender) => sender,
+            let place = match self.inner.h2.place(self.connect_h2()).await {
+                Ok(place) => place,
                 Err(error) => {
                     return Err(SendError::NotSent {
                         error,
@@ -253,8 +255,8 @@ impl Client {
                     });
                 }
             };
-            match sender.try_send_request(request).await {
-                Ok(response) => return Ok(response.map(Body::from)),
+            match place.sender().try_send_request(request).await {
+                Ok(response) => return Ok(response.map(|body| Body::from(body).guarded(place))),
                 Err(mut failed) => match failed.take_message() {
                     Some(back) if attempt == 0 => request = back,
                     Some(back) => {
@@ -270,11 +272,7 @@ impl Client {
         unreachable!("the second attempt returns")
     }
 
-    async fn h2_sender(&self) -> Result<http2::SendRequest<Body>, BoxError> {
-        let mut slot = self.inner.h2.lock().await;
-        if let Some(sender) = slot.as_ref().filter(|s| !s.is_closed()) {
-            return Ok(sender.clone());
-        }
+    async fn connect_h2(&self) -> Result<http2::SendRequest<Body>, BoxError> {
         let stream = self.inner.connect().await?;
         let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -289,7 +287,6 @@ impl Client {
             }
         });
         sender.ready().await?;
-        *slot = Some(sender.clone());
         Ok(sender)
     }
 }
