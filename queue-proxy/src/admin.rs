@@ -14,7 +14,7 @@ use shared::{
     metrics as names, stat,
 };
 
-use crate::{proxy::Pod, run::Drain};
+use crate::{draining::Drain, pod::Pod};
 
 /// Statistics, metrics and health.
 #[derive(Clone)]

@@ -1,67 +1,31 @@
 //! The way of one request through the sidecar: check, count, wait for a slot, hand to the model, count out.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+mod operations;
+
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header::EXPECT};
 use hyper::body::Incoming;
 use shared::{
-    Origin,
-    headers::{
-        self, ADMISSION, LOAD, OP, POD_UID, PORT, PORT_OPEN_AGE, READY_AGE, TICKET, TIMING,
-        WAIT_MS, admission, op,
-    },
+    headers::{self, ADMISSION, LOAD, OP, POD_UID, PORT, TICKET, TIMING, admission, op},
     http::{
         body::{Body, Prefetch},
-        client::{Client, SendError},
+        client::SendError,
         h1::Refusal,
         sanitize,
         serve::{Handler, Peer},
         tunnel,
     },
-    metrics as names, shutdown,
 };
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep_until, timeout},
-};
+use tokio::time::{Instant, sleep_until};
 
 use crate::{
     breaker::Source,
-    config::{Config, RESENDABLE_BYTES},
-    model::Model,
+    config::RESENDABLE_BYTES,
+    pod::{Budget, Outcome, Pod, Timed, class},
     rescue::Failure,
-    slots::{Asked, Slot, Slots},
-    stats::Stats,
-    tickets::Tickets,
+    slots::{Asked, Slot},
 };
-
-/// What all listeners of a pod share.
-#[derive(Debug)]
-pub(crate) struct Pod {
-    pub(crate) config: Config,
-    pub(crate) slots: Arc<Slots>,
-    pub(crate) stats: Arc<Stats>,
-    pub(crate) model: watch::Receiver<Model>,
-    pub(crate) tickets: Tickets,
-    pub(crate) metrics: Metrics,
-    clients: Vec<Client>,
-    buffered: AtomicUsize,
-    cut: shutdown::Rx,
-}
-
-/// Metric handles, resolved once.
-#[derive(Debug)]
-pub(crate) struct Metrics {
-    outcomes: Vec<(&'static str, metrics::Counter)>,
-    duration: metrics::Histogram,
-    queue_wait: metrics::Histogram,
-}
 
 /// A listener of the pod.
 #[derive(Clone, Debug)]
@@ -79,107 +43,9 @@ pub(crate) enum FrontKind {
     Activator,
 }
 
-impl Pod {
-    pub(crate) fn new(
-        config: Config,
-        model: watch::Receiver<Model>,
-        cut: shutdown::Rx,
-    ) -> Arc<Self> {
-        let breaker = crate::breaker::Breaker::new(
-            config.container_concurrency,
-            config.queue_depth,
-            config.activator_queue_depth,
-        );
-        Arc::new(Self {
-            slots: Slots::new(breaker),
-            stats: Stats::new(config.pod_uid.clone()),
-            metrics: Metrics::new(&config.target.to_string()),
-            clients: config
-                .ports
-                .iter()
-                .map(|port| Client::new(port.upstream, config.client))
-                .collect(),
-            tickets: Tickets::default(),
-            buffered: AtomicUsize::new(0),
-            config,
-            model,
-            cut,
-        })
-    }
-
-    fn is_probe_path(&self, path: &str) -> bool {
-        self.config.probe_paths.iter().any(|probe| probe == path)
-    }
-}
-
-impl Metrics {
-    fn new(target: &str) -> Self {
-        let mut outcomes = Vec::new();
-        for class in ["1xx", "2xx", "3xx", "4xx", "5xx"] {
-            outcomes.push((
-                class,
-                names::PROXY_REQUESTS.counter(&[target, class, Origin::Upstream.as_str()]),
-            ));
-        }
-        for failure in Failure::ALL {
-            let rule = failure.rule();
-            outcomes.push((
-                rule.code,
-                names::PROXY_REQUESTS.counter(&[target, rule.code, rule.origin.as_str()]),
-            ));
-        }
-        for code in ["malformed", "client-gone"] {
-            outcomes.push((
-                code,
-                names::PROXY_REQUESTS.counter(&[target, code, Origin::Client.as_str()]),
-            ));
-        }
-        Self {
-            outcomes,
-            duration: names::PROXY_DURATION.histogram(&[target]),
-            queue_wait: names::PROXY_QUEUE_WAIT.histogram(&[target]),
-        }
-    }
-
-    fn count(&self, outcome: &str) {
-        if let Some((_, counter)) = self.outcomes.iter().find(|(code, _)| *code == outcome) {
-            counter.increment(1);
-        }
-    }
-}
-
-/// Counts the one outcome of a request. Dropped without one, the client was gone.
-struct Outcome<'a> {
-    metrics: &'a Metrics,
-    code: &'static str,
-}
-
-impl Drop for Outcome<'_> {
-    fn drop(&mut self) {
-        self.metrics.count(self.code);
-    }
-}
-
-/// Observes the time to the last byte.
-struct Timed {
-    pod: Arc<Pod>,
-    since: Instant,
-}
-
-impl Drop for Timed {
-    fn drop(&mut self) {
-        let took = self.since.elapsed();
-        self.pod.metrics.duration.record(took);
-        self.pod.stats.took(took);
-    }
-}
-
 impl Handler for Front {
     async fn handle(&self, request: Request<Incoming>, peer: Arc<Peer>) -> Response<Body> {
-        let mut outcome = Outcome {
-            metrics: &self.pod.metrics,
-            code: "client-gone",
-        };
+        let mut outcome = Outcome::unknown(&self.pod.metrics);
         let to_activator = matches!(self.kind, FrontKind::Activator);
         match self.try_handle(request, &peer).await {
             Ok(answer) => {
@@ -262,10 +128,7 @@ impl Front {
             SendError::Sent(error) => sent_failure(&error),
         })?;
         self.finish(&mut answer, source, waited);
-        let timed = Timed {
-            pod: Arc::clone(&self.pod),
-            since: admitted,
-        };
+        let timed = Timed::new(&self.pod, admitted);
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             let Some(client_upgrade) = client_upgrade else {
                 // An upgrade nobody asked for: nothing after it could be understood.
@@ -376,60 +239,6 @@ impl Front {
             Source::Service => {}
         }
     }
-
-    /// Answers when the model is ready, on a connection that the request can then follow on.
-    async fn wait_ready(&self, headers: &HeaderMap) -> Result<Response<Body>, Failure> {
-        let millis = headers
-            .get(WAIT_MS)
-            .and_then(|v| v.to_str().ok()?.parse().ok())
-            .unwrap_or(10_000_u64);
-        let limit = Duration::from_millis(millis.min(600_000));
-        let mut model = self.pod.model.clone();
-        // A closed channel means that the prober is gone, which is as good as never ready.
-        let ready = timeout(limit, model.wait_for(|m| m.ready))
-            .await
-            .is_ok_and(|r| r.is_ok());
-        if !ready {
-            return Err(Failure::NotReady);
-        }
-        let mut answer = Response::new(Body::empty());
-        let headers = answer.headers_mut();
-        headers.insert(LOAD, self.pod.stats.load().into());
-        let model = *self.pod.model.borrow();
-        for (name, at) in [
-            (PORT_OPEN_AGE, model.port_open),
-            (READY_AGE, model.first_ready),
-        ] {
-            if let Some(at) = at {
-                headers.insert(
-                    name,
-                    u64::try_from(at.elapsed().as_micros())
-                        .unwrap_or(u64::MAX)
-                        .into(),
-                );
-            }
-        }
-        Ok(answer)
-    }
-
-    /// Reserves a slot under a ticket.
-    async fn reserve(&self, peer: &Peer) -> Result<Response<Body>, Failure> {
-        let entry = self.pod.stats.arrive(true);
-        let slot = self
-            .slot(Source::Activator, &mut Prefetch::empty(), peer)
-            .await?;
-        let ticket = self
-            .pod
-            .tickets
-            .issue(Instant::now(), slot, entry)
-            .ok_or(Failure::QueueFull)?;
-        let mut answer = Response::new(Body::empty());
-        answer.headers_mut().insert(TICKET, ticket.into());
-        answer
-            .headers_mut()
-            .insert(LOAD, self.pod.stats.load().into());
-        Ok(answer)
-    }
 }
 
 /// A failure after sending is the model's, unless the client's own body broke first.
@@ -452,45 +261,4 @@ fn ticket(headers: &HeaderMap) -> Option<u64> {
 fn timing(waited: Duration) -> HeaderValue {
     let text = format!("queue;dur={:.3}", waited.as_secs_f64() * 1e3);
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("queue"))
-}
-
-fn class(status: StatusCode) -> &'static str {
-    match status.as_u16() / 100 {
-        1 => "1xx",
-        2 => "2xx",
-        3 => "3xx",
-        4 => "4xx",
-        _ => "5xx",
-    }
-}
-
-/// Part of the pod's byte budget for bodies of waiting requests.
-struct Budget<'a> {
-    pod: &'a Pod,
-    taken: usize,
-}
-
-impl<'a> Budget<'a> {
-    fn new(pod: &'a Pod) -> Self {
-        Self { pod, taken: 0 }
-    }
-
-    /// Whether there is room to read one body ahead. Taken for the largest body at once: simple, and never too little.
-    fn take(&mut self) -> bool {
-        if self.taken == 0 {
-            let before = self.pod.buffered.fetch_add(RESENDABLE_BYTES, Relaxed);
-            if before + RESENDABLE_BYTES > self.pod.config.queue_bytes {
-                self.pod.buffered.fetch_sub(RESENDABLE_BYTES, Relaxed);
-                return false;
-            }
-            self.taken = RESENDABLE_BYTES;
-        }
-        true
-    }
-}
-
-impl Drop for Budget<'_> {
-    fn drop(&mut self) {
-        self.pod.buffered.fetch_sub(self.taken, Relaxed);
-    }
 }

@@ -5,28 +5,26 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use futures_util::future::join_all;
 use metrics_exporter_prometheus::PrometheusHandle;
 use shared::{
-    clock,
-    http::serve::{self, Disposer, Disposition, Server, bind},
+    http::serve::{self, Server, bind},
     metrics as names, shutdown,
 };
 use tokio::{
     net::TcpListener,
     sync::watch,
     task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
 use crate::{
     Config,
     admin::{LifecyclePort, StatsPort},
     drain::Rule,
+    draining::{Drain, close_when_draining},
     model::{self, Model},
-    proxy::{Front, FrontKind, Pod},
+    pod::Pod,
+    proxy::{Front, FrontKind},
     stats::Stats,
 };
-
-/// How long a model's preStop waits for the sidecar's: both are sent at the same moment, in no order.
-const SIGNAL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long hooks that are being answered keep a stopping queue-proxy.
 const HOOK_PATIENCE: Duration = Duration::from_secs(1);
@@ -51,68 +49,6 @@ pub struct QueueProxy {
     drain: Arc<Drain>,
     cut: shutdown::Tx,
     _tasks: JoinSet<()>,
-}
-
-/// The drain of a pod: begun once, watched by several.
-#[derive(Debug)]
-pub(crate) struct Drain {
-    begun: watch::Sender<Option<Instant>>,
-    rule: Rule,
-    grace: Duration,
-    stats: Arc<Stats>,
-}
-
-/// Once a drain has begun, connections are closed after their next answer.
-async fn close_when_draining(drain: Arc<Drain>, disposers: Vec<Disposer>) {
-    if drain
-        .begun
-        .subscribe()
-        .wait_for(Option::is_some)
-        .await
-        .is_ok()
-    {
-        for disposer in disposers {
-            disposer.set(Disposition::CloseAfterAnswer);
-        }
-    }
-}
-
-impl Drain {
-    /// Begins; later calls change nothing.
-    pub(crate) fn begin(&self) {
-        self.begun
-            .send_if_modified(|at| at.is_none() && at.replace(Instant::now()).is_none());
-        self.stats.set_draining();
-    }
-
-    /// Waits until drained if a drain has begun or begins within a moment; else returns.
-    pub(crate) async fn wait_if_begun(&self) {
-        let mut begun = self.begun.subscribe();
-        let begun = timeout(SIGNAL_PATIENCE, begun.wait_for(Option::is_some))
-            .await
-            .is_ok_and(|r| r.is_ok());
-        if begun {
-            self.drained(self.rule).await;
-        }
-    }
-
-    /// Waits until drained by `rule`, at most for the grace period.
-    async fn drained(&self, rule: Rule) {
-        let begun = self.begun.borrow().unwrap_or_else(Instant::now);
-        loop {
-            let arrival = match self.stats.last_arrival_us() {
-                0 => None,
-                at => Some(Duration::from_micros(clock::micros().saturating_sub(at))),
-            };
-            let since = begun.elapsed();
-            match rule.remaining(since, arrival, self.stats.open()) {
-                Some(wait) if since < self.grace => {
-                    sleep(wait.min(self.grace.saturating_sub(since))).await;
-                }
-                _ => return,
-            }
-        }
-    }
 }
 
 impl QueueProxy {
@@ -143,12 +79,7 @@ impl QueueProxy {
         let model_config = config.model.clone();
         let (rule, grace) = (config.drain, config.grace);
         let pod = Pod::new(config, model, cut_rx);
-        let drain = Arc::new(Drain {
-            begun: watch::channel(None).0,
-            rule,
-            grace,
-            stats: Arc::clone(&pod.stats),
-        });
+        let drain = Arc::new(Drain::new(rule, grace, Arc::clone(&pod.stats)));
         let mut tasks = JoinSet::new();
         tasks.spawn(model::watch(model_config, model_tx));
         tasks.spawn(open_when_ready(Arc::clone(&pod)));

@@ -1,21 +1,26 @@
 //! The one body type of both proxies: what it holds, what it keeps alive, and how it can be taken back.
 
+mod gate;
+mod prefetch;
+
 use std::{
-    collections::VecDeque,
     fmt,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
-use parking_lot::Mutex;
 use tokio::time::timeout;
 
+use self::prefetch::Prefixed;
+pub use self::{
+    gate::{Gate, TakenBack},
+    prefetch::{BodyBroken, Prefetch},
+};
 use crate::BoxError;
 
 /// Anything that must live exactly as long as a body: a slot, an in-flight count, a pooled connection.
@@ -47,13 +52,6 @@ enum Kind {
     Gated(Arc<Gate>),
 }
 
-/// A body whose first frames were already read.
-struct Prefixed {
-    frames: VecDeque<Bytes>,
-    trailers: Option<HeaderMap>,
-    rest: Option<Incoming>,
-}
-
 impl Body {
     /// No body.
     pub fn empty() -> Self {
@@ -81,7 +79,7 @@ impl Body {
     pub fn is_buffered(&self) -> bool {
         match &self.kind {
             Kind::Empty | Kind::Full(_) => true,
-            Kind::Prefixed(p) => p.rest.is_none(),
+            Kind::Prefixed(prefixed) => prefixed.is_whole(),
             Kind::Incoming(incoming) => incoming.is_end_stream(),
             Kind::Gated(_) => false,
         }
@@ -93,15 +91,11 @@ impl Body {
             Kind::Empty => Some(Self::empty()),
             Kind::Full(bytes) => Some(Self::full(bytes.clone())),
             Kind::Incoming(incoming) if incoming.is_end_stream() => Some(Self::empty()),
-            Kind::Prefixed(p) if p.rest.is_none() => Some(
-                Kind::Prefixed(Prefixed {
-                    frames: p.frames.clone(),
-                    trailers: p.trailers.clone(),
-                    rest: None,
-                })
-                .into(),
-            ),
-            _ => None,
+            Kind::Prefixed(prefixed) => {
+                let copy = prefixed.copy()?;
+                Some(Kind::Prefixed(copy).into())
+            }
+            Kind::Incoming(_) | Kind::Gated(_) => None,
         }
     }
 
@@ -227,11 +221,7 @@ impl http_body::Body for Body {
             Kind::Empty => true,
             Kind::Full(_) | Kind::Gated(_) => false,
             Kind::Incoming(incoming) => incoming.is_end_stream(),
-            Kind::Prefixed(p) => {
-                p.frames.is_empty()
-                    && p.trailers.is_none()
-                    && p.rest.as_ref().is_none_or(Incoming::is_end_stream)
-            }
+            Kind::Prefixed(prefixed) => prefixed.is_end_stream(),
         }
     }
 
@@ -240,236 +230,8 @@ impl http_body::Body for Body {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Incoming(incoming) => incoming.size_hint(),
-            Kind::Prefixed(p) => p.size_hint(),
-            Kind::Gated(gate) => gate.size_hint,
+            Kind::Prefixed(prefixed) => prefixed.size_hint(),
+            Kind::Gated(gate) => gate.size_hint(),
         }
-    }
-}
-
-impl Prefixed {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if let Some(bytes) = self.frames.pop_front() {
-            return Poll::Ready(Some(Ok(Frame::data(bytes))));
-        }
-        match &mut self.rest {
-            Some(rest) => Pin::new(rest).poll_frame(cx).map_err(BoxError::from),
-            None => Poll::Ready(self.trailers.take().map(|t| Ok(Frame::trailers(t)))),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let have: u64 = self.frames.iter().map(|f| f.len() as u64).sum();
-        match &self.rest {
-            // With trailers a chunked coding is needed, which an exact size would rule out.
-            None if self.trailers.is_none() => SizeHint::with_exact(have),
-            None => SizeHint::default(),
-            Some(rest) => match rest.size_hint().exact() {
-                Some(more) => SizeHint::with_exact(have + more),
-                None => SizeHint::default(),
-            },
-        }
-    }
-}
-
-/// Reads the first frames of a request body into memory while its request waits, up to a limit.
-///
-/// Small bodies become [`Body::is_buffered`], so that the request can be sent again if it was not admitted, and a
-/// hang-up of an HTTP/1 client is noticed, which hyper only does while the body is being read.
-#[derive(Debug)]
-pub struct Prefetch {
-    frames: VecDeque<Bytes>,
-    bytes: usize,
-    limit: usize,
-    trailers: Option<HeaderMap>,
-    rest: Option<Incoming>,
-}
-
-/// The client went away or broke the framing while its body was read.
-#[derive(Debug, thiserror::Error)]
-#[error("the request body ended early")]
-pub struct BodyBroken(#[source] BoxError);
-
-impl Prefetch {
-    /// Starts with nothing read. Bodies declared larger than `limit` bytes are not read ahead at all.
-    pub fn new(incoming: Incoming, limit: usize) -> Self {
-        let rest = (!incoming.is_end_stream()).then_some(incoming);
-        Self {
-            frames: VecDeque::new(),
-            bytes: 0,
-            limit,
-            trailers: None,
-            rest,
-        }
-    }
-
-    /// A body that is already over.
-    pub fn empty() -> Self {
-        Self {
-            frames: VecDeque::new(),
-            bytes: 0,
-            limit: 0,
-            trailers: None,
-            rest: None,
-        }
-    }
-
-    /// Bytes in memory.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Whether the whole length was declared and fits the limit.
-    pub fn is_declared_small(&self) -> bool {
-        self.rest.as_ref().is_some_and(|rest| {
-            rest.size_hint()
-                .exact()
-                .is_some_and(|n| n <= self.limit as u64)
-        })
-    }
-
-    /// Whether reading further makes sense: there is more, and it may fit.
-    pub fn wants_more(&self) -> bool {
-        self.rest.as_ref().is_some_and(|rest| {
-            self.bytes < self.limit && rest.size_hint().lower() <= self.limit as u64
-        })
-    }
-
-    /// Reads one frame. Returns at once if [`Self::wants_more`] is false.
-    ///
-    /// # Errors
-    /// When the body breaks, which for a proxy means that the client is gone or malformed.
-    ///
-    /// # Cancel safety
-    /// Cancel safe: a frame is stored in the same poll in which it arrives.
-    pub async fn read(&mut self) -> Result<(), BodyBroken> {
-        std::future::poll_fn(|cx| self.poll_read(cx)).await
-    }
-
-    /// As [`Self::read`], by poll.
-    pub fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyBroken>> {
-        if !self.wants_more() {
-            return Poll::Ready(Ok(()));
-        }
-        let Some(rest) = &mut self.rest else {
-            return Poll::Ready(Ok(()));
-        };
-        match ready!(Pin::new(&mut *rest).poll_frame(cx)) {
-            None => self.rest = None,
-            Some(Err(error)) => return Poll::Ready(Err(BodyBroken(error.into()))),
-            Some(Ok(frame)) => {
-                match frame.into_data() {
-                    Ok(data) => {
-                        self.bytes += data.len();
-                        self.frames.push_back(data);
-                    }
-                    Err(frame) => self.trailers = frame.into_trailers().ok(),
-                }
-                // Nothing follows trailers, whether the end was seen or not.
-                if self.trailers.is_some() || rest.is_end_stream() {
-                    self.rest = None;
-                }
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// The body, with what was read in front.
-    pub fn into_body(mut self) -> Body {
-        match (self.frames.len(), &self.trailers, self.rest.take()) {
-            (0, None, None) => Body::empty(),
-            (0, None, Some(rest)) => Kind::Incoming(rest).into(),
-            (1, None, None) => Body::full(self.frames.pop_front().unwrap_or_default()),
-            (_, _, rest) => Kind::Prefixed(Prefixed {
-                frames: self.frames,
-                trailers: self.trailers,
-                rest,
-            })
-            .into(),
-        }
-    }
-}
-
-/// Holds a body back until the other side has said that it wants it (`100 Continue`), so that until then it can be
-/// taken back and sent elsewhere.
-pub struct Gate {
-    inner: Mutex<GateState>,
-    size_hint: SizeHint,
-}
-
-#[derive(Debug)]
-enum GateState {
-    Shut(Body, Option<Waker>),
-    Open(Body),
-    /// Taken back, or given up: the connection that waited for it must end.
-    Gone,
-}
-
-/// The body was taken back before it was sent.
-#[derive(Debug, thiserror::Error)]
-#[error("the request was not admitted, its body was taken back")]
-pub struct TakenBack(());
-
-impl Gate {
-    /// A shut gate with `body` behind it, and the body to send.
-    pub fn shut(body: Body) -> (Arc<Self>, Body) {
-        let gate = Arc::new(Self {
-            size_hint: body.size_hint(),
-            inner: Mutex::new(GateState::Shut(body, None)),
-        });
-        (Arc::clone(&gate), Kind::Gated(gate).into())
-    }
-
-    /// Lets the body flow.
-    pub fn open(&self) {
-        let mut state = self.inner.lock();
-        *state = match std::mem::replace(&mut *state, GateState::Gone) {
-            GateState::Shut(body, waker) => {
-                if let Some(waker) = waker {
-                    waker.wake();
-                }
-                GateState::Open(body)
-            }
-            other => other,
-        };
-    }
-
-    /// Whether it was opened.
-    pub fn is_open(&self) -> bool {
-        matches!(*self.inner.lock(), GateState::Open(_))
-    }
-
-    /// Takes the body back if the gate is still shut, and ends the attempt that waited for it.
-    pub fn take_back(&self) -> Option<Body> {
-        let mut state = self.inner.lock();
-        match std::mem::replace(&mut *state, GateState::Gone) {
-            GateState::Shut(body, waker) => {
-                if let Some(waker) = waker {
-                    waker.wake();
-                }
-                Some(body)
-            }
-            other => {
-                *state = other;
-                None
-            }
-        }
-    }
-
-    fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let mut state = self.inner.lock();
-        match &mut *state {
-            GateState::Shut(_, waker) => {
-                *waker = Some(cx.waker().clone());
-                Poll::Pending
-            }
-            GateState::Open(body) => Pin::new(body).poll_frame(cx),
-            GateState::Gone => Poll::Ready(Some(Err(Box::new(TakenBack(()))))),
-        }
-    }
-}
-
-impl fmt::Debug for Gate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gate").finish_non_exhaustive()
     }
 }

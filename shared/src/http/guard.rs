@@ -8,24 +8,25 @@ use std::{
     future::Future,
     io,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, BytesMut};
-use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::Notify,
     time::{Duration, Instant, Sleep, sleep},
 };
-
 use tokio_util::io::poll_read_buf;
 
+pub use self::{
+    link::{Active, Link},
+    timeouts::Timeouts,
+};
 use super::h1::{Limits, Refusal, Scanner, Verdict};
+
+mod link;
+mod timeouts;
 
 /// What hyper reads in place of a refused head.
 const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
@@ -35,104 +36,6 @@ const READ_BYTES: usize = 8 * 1024;
 /// in all, so that it can read that answer: closing with unread bytes makes the kernel reset the connection.
 const LINGER: Duration = Duration::from_millis(500);
 const LINGER_IN_ALL: Duration = Duration::from_secs(5);
-
-/// Deadlines of a client connection.
-#[derive(Clone, Copy, Debug)]
-pub struct Timeouts {
-    /// From accept to the first byte.
-    pub first_byte: Duration,
-    /// From the first byte of a head to its end.
-    pub head: Duration,
-    /// Between an answer and the next request.
-    pub idle: Duration,
-}
-
-impl Default for Timeouts {
-    /// 10 s, 30 s and 75 s: long enough for bad networks, short enough that a thousand silent clients are gone in a
-    /// minute. The idle limit is above the 60 s at which common load balancers close theirs.
-    fn default() -> Self {
-        Self {
-            first_byte: Duration::from_secs(10),
-            head: Duration::from_secs(30),
-            idle: Duration::from_secs(75),
-        }
-    }
-}
-
-/// What the I/O wrapper and the service on one connection tell each other.
-#[derive(Debug, Default)]
-pub struct Link {
-    active: AtomicUsize,
-    /// Begins and ends of requests, so that somebody who looks twice can tell whether anything happened.
-    events: AtomicUsize,
-    /// Bytes of a request that has not begun have arrived.
-    receiving: AtomicBool,
-    /// Bytes belong to an upgraded protocol.
-    raw: AtomicBool,
-    /// The present request asks for an upgrade: bytes after it are kept until it is known whose they are.
-    held: AtomicBool,
-    /// Somebody waits for `gone`.
-    watched: AtomicBool,
-    gone: Notify,
-    refusal: Mutex<Option<(usize, Refusal)>>,
-}
-
-/// Counts one request of the connection as being served while it lives.
-#[derive(Debug)]
-pub struct Active(Arc<Link>);
-
-impl Link {
-    /// A request began; its idle time starts when the guard is dropped.
-    pub fn begin(self: &Arc<Self>) -> Active {
-        self.receiving.store(false, Relaxed);
-        self.active.fetch_add(1, Relaxed);
-        self.events.fetch_add(1, Relaxed);
-        Active(Arc::clone(self))
-    }
-
-    /// How often a request began or ended, if none is being served.
-    pub fn idle_since(&self) -> Option<usize> {
-        (self.active.load(Relaxed) == 0).then(|| self.events.load(Relaxed))
-    }
-
-    /// Whether a part of a request has arrived that has not begun.
-    pub fn is_receiving(&self) -> bool {
-        self.receiving.load(Relaxed)
-    }
-
-    /// From the next read on bytes belong to an upgraded protocol and are passed as they are.
-    pub fn switch_to_raw(&self) {
-        self.raw.store(true, Relaxed);
-    }
-
-    /// Returns when the client of the present request closes its side without having sent more.
-    ///
-    /// hyper notices that only while it reads, which it does not do before somebody wants the body.
-    ///
-    /// # Cancel safety
-    /// Cancel safe.
-    pub async fn gone(&self) {
-        self.watched.store(true, Relaxed);
-        self.gone.notified().await;
-    }
-
-    /// The refusal that request number `index` of this connection stands for.
-    pub fn refusal_of(&self, index: usize) -> Option<Refusal> {
-        self.refusal
-            .lock()
-            .filter(|(at, _)| *at == index)
-            .map(|(_, refusal)| refusal)
-    }
-}
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        self.0.held.store(false, Relaxed);
-        self.0.watched.store(false, Relaxed);
-        self.0.events.fetch_add(1, Relaxed);
-        self.0.active.fetch_sub(1, Relaxed);
-    }
-}
 
 /// What the connection is waiting for, which decides the deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,7 +104,7 @@ impl<S> GuardIo<S> {
         let pending = self.buffer.len();
         if self.scanner.in_head(pending) {
             Phase::Head
-        } else if !self.scanner.between_messages(pending) || self.link.active.load(Relaxed) > 0 {
+        } else if !self.scanner.between_messages(pending) || self.link.is_busy() {
             Phase::Busy
         } else if self.heads == 0 {
             Phase::FirstByte

@@ -9,12 +9,13 @@
 //! Pure: bytes in, verdict out. Sources: RFC 9110 sections 5 and 7, RFC 9112 sections 2 to 7.
 
 mod chunked;
+mod grammar;
 mod head;
 
 use bytes::{Buf, BytesMut};
 
 use self::chunked::Chunked;
-pub(crate) use self::head::is_authority;
+pub(crate) use self::grammar::is_authority;
 pub use self::head::{Framing, Head, Limits, Refusal};
 
 /// What the scanner made of the bytes it has.

@@ -1,40 +1,30 @@
 //! Accepting and serving client connections: HTTP/1 behind the strict reader, HTTP/2 by its preface.
 
-use std::{
-    convert::Infallible,
-    io,
-    net::SocketAddr,
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+mod accept;
+mod http1;
+mod http2;
+mod rewind;
+mod server;
+
+use std::{io, net::SocketAddr, sync::Arc};
 
 use bytes::BytesMut;
-use http::{HeaderValue, Request, Response, StatusCode, Version, header::CONNECTION};
-use hyper::{body::Incoming, server::conn, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use http::{Request, Response, Version};
+use hyper::body::Incoming;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::AsyncReadExt,
     net::{TcpListener, TcpStream},
-    sync::{Notify, watch},
-    task::JoinHandle,
-    time::{Instant, interval_at, sleep, timeout},
+    sync::watch,
+    time::timeout,
 };
 
+pub use self::server::{Disposer, Server};
 use super::{
     body::Body,
     guard::{GuardIo, Link, Timeouts},
     h1::{Limits, Refusal},
 };
 
-/// How long a listener that stops waits for first requests that may be on their way.
-const FIRST_REQUEST_PATIENCE: Duration = Duration::from_millis(250);
-
-/// Longer than any deadline of ours.
-const FAR: Duration = Duration::from_hours(24);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Limits of a listener.
@@ -129,197 +119,6 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// A running listener. Dropping it stops accepting and cuts its connections.
-#[derive(Debug)]
-pub struct Server {
-    address: SocketAddr,
-    disposition: Disposer,
-    open: Arc<Open>,
-    accept: JoinHandle<()>,
-}
-
-/// Decides what happens to a listener's present and future connections. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Disposer(Arc<watch::Sender<Disposition>>);
-
-impl Disposer {
-    /// Sets the disposition; setting it again changes nothing.
-    pub fn set(&self, disposition: Disposition) {
-        self.0
-            .send_if_modified(|d| std::mem::replace(d, disposition) != disposition);
-    }
-}
-
-/// Open connections, and a way to wait until there are none.
-#[derive(Debug, Default)]
-struct Open {
-    count: AtomicUsize,
-    none: Notify,
-    stop: Notify,
-    stopping: AtomicBool,
-    stopped: AtomicBool,
-}
-
-struct OpenGuard(Arc<Open>);
-
-impl Drop for OpenGuard {
-    fn drop(&mut self) {
-        if self.0.count.fetch_sub(1, Relaxed) == 1 {
-            self.0.none.notify_waiters();
-        }
-    }
-}
-
-impl Server {
-    /// Starts serving `listener` with `handler`.
-    ///
-    /// # Errors
-    /// When the listener has no local address.
-    pub fn spawn<H: Handler>(
-        listener: TcpListener,
-        config: Config,
-        handler: H,
-    ) -> io::Result<Self> {
-        let address = listener.local_addr()?;
-        let (disposition, watch) = watch::channel(Disposition::Keep);
-        let open = Arc::new(Open::default());
-        let accept = tokio::spawn(accept(listener, config, handler, watch, Arc::clone(&open)));
-        Ok(Self {
-            address,
-            disposition: Disposer(Arc::new(disposition)),
-            open,
-            accept,
-        })
-    }
-
-    /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Connections open now, upgraded ones not counted.
-    pub fn connections(&self) -> usize {
-        self.open.count.load(Relaxed)
-    }
-
-    /// The handle that decides what happens to its connections.
-    pub fn disposer(&self) -> Disposer {
-        self.disposition.clone()
-    }
-
-    /// Stops accepting; connections already open go on, and those that the kernel has made already are taken first.
-    pub fn stop_accepting(&self) {
-        self.open.stopping.store(true, Relaxed);
-        self.open.stop.notify_one();
-    }
-
-    /// Returns when no connection is open.
-    pub async fn closed(&self) {
-        loop {
-            let none = self.open.none.notified();
-            let accepting = self.open.stopping.load(Relaxed) && !self.open.stopped.load(Relaxed);
-            if self.connections() == 0 && !accepting {
-                return;
-            }
-            none.await;
-        }
-    }
-
-    /// Closes what is idle, and after a moment also connections that were never used.
-    pub async fn closed_gracefully(&self) {
-        self.disposition.set(Disposition::CloseIdle);
-        if timeout(FIRST_REQUEST_PATIENCE, self.closed())
-            .await
-            .is_err()
-        {
-            self.disposition.set(Disposition::CloseUnused);
-            self.closed().await;
-        }
-    }
-
-    /// Stops accepting, lets answers finish, closes idle connections, and cuts what is left after `grace`.
-    /// Returns how many connections were cut.
-    pub async fn shut_down(self, grace: Duration) -> usize {
-        self.stop_accepting();
-        let _late = timeout(grace, self.closed_gracefully()).await;
-        let cut = self.connections();
-        self.disposition.set(Disposition::Abort);
-        cut
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.accept.abort();
-        self.disposition.set(Disposition::Abort);
-    }
-}
-
-async fn accept<H: Handler>(
-    listener: TcpListener,
-    config: Config,
-    handler: H,
-    disposition: watch::Receiver<Disposition>,
-    open: Arc<Open>,
-) {
-    let take = |stream: TcpStream, address: SocketAddr| {
-        if open.count.fetch_add(1, Relaxed) >= config.max_connections {
-            drop(OpenGuard(Arc::clone(&open)));
-            tokio::spawn(shed(stream));
-            return;
-        }
-        let guard = OpenGuard(Arc::clone(&open));
-        let handler = handler.clone();
-        let disposition = disposition.clone();
-        tokio::spawn(async move {
-            serve(stream, address, config, handler, disposition).await;
-            drop(guard);
-        });
-    };
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = open.stop.notified() => break,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, address)) => take(stream, address),
-            Err(error) => {
-                // Out of file descriptors, mostly: accepting again at once would only spin.
-                tracing::warn!(%error, "Cannot accept a connection");
-                sleep(Duration::from_millis(50)).await;
-            }
-        }
-    }
-    // For their clients these connections exist; closing the listener would reset them.
-    if let Ok(listener) = listener.into_std() {
-        while let Ok((stream, address)) = listener.accept() {
-            let stream = stream
-                .set_nonblocking(true)
-                .and_then(|()| TcpStream::from_std(stream));
-            if let Ok(stream) = stream {
-                take(stream, address);
-            }
-        }
-    }
-    open.stopped.store(true, Relaxed);
-    open.none.notify_waiters();
-}
-
-/// One connection too many: a short answer instead of a silent close.
-async fn shed(mut stream: TcpStream) {
-    const ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-    let _gone = timeout(Duration::from_secs(1), async {
-        stream.write_all(ANSWER).await?;
-        stream.shutdown().await?;
-        // Closing with its request unread would reset the connection before the client has read this.
-        let mut unread = [0; 1024];
-        while stream.read(&mut unread).await? > 0 {}
-        io::Result::Ok(())
-    })
-    .await;
-}
-
 async fn serve<H: Handler>(
     mut stream: TcpStream,
     address: SocketAddr,
@@ -345,140 +144,10 @@ async fn serve<H: Handler>(
         link: Arc::clone(&link),
     });
     if version == Version::HTTP_2 {
-        serve_h2(stream, first, config, handler, peer, disposition).await;
+        http2::serve(stream, first, config, handler, peer, disposition).await;
     } else {
         let io = GuardIo::new(stream, first, config.limits, config.timeouts, link);
-        serve_h1(io, handler, peer, disposition).await;
-    }
-}
-
-async fn serve_h1<H: Handler>(
-    io: GuardIo<TcpStream>,
-    handler: H,
-    peer: Arc<Peer>,
-    mut disposition: watch::Receiver<Disposition>,
-) {
-    let index = AtomicUsize::new(0);
-    let closing = disposition.clone();
-    let service = service_fn(|request: Request<Incoming>| {
-        let index = index.fetch_add(1, Relaxed);
-        let peer = Arc::clone(&peer);
-        let handler = handler.clone();
-        let active = peer.link.begin();
-        let closing = &closing;
-        async move {
-            let mut answer = match peer.link.refusal_of(index) {
-                Some(refusal) => handler.refuse(refusal),
-                None => handler.handle(request, peer).await,
-            };
-            let upgraded = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
-            if *closing.borrow() != Disposition::Keep && !upgraded {
-                answer
-                    .headers_mut()
-                    .insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            Ok::<_, Infallible>(answer.map(|body| body.guarded(active)))
-        }
-    });
-    // Deadlines are the reader's. hyper's own runs while a connection is idle, so it is out of the way; without one,
-    // hyper would not ask for the next head after an answer. No pipeline_flush: it keeps answers back as long as bytes
-    // of the next request, or of the present one's body, are unread.
-    let connection = conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(FAR)
-        .max_headers(128)
-        .serve_connection(TokioIo::new(io), service)
-        .with_upgrades();
-    let mut connection = pin!(connection);
-    loop {
-        tokio::select! {
-            biased;
-            done = connection.as_mut() => {
-                if let Err(error) = done {
-                    tracing::debug!(%error, "Connection ended");
-                }
-                return;
-            }
-            disposition = next(&mut disposition) => match disposition {
-                Disposition::Keep | Disposition::CloseAfterAnswer => {}
-                // A connection whose request is still on its way is not idle: hyper would close it unread. Its next
-                // answer says `Connection: close` anyway.
-                Disposition::CloseIdle if index.load(Relaxed) == 0 => {}
-                Disposition::CloseIdle | Disposition::CloseUnused if peer.link.is_receiving() => {}
-                Disposition::CloseIdle | Disposition::CloseUnused => connection.as_mut().graceful_shutdown(),
-                Disposition::Abort => return,
-            }
-        }
-    }
-}
-
-async fn serve_h2<H: Handler>(
-    stream: TcpStream,
-    first: BytesMut,
-    config: Config,
-    handler: H,
-    peer: Arc<Peer>,
-    mut disposition: watch::Receiver<Disposition>,
-) {
-    let asked = Arc::new(Notify::new());
-    let link = Arc::clone(&peer.link);
-    let begun = Arc::clone(&asked);
-    let service = service_fn(move |request: Request<Incoming>| {
-        let active = peer.link.begin();
-        begun.notify_one();
-        let peer = Arc::clone(&peer);
-        let handler = handler.clone();
-        async move {
-            let answer = handler.handle(request, peer).await;
-            Ok::<_, Infallible>(answer.map(|body| body.guarded(active)))
-        }
-    });
-    // h2's own defaults bound resets and CONTINUATION frames; they are stated so that no upgrade loosens them.
-    let connection = conn::http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(config.max_streams)
-        .max_header_list_size(u32::try_from(config.limits.head_bytes).unwrap_or(u32::MAX))
-        .max_pending_accept_reset_streams(20)
-        .max_local_error_reset_streams(1024)
-        .keep_alive_interval(Duration::from_secs(20))
-        .keep_alive_timeout(Duration::from_secs(10))
-        .serve_connection(TokioIo::new(Rewind { first, io: stream }), service);
-    let mut connection = pin!(connection);
-    let idle = config.timeouts.idle;
-    let mut looks = interval_at(Instant::now() + idle, idle);
-    let mut last_look = Some(0);
-    // Whether to say GOAWAY as soon as there has been a request.
-    let mut closing = false;
-    let mut used = false;
-    loop {
-        tokio::select! {
-            biased;
-            done = connection.as_mut() => {
-                if let Err(error) = done {
-                    tracing::debug!(%error, "Connection ended");
-                }
-                return;
-            }
-            () = asked.notified(), if !used => used = true,
-            disposition = next(&mut disposition) => match disposition {
-                Disposition::Keep => {}
-                Disposition::CloseAfterAnswer | Disposition::CloseIdle => closing = true,
-                Disposition::CloseUnused => (closing, used) = (true, true),
-                Disposition::Abort => return,
-            },
-            // Nothing begun and nothing ended between two looks: idle for at least the limit.
-            _ = looks.tick() => {
-                let now = link.idle_since();
-                if now.is_some() && now == last_look {
-                    connection.as_mut().graceful_shutdown();
-                }
-                last_look = now;
-                continue;
-            }
-        }
-        if closing && used {
-            connection.as_mut().graceful_shutdown();
-        }
+        http1::serve(io, handler, peer, disposition).await;
     }
 }
 
@@ -519,5 +188,3 @@ struct Rewind {
     first: BytesMut,
     io: TcpStream,
 }
-
-mod rewind;

@@ -1,0 +1,199 @@
+//! What all requests of a pod share, and how each of them is measured.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use http::StatusCode;
+use shared::{Origin, http::client::Client, metrics as names, shutdown};
+use tokio::{sync::watch, time::Instant};
+
+use crate::{
+    breaker::Breaker,
+    config::{Config, RESENDABLE_BYTES},
+    model::Model,
+    rescue::Failure,
+    slots::Slots,
+    stats::Stats,
+    tickets::Tickets,
+};
+
+/// What all listeners of a pod share.
+#[derive(Debug)]
+pub(crate) struct Pod {
+    pub(crate) config: Config,
+    pub(crate) slots: Arc<Slots>,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) model: watch::Receiver<Model>,
+    pub(crate) tickets: Tickets,
+    pub(crate) metrics: Metrics,
+    pub(crate) clients: Vec<Client>,
+    buffered: AtomicUsize,
+    pub(crate) cut: shutdown::Rx,
+}
+
+/// Metric handles, resolved once.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    outcomes: Vec<(&'static str, metrics::Counter)>,
+    duration: metrics::Histogram,
+    pub(crate) queue_wait: metrics::Histogram,
+}
+
+impl Pod {
+    pub(crate) fn new(
+        config: Config,
+        model: watch::Receiver<Model>,
+        cut: shutdown::Rx,
+    ) -> Arc<Self> {
+        let breaker = Breaker::new(
+            config.container_concurrency,
+            config.queue_depth,
+            config.activator_queue_depth,
+        );
+        Arc::new(Self {
+            slots: Slots::new(breaker),
+            stats: Stats::new(config.pod_uid.clone()),
+            metrics: Metrics::new(&config.target.to_string()),
+            clients: config
+                .ports
+                .iter()
+                .map(|port| Client::new(port.upstream, config.client))
+                .collect(),
+            tickets: Tickets::default(),
+            buffered: AtomicUsize::new(0),
+            config,
+            model,
+            cut,
+        })
+    }
+
+    /// Whether requests to `path` are no load.
+    pub(crate) fn is_probe_path(&self, path: &str) -> bool {
+        self.config.probe_paths.iter().any(|probe| probe == path)
+    }
+}
+
+impl Metrics {
+    fn new(target: &str) -> Self {
+        let mut outcomes = Vec::new();
+        for class in ["1xx", "2xx", "3xx", "4xx", "5xx"] {
+            outcomes.push((
+                class,
+                names::PROXY_REQUESTS.counter(&[target, class, Origin::Upstream.as_str()]),
+            ));
+        }
+        for failure in Failure::ALL {
+            let rule = failure.rule();
+            outcomes.push((
+                rule.code,
+                names::PROXY_REQUESTS.counter(&[target, rule.code, rule.origin.as_str()]),
+            ));
+        }
+        for code in ["malformed", "client-gone"] {
+            outcomes.push((
+                code,
+                names::PROXY_REQUESTS.counter(&[target, code, Origin::Client.as_str()]),
+            ));
+        }
+        Self {
+            outcomes,
+            duration: names::PROXY_DURATION.histogram(&[target]),
+            queue_wait: names::PROXY_QUEUE_WAIT.histogram(&[target]),
+        }
+    }
+
+    /// Counts one outcome.
+    pub(crate) fn count(&self, outcome: &str) {
+        if let Some((_, counter)) = self.outcomes.iter().find(|(code, _)| *code == outcome) {
+            counter.increment(1);
+        }
+    }
+}
+
+/// Counts the one outcome of a request. Dropped without one, the client was gone.
+pub(crate) struct Outcome<'a> {
+    metrics: &'a Metrics,
+    pub(crate) code: &'static str,
+}
+
+impl<'a> Outcome<'a> {
+    pub(crate) fn unknown(metrics: &'a Metrics) -> Self {
+        Self {
+            metrics,
+            code: "client-gone",
+        }
+    }
+}
+
+impl Drop for Outcome<'_> {
+    fn drop(&mut self) {
+        self.metrics.count(self.code);
+    }
+}
+
+/// Observes the time to the last byte.
+pub(crate) struct Timed {
+    pod: Arc<Pod>,
+    since: Instant,
+}
+
+impl Timed {
+    pub(crate) fn new(pod: &Arc<Pod>, since: Instant) -> Self {
+        Self {
+            pod: Arc::clone(pod),
+            since,
+        }
+    }
+}
+
+impl Drop for Timed {
+    fn drop(&mut self) {
+        let took = self.since.elapsed();
+        self.pod.metrics.duration.record(took);
+        self.pod.stats.took(took);
+    }
+}
+
+/// The class of a status, as metrics name it.
+pub(crate) fn class(status: StatusCode) -> &'static str {
+    match status.as_u16() / 100 {
+        1 => "1xx",
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        _ => "5xx",
+    }
+}
+
+/// Part of the pod's byte budget for bodies of waiting requests.
+pub(crate) struct Budget<'a> {
+    pod: &'a Pod,
+    taken: usize,
+}
+
+impl<'a> Budget<'a> {
+    pub(crate) fn new(pod: &'a Pod) -> Self {
+        Self { pod, taken: 0 }
+    }
+
+    /// Whether there is room to read one body ahead. Taken for the largest body at once: simple, and never too little.
+    pub(crate) fn take(&mut self) -> bool {
+        if self.taken == 0 {
+            let before = self.pod.buffered.fetch_add(RESENDABLE_BYTES, Relaxed);
+            if before + RESENDABLE_BYTES > self.pod.config.queue_bytes {
+                self.pod.buffered.fetch_sub(RESENDABLE_BYTES, Relaxed);
+                return false;
+            }
+            self.taken = RESENDABLE_BYTES;
+        }
+        true
+    }
+}
+
+impl Drop for Budget<'_> {
+    fn drop(&mut self) {
+        self.pod.buffered.fetch_sub(self.taken, Relaxed);
+    }
+}

@@ -1,0 +1,72 @@
+//! What an activator asks of the pod itself.
+
+use std::time::Duration;
+
+use http::{HeaderMap, Response};
+use shared::{
+    headers::{LOAD, PORT_OPEN_AGE, READY_AGE, TICKET, WAIT_MS},
+    http::{
+        body::{Body, Prefetch},
+        serve::Peer,
+    },
+};
+use tokio::time::{Instant, timeout};
+
+use super::Front;
+use crate::{breaker::Source, rescue::Failure};
+
+impl Front {
+    /// Answers when the model is ready, on a connection that the request can then follow on.
+    pub(super) async fn wait_ready(&self, headers: &HeaderMap) -> Result<Response<Body>, Failure> {
+        let millis = headers
+            .get(WAIT_MS)
+            .and_then(|v| v.to_str().ok()?.parse().ok())
+            .unwrap_or(10_000_u64);
+        let limit = Duration::from_millis(millis.min(600_000));
+        let mut model = self.pod.model.clone();
+        // A closed channel means that the prober is gone, which is as good as never ready.
+        let ready = timeout(limit, model.wait_for(|m| m.ready))
+            .await
+            .is_ok_and(|r| r.is_ok());
+        if !ready {
+            return Err(Failure::NotReady);
+        }
+        let mut answer = Response::new(Body::empty());
+        let headers = answer.headers_mut();
+        headers.insert(LOAD, self.pod.stats.load().into());
+        let model = *self.pod.model.borrow();
+        for (name, at) in [
+            (PORT_OPEN_AGE, model.port_open),
+            (READY_AGE, model.first_ready),
+        ] {
+            if let Some(at) = at {
+                headers.insert(
+                    name,
+                    u64::try_from(at.elapsed().as_micros())
+                        .unwrap_or(u64::MAX)
+                        .into(),
+                );
+            }
+        }
+        Ok(answer)
+    }
+
+    /// Reserves a slot under a ticket.
+    pub(super) async fn reserve(&self, peer: &Peer) -> Result<Response<Body>, Failure> {
+        let entry = self.pod.stats.arrive(true);
+        let slot = self
+            .slot(Source::Activator, &mut Prefetch::empty(), peer)
+            .await?;
+        let ticket = self
+            .pod
+            .tickets
+            .issue(Instant::now(), slot, entry)
+            .ok_or(Failure::QueueFull)?;
+        let mut answer = Response::new(Body::empty());
+        answer.headers_mut().insert(TICKET, ticket.into());
+        answer
+            .headers_mut()
+            .insert(LOAD, self.pod.stats.load().into());
+        Ok(answer)
+    }
+}

@@ -1,0 +1,188 @@
+//! Reading a request body ahead, and a body that begins with what was read.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::{Body, Kind};
+use crate::BoxError;
+
+/// A body whose first frames were already read.
+pub(super) struct Prefixed {
+    frames: VecDeque<Bytes>,
+    trailers: Option<HeaderMap>,
+    rest: Option<Incoming>,
+}
+
+impl Prefixed {
+    /// Whether all of it is in memory.
+    pub(super) fn is_whole(&self) -> bool {
+        self.rest.is_none()
+    }
+
+    /// A second copy, if all of it is in memory.
+    pub(super) fn copy(&self) -> Option<Self> {
+        self.is_whole().then(|| Self {
+            frames: self.frames.clone(),
+            trailers: self.trailers.clone(),
+            rest: None,
+        })
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.frames.is_empty()
+            && self.trailers.is_none()
+            && self.rest.as_ref().is_none_or(Incoming::is_end_stream)
+    }
+
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Some(bytes) = self.frames.pop_front() {
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
+        match &mut self.rest {
+            Some(rest) => Pin::new(rest).poll_frame(cx).map_err(BoxError::from),
+            None => Poll::Ready(self.trailers.take().map(|t| Ok(Frame::trailers(t)))),
+        }
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        let have: u64 = self.frames.iter().map(|f| f.len() as u64).sum();
+        match &self.rest {
+            // With trailers a chunked coding is needed, which an exact size would rule out.
+            None if self.trailers.is_none() => SizeHint::with_exact(have),
+            None => SizeHint::default(),
+            Some(rest) => match rest.size_hint().exact() {
+                Some(more) => SizeHint::with_exact(have + more),
+                None => SizeHint::default(),
+            },
+        }
+    }
+}
+
+/// Reads the first frames of a request body into memory while its request waits, up to a limit.
+///
+/// Small bodies become [`Body::is_buffered`], so that the request can be sent again if it was not admitted, and a
+/// hang-up of an HTTP/1 client is noticed, which hyper only does while the body is being read.
+#[derive(Debug)]
+pub struct Prefetch {
+    frames: VecDeque<Bytes>,
+    bytes: usize,
+    limit: usize,
+    trailers: Option<HeaderMap>,
+    rest: Option<Incoming>,
+}
+
+/// The client went away or broke the framing while its body was read.
+#[derive(Debug, thiserror::Error)]
+#[error("the request body ended early")]
+pub struct BodyBroken(#[source] BoxError);
+
+impl Prefetch {
+    /// Starts with nothing read. Bodies declared larger than `limit` bytes are not read ahead at all.
+    pub fn new(incoming: Incoming, limit: usize) -> Self {
+        let rest = (!incoming.is_end_stream()).then_some(incoming);
+        Self {
+            frames: VecDeque::new(),
+            bytes: 0,
+            limit,
+            trailers: None,
+            rest,
+        }
+    }
+
+    /// A body that is already over.
+    pub fn empty() -> Self {
+        Self {
+            frames: VecDeque::new(),
+            bytes: 0,
+            limit: 0,
+            trailers: None,
+            rest: None,
+        }
+    }
+
+    /// Bytes in memory.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether the whole length was declared and fits the limit.
+    pub fn is_declared_small(&self) -> bool {
+        self.rest.as_ref().is_some_and(|rest| {
+            rest.size_hint()
+                .exact()
+                .is_some_and(|n| n <= self.limit as u64)
+        })
+    }
+
+    /// Whether reading further makes sense: there is more, and it may fit.
+    pub fn wants_more(&self) -> bool {
+        self.rest.as_ref().is_some_and(|rest| {
+            self.bytes < self.limit && rest.size_hint().lower() <= self.limit as u64
+        })
+    }
+
+    /// Reads one frame. Returns at once if [`Self::wants_more`] is false.
+    ///
+    /// # Errors
+    /// When the body breaks, which for a proxy means that the client is gone or malformed.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: a frame is stored in the same poll in which it arrives.
+    pub async fn read(&mut self) -> Result<(), BodyBroken> {
+        std::future::poll_fn(|cx| self.poll_read(cx)).await
+    }
+
+    /// As [`Self::read`], by poll.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyBroken>> {
+        if !self.wants_more() {
+            return Poll::Ready(Ok(()));
+        }
+        let Some(rest) = &mut self.rest else {
+            return Poll::Ready(Ok(()));
+        };
+        match ready!(Pin::new(&mut *rest).poll_frame(cx)) {
+            None => self.rest = None,
+            Some(Err(error)) => return Poll::Ready(Err(BodyBroken(error.into()))),
+            Some(Ok(frame)) => {
+                match frame.into_data() {
+                    Ok(data) => {
+                        self.bytes += data.len();
+                        self.frames.push_back(data);
+                    }
+                    Err(frame) => self.trailers = frame.into_trailers().ok(),
+                }
+                // Nothing follows trailers, whether the end was seen or not.
+                if self.trailers.is_some() || rest.is_end_stream() {
+                    self.rest = None;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The body, with what was read in front.
+    pub fn into_body(mut self) -> Body {
+        match (self.frames.len(), &self.trailers, self.rest.take()) {
+            (0, None, None) => Body::empty(),
+            (0, None, Some(rest)) => Kind::Incoming(rest).into(),
+            (1, None, None) => Body::full(self.frames.pop_front().unwrap_or_default()),
+            (_, _, rest) => Kind::Prefixed(Prefixed {
+                frames: self.frames,
+                trailers: self.trailers,
+                rest,
+            })
+            .into(),
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! One HTTP/2 connection.
+
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+
+use bytes::BytesMut;
+use http::Request;
+use hyper::{body::Incoming, server::conn, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{
+    net::TcpStream,
+    sync::{Notify, watch},
+    time::{Instant, interval_at},
+};
+
+use super::{Config, Disposition, Handler, Peer, Rewind, next};
+
+pub(super) async fn serve<H: Handler>(
+    stream: TcpStream,
+    first: BytesMut,
+    config: Config,
+    handler: H,
+    peer: Arc<Peer>,
+    mut disposition: watch::Receiver<Disposition>,
+) {
+    let asked = Arc::new(Notify::new());
+    let link = Arc::clone(&peer.link);
+    let begun = Arc::clone(&asked);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let active = peer.link.begin();
+        begun.notify_one();
+        let peer = Arc::clone(&peer);
+        let handler = handler.clone();
+        async move {
+            let answer = handler.handle(request, peer).await;
+            Ok::<_, Infallible>(answer.map(|body| body.guarded(active)))
+        }
+    });
+    // h2's own defaults bound resets and CONTINUATION frames; they are stated so that no upgrade loosens them.
+    let connection = conn::http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(config.max_streams)
+        .max_header_list_size(u32::try_from(config.limits.head_bytes).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(20)
+        .max_local_error_reset_streams(1024)
+        .keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(10))
+        .serve_connection(TokioIo::new(Rewind { first, io: stream }), service);
+    let mut connection = pin!(connection);
+    let idle = config.timeouts.idle;
+    let mut looks = interval_at(Instant::now() + idle, idle);
+    let mut last_look = Some(0);
+    // Whether to say GOAWAY as soon as there has been a request.
+    let mut closing = false;
+    let mut used = false;
+    loop {
+        tokio::select! {
+            biased;
+            done = connection.as_mut() => {
+                if let Err(error) = done {
+                    tracing::debug!(%error, "Connection ended");
+                }
+                return;
+            }
+            () = asked.notified(), if !used => used = true,
+            disposition = next(&mut disposition) => match disposition {
+                Disposition::Keep => {}
+                Disposition::CloseAfterAnswer | Disposition::CloseIdle => closing = true,
+                Disposition::CloseUnused => (closing, used) = (true, true),
+                Disposition::Abort => return,
+            },
+            // Nothing begun and nothing ended between two looks: idle for at least the limit.
+            _ = looks.tick() => {
+                let now = link.idle_since();
+                if now.is_some() && now == last_look {
+                    connection.as_mut().graceful_shutdown();
+                }
+                last_look = now;
+                continue;
+            }
+        }
+        if closing && used {
+            connection.as_mut().graceful_shutdown();
+        }
+    }
+}
