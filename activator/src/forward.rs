@@ -120,7 +120,9 @@ impl Front {
         read_ahead(&mut prefetch, &mut budget).await?;
         let mut lease = match self.workload.enter()? {
             Entered::Leased(lease) => lease,
-            Entered::Held(held) => wait(held, Some((&mut prefetch, &mut budget)), deadline).await?,
+            Entered::Held(held) => {
+                wait(held, Some((&mut prefetch, &mut budget)), deadline, peer).await?
+            }
         };
         let mut forwarded = Instant::now();
         let mut body = prefetch.into_body();
@@ -134,7 +136,7 @@ impl Front {
                         Why::Unready => self.workload.pod_is_unready(&lease.pod),
                     }
                     let held = self.workload.hold_again(lease)?;
-                    lease = wait(held, None, deadline).await?;
+                    lease = wait(held, None, deadline, peer).await?;
                     forwarded = Instant::now();
                 }
             }
@@ -169,7 +171,7 @@ impl Front {
     fn prepare(&self, request: &mut Request<Incoming>, peer: &Peer, websocket: bool) {
         sanitize::strip_hop_by_hop(request.headers_mut());
         headers::strip_ours(request.headers_mut());
-        let host = request.headers().get(HOST).cloned();
+        let host = sanitize::host(request);
         let trusted = &self.workload.process.config.trusted;
         sanitize::forwarded(
             request.headers_mut(),
@@ -348,11 +350,12 @@ impl Front {
     }
 }
 
-/// Waits for a pod. While it does, a small body is read, so that it can be sent again and a hang-up is noticed.
+/// Waits for a pod. While it does, a small body is read, so that it can be sent again, and a hang-up is noticed.
 async fn wait(
     mut held: Held,
     mut ahead: Option<(&mut Prefetch, &mut Budget)>,
     deadline: Instant,
+    peer: &Peer,
 ) -> Result<Lease, Failure> {
     loop {
         let may_read = ahead
@@ -368,6 +371,7 @@ async fn wait(
             biased;
             lease = held.granted() => return lease,
             read = read, if may_read => read?,
+            () = peer.gone() => return Err(Failure::BodyBroken),
             () = sleep_until(deadline) => return Err(Failure::Expired),
         }
     }

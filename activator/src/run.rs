@@ -33,6 +33,8 @@ use crate::{
 
 /// What has been given to pods gets this long to end, however much of the grace those who were held have used up.
 const LEAST_PATIENCE: Duration = Duration::from_secs(2);
+/// What the pods of a removed workload have gets this long: Knative's default limit of a request.
+const REMOVED_PATIENCE: Duration = Duration::from_mins(5);
 /// How often a stopping activator looks whether it may go.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -165,7 +167,7 @@ impl Activator {
         Ok(workload)
     }
 
-    /// Lets a workload go: what is held is answered 503, connections are cut.
+    /// Lets a workload go: what is held is answered 503, nothing new is taken, and what pods have may end.
     pub fn remove(&self, target: &TargetId) {
         if let Some((_, running)) = self.workloads.remove(target) {
             running.end();
@@ -240,8 +242,9 @@ async fn close(running: Running, patience: Duration) {
 
 impl Running {
     fn end(self) {
-        self.workload.remove();
         self.conductor.abort();
+        self.workload.remove();
+        tokio::spawn(close(self, REMOVED_PATIENCE));
     }
 }
 

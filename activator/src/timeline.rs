@@ -22,6 +22,8 @@ pub struct Timeline {
     pub port_open: Option<Instant>,
     /// The model answered its readiness probe.
     pub model_ready: Option<Instant>,
+    /// The activator learned that. No phase of its own: requests that come later are not part of this start.
+    pub ready_seen: Option<Instant>,
     /// The first held request was sent to the pod.
     pub forwarded: Option<Instant>,
     /// The head of its answer arrived.
@@ -52,6 +54,7 @@ impl Timeline {
             pod_seen: None,
             port_open: None,
             model_ready: None,
+            ready_seen: None,
             forwarded: None,
             first_byte: None,
         }

@@ -269,7 +269,7 @@ impl Workload {
             let mut state = self.state.lock();
             // A request that was answered by a pod that was there before says nothing of this start, nor does one that
             // came when it was over.
-            let ready = state.timeline.as_ref()?.model_ready?;
+            let ready = state.timeline.as_ref()?.ready_seen?;
             if arrived > ready {
                 return None;
             }

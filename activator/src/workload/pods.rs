@@ -110,6 +110,7 @@ impl Workload {
             {
                 timeline.port_open = milestones.port_open;
                 timeline.model_ready = Some(milestones.model_ready);
+                timeline.ready_seen = Some(Instant::now());
             }
         }
         self.dispatch();

@@ -136,3 +136,19 @@ async fn those_held_for_a_workload_that_is_removed_are_told_so() {
         assert_eq!(answer.status, 503);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_pod_has_already_ends_well_although_the_workload_is_removed() {
+    let bed = Bed::new();
+    let site = bed.site("a", |_| {});
+    let pod = Pod::start("p", 0);
+    site.pods(&[&pod]);
+    site.ready().await;
+    let mut raw = Raw::sent(site.address(), get("/wait", "x")).await;
+    crate::bed::until("at the pod", || pod.proxy.open() == 1).await;
+    bed.activator.remove(site.workload.id());
+    pod.model.state.go.add_permits(1);
+    let answer = raw.answer().await.expect("an answer");
+    assert_eq!(answer.status, 200);
+    assert!(raw.ends().await);
+}

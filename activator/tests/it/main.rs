@@ -1,20 +1,24 @@
 //! The activator over real sockets: raw clients on one side, real and faked queue-proxies on the other.
 
-#[cfg(test)]
+#![cfg(test)]
+
 mod admission;
-#[cfg(test)]
 mod bed;
-#[cfg(test)]
 mod bodies;
-#[cfg(test)]
+mod capacity;
 mod cold;
-#[cfg(test)]
 mod failing;
-#[cfg(test)]
 mod fake;
-#[cfg(test)]
+mod framing;
+mod grpc;
+mod h2;
 mod http1;
-#[cfg(test)]
+mod in_path;
 mod limits;
-#[cfg(test)]
 mod model;
+mod ports;
+mod retire;
+mod stat;
+mod stop;
+mod websocket;
+mod zero;

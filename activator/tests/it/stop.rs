@@ -1,0 +1,166 @@
+//! The end: of the library and of the program.
+
+use std::{process::Stdio, time::Duration};
+
+use tokio::{
+    io::AsyncReadExt,
+    process::Command,
+    time::{Instant, timeout},
+};
+
+use crate::{
+    bed::{Bed, Pod, loopback, until},
+    http1::{PATIENCE, Raw, ask, get},
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_held_get_the_grace_to_be_handed_out() {
+    let bed = Bed::new();
+    let site = bed.site("a", |_| {});
+    let mut raw = Raw::sent(site.address(), get("/", "x")).await;
+    site.holds(1).await;
+    let stopping = tokio::spawn(bed.activator.stop(Duration::from_secs(20)));
+    let pod = Pod::start("p", 0);
+    site.pods(&[&pod]);
+    let answer = raw.answer().await.unwrap();
+    assert_eq!(answer.status, 200);
+    assert!(answer.closes());
+    timeout(PATIENCE, stopping)
+        .await
+        .expect("no reason to wait")
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_still_held_after_the_grace_are_refused() {
+    let bed = Bed::new();
+    let site = bed.site("a", |_| {});
+    let mut held = Vec::new();
+    for i in 0..10 {
+        held.push(Raw::sent(site.address(), get("/", "x")).await);
+        site.holds(i + 1).await;
+    }
+    let began = Instant::now();
+    let stopping = tokio::spawn(bed.activator.stop(Duration::from_millis(200)));
+    for raw in &mut held {
+        let answer = raw.answer().await.expect("a refusal");
+        assert_eq!((answer.status, answer.closes()), (503, true));
+    }
+    assert!(began.elapsed() >= Duration::from_millis(200));
+    stopping.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_pod_has_gets_the_rest_of_the_grace_to_end() {
+    let bed = Bed::new();
+    let site = bed.site("a", |_| {});
+    let pod = Pod::start("p", 0);
+    site.pods(&[&pod]);
+    let slow = tokio::spawn(ask(site.address(), get("/sleep?2600", "slow")));
+    until("there", || pod.proxy.open() == 1).await;
+    let stopping = tokio::spawn(bed.activator.stop(Duration::from_secs(10)));
+    assert_eq!(slow.await.unwrap().status, 200);
+    timeout(Duration::from_secs(2), stopping)
+        .await
+        .expect("done then")
+        .unwrap();
+}
+
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rouse-activator"));
+    command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+async fn ends_with(mut command: Command) -> (Option<i32>, String) {
+    let output = timeout(PATIENCE, command.output())
+        .await
+        .expect("it ends")
+        .unwrap();
+    (
+        output.status.code(),
+        String::from_utf8(output.stderr).unwrap(),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flag_that_cannot_be_ends_the_program_with_2() {
+    for flags in [
+        &[][..],
+        &["--listen", "nowhere"],
+        &["--listen", "127.0.0.1:0", "--container-concurrency", "-1"],
+        &["--listen", "127.0.0.1:0", "--pod", "no-address"],
+        &["--listen", "127.0.0.1:0", "--no-such-flag"],
+    ] {
+        let mut command = program();
+        command.args(flags);
+        let (code, stderr) = ends_with(command).await;
+        assert_eq!(code, Some(2), "{flags:?}: {stderr}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_port_that_is_in_use_ends_the_program_with_2_and_one_line() {
+    let taken = std::net::TcpListener::bind(loopback()).unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for flags in [
+        &["--listen", &address][..],
+        &["--listen", "127.0.0.1:0", "--stats-listen", &address],
+    ] {
+        let mut command = program();
+        command.args(flags);
+        let (code, stderr) = ends_with(command).await;
+        assert_eq!(code, Some(2), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        assert!(
+            stderr.contains(&address) && stderr.contains("in use"),
+            "{stderr}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_program_serves_its_pods_and_ends_with_0_when_it_is_told_to() {
+    let pod = Pod::start("p", 0);
+    let free = std::net::TcpListener::bind(loopback()).unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let at = pod.proxy.activator_address().unwrap();
+    let mut command = program();
+    command.args([
+        "--listen",
+        &address.to_string(),
+        "--pod",
+        &format!("p={at}"),
+    ]);
+    let mut child = command.spawn().unwrap();
+    let end = Instant::now() + PATIENCE;
+    while tokio::net::TcpStream::connect(address).await.is_err() {
+        assert!(Instant::now() < end, "it never listens");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let answer = ask(address, get("/", "x")).await;
+    assert_eq!((answer.status, answer.header("x-model")), (200, Some("p")));
+    let pid = i32::try_from(child.id().unwrap()).unwrap();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(pid).unwrap(),
+        rustix::process::Signal::TERM,
+    )
+    .unwrap();
+    let status = timeout(PATIENCE, child.wait())
+        .await
+        .expect("it ends")
+        .unwrap();
+    let mut stderr = String::new();
+    child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut stderr)
+        .await
+        .unwrap();
+    assert_eq!(status.code(), Some(0), "{stderr}");
+}
