@@ -12,10 +12,11 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::{StreamExt as _, stream::iter};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header::HOST};
-use http_body_util::{BodyExt as _, Empty, Full, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt as _, Empty, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
-    body::Incoming,
+    body::{Frame, Incoming},
     client::conn::http1::{self, SendRequest},
 };
 use hyper_util::rt::TokioIo;
@@ -69,6 +70,12 @@ pub fn get(path: &str) -> Request<Payload> {
 pub fn post(path: &str, body: impl Into<Bytes>) -> Request<Payload> {
     let body = Full::new(body.into()).map_err(|never| match never {});
     request("POST", path, UnsyncBoxBody::new(body))
+}
+
+/// A POST whose length is not stated: its body comes in pieces.
+pub fn post_in_pieces(path: &str, piece: impl Into<Bytes>, count: usize) -> Request<Payload> {
+    let pieces = iter(vec![piece.into(); count]).map(|piece| Ok(Frame::data(piece)));
+    request("POST", path, UnsyncBoxBody::new(StreamBody::new(pieces)))
 }
 
 /// A request with any body.

@@ -24,13 +24,18 @@ pub fn open(per_second: f64, length: Duration) -> Load {
     Config::steady(rate, length, Arrivals::Constant, 1)
 }
 
-/// Loads `url` and returns the report with the fate of each request.
+/// Loads `url` with GETs over HTTP/1.1 and returns the report with the fate of each.
 pub async fn run(url: &str, connections: usize, load: Load) -> (Report, Vec<Told>) {
-    let (journal, collected) = Journal::collect();
     let mut config = Config::new(url).expect("tests have good URLs");
     config.connections = connections;
-    config.threads = 1;
     config.load = load;
+    run_config(config).await
+}
+
+/// Loads as `config` says, on one thread, and returns the report with the fate of each request.
+pub async fn run_config(mut config: Config) -> (Report, Vec<Told>) {
+    let (journal, collected) = Journal::collect();
+    config.threads = 1;
     config.journal = Some(journal);
     let (_running, stop) = watch::channel(false);
     let report = loadtests::run(config, |_| {}, stop)

@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::{SinkExt as _, StreamExt as _, stream};
-use http_body_util::{BodyExt as _, StreamBody, combinators::UnsyncBoxBody};
-use hyper::body::Frame;
+use futures_util::{SinkExt as _, StreamExt as _};
+use http_body_util::BodyExt as _;
 use integration::{
     Ledger, Running, Scene,
-    client::{Account, Connection, get, post, request},
+    client::{Account, Connection, get, post, post_in_pieces},
     scene::LONG,
     wait,
 };
@@ -118,11 +116,9 @@ async fn a_large_upload_through_a_cold_start_is_executed_once_and_whole() {
     let running = quick(&scene, &["stated", "chunked"]);
     let account = Account::default();
     // Too large to be kept and sent again, with its length stated and without.
-    let pieces = stream::iter((0..64).map(|_| Ok(Frame::data(Bytes::from(vec![7; SIZE / 64])))));
-    let chunked = UnsyncBoxBody::new(StreamBody::new(pieces));
     let uploads = [
         ("stated", post("/work", vec![7; SIZE])),
-        ("chunked", request("POST", "/work", chunked)),
+        ("chunked", post_in_pieces("/work", vec![7; SIZE / 64], 64)),
     ];
     for (name, upload) in uploads {
         let answer = account.send(running.address(name), None, upload);

@@ -6,9 +6,10 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
+use http::Request;
 use integration::{
     Fate, Ledger, Running,
-    client::{Account, Connection, get},
+    client::{Account, Connection, Payload, get, post, post_in_pieces},
     scene::LONG,
     wait,
 };
@@ -24,6 +25,19 @@ fn offset(n: usize) -> (Duration, Duration) {
     let at = Duration::from_micros((n as u64 * 12_361) % 20_000);
     let early = Duration::from_millis(5);
     (early.saturating_sub(at), at.saturating_sub(early))
+}
+
+/// The n-th request: of every kind that is handled differently, for no time or a little.
+fn any_request(n: usize) -> Request<Payload> {
+    let path = format!("/work?ms={}", n % 3);
+    match n / LANES % 4 {
+        0 => get(&path),
+        // Small enough to be kept and sent again.
+        1 => post(&path, vec![7; 1_000]),
+        // Too large for that: a pod must say first that it takes them.
+        2 => post(&path, vec![7; 200_000]),
+        _ => post_in_pieces(&path, vec![7; 20_000], 10),
+    }
 }
 
 /// Sends a request while the workload goes from one replica to none. `connection` may be one that was idle.
@@ -43,9 +57,8 @@ async fn race(
     };
     let request = async {
         sleep_until(now + after).await;
-        let path = format!("/work?ms={}", n % 3);
         account
-            .send(workload.addresses[0], connection, get(&path))
+            .send(workload.addresses[0], connection, any_request(n))
             .await
     };
     let (changed, answer) = tokio::join!(scale, request);
