@@ -3,16 +3,14 @@
 use std::sync::Arc;
 
 use dashmap::DashMap;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use metrics_exporter_prometheus::PrometheusHandle;
 use shared::{
-    TargetId, clock,
-    http::{
-        body::Body,
-        h1::Refusal,
-        serve::{Handler, Peer},
-    },
+    BoxError, TargetId,
+    admin::{self, json, since, text},
+    clock,
+    http::{body::Body, serve::Handler},
     load::Ring,
     stat::{self, ActivatorStat, VERSION},
 };
@@ -21,36 +19,31 @@ use crate::{run::Running, workload::Process};
 
 /// What the port needs to know.
 #[derive(Clone)]
-pub(crate) struct StatsPort {
+pub(crate) struct State {
     pub(crate) workloads: Arc<DashMap<TargetId, Running>>,
     pub(crate) process: Arc<Process>,
     pub(crate) metrics: Option<PrometheusHandle>,
     pub(crate) boot: u64,
 }
 
-impl Handler for StatsPort {
-    async fn handle(&self, request: Request<Incoming>, _peer: Arc<Peer>) -> Response<Body> {
-        if request.method() != Method::GET {
-            return answer(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET\n");
-        }
-        match request.uri().path() {
-            stat::PATH => json(&self.stat(since(request.uri().query()))),
-            "/debug/wakes" => json(&*self.process.wakes.lock()),
+/// The handler of the port.
+pub(crate) fn stats_port(state: State) -> impl Handler {
+    let state = Arc::new(state);
+    admin::port(move |request| {
+        let state = Arc::clone(&state);
+        async move { state.answer(&request) }
+    })
+}
+
+impl State {
+    fn answer(&self, request: &Request<Incoming>) -> Result<Response<Body>, BoxError> {
+        Ok(match request.uri().path() {
+            stat::PATH => json(&self.stat(since(request.uri().query())))?,
+            "/debug/wakes" => json(&*self.process.wakes.lock())?,
             "/metrics" => {
-                #[allow(
-                    clippy::cast_precision_loss,
-                    reason = "counts of requests stay far below 2^52"
-                )]
-                for running in self.workloads.iter() {
-                    running
-                        .workload
-                        .metrics
-                        .held
-                        .set(running.workload.held() as f64);
-                }
-                answer(
+                self.publish_gauges();
+                text(
                     StatusCode::OK,
-                    TEXT,
                     self.metrics
                         .as_ref()
                         .map(PrometheusHandle::render)
@@ -58,22 +51,28 @@ impl Handler for StatsPort {
                 )
             }
             // Never depends on the autoscaler or on any workload: a restart would not help either.
-            "/livez" | "/readyz" => answer(StatusCode::OK, TEXT, "ok\n"),
-            _ => answer(
+            "/livez" | "/readyz" => text(StatusCode::OK, "ok\n"),
+            _ => text(
                 StatusCode::NOT_FOUND,
-                TEXT,
                 "try /stat, /debug/wakes, /metrics, /livez or /readyz\n",
             ),
+        })
+    }
+
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "counts of requests stay far below 2^52"
+    )]
+    fn publish_gauges(&self) {
+        for running in self.workloads.iter() {
+            running
+                .workload
+                .metrics
+                .held
+                .set(running.workload.held() as f64);
         }
     }
 
-    fn refuse(&self, refusal: Refusal) -> Response<Body> {
-        let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST);
-        answer(status, TEXT, format!("{}\n", refusal.reason))
-    }
-}
-
-impl StatsPort {
     fn stat(&self, since: Option<u64>) -> ActivatorStat {
         ActivatorStat {
             version: VERSION,
@@ -86,37 +85,4 @@ impl StatsPort {
                 .collect(),
         }
     }
-}
-
-const TEXT: &str = "text/plain; charset=utf-8";
-
-fn since(query: Option<&str>) -> Option<u64> {
-    query?
-        .split('&')
-        .find_map(|pair| pair.strip_prefix("since="))
-        .and_then(|value| value.parse().ok())
-}
-
-fn json(value: &impl serde::Serialize) -> Response<Body> {
-    match serde_json::to_vec(value) {
-        Ok(bytes) => answer(StatusCode::OK, "application/json", bytes),
-        Err(_) => answer(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            TEXT,
-            "cannot be written as JSON\n",
-        ),
-    }
-}
-
-fn answer(
-    status: StatusCode,
-    content_type: &'static str,
-    body: impl Into<bytes::Bytes>,
-) -> Response<Body> {
-    let mut answer = Response::new(Body::full(body));
-    *answer.status_mut() = status;
-    answer
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    answer
 }

@@ -11,14 +11,15 @@ use crate::{
 
 /// Holds requests while a workload has no pod, wakes it, and hands them out.
 ///
-/// Run alone it serves one workload whose pods are given by flags, and wakes it by writing the scale behind a URL, such as
-/// that of a Deployment behind kubectl proxy. In a cluster it learns of workloads and pods from Kubernetes instead.
+/// Run alone it serves one workload whose pods are given by flags, and wakes it by writing the
+/// scale behind a URL, such as that of a Deployment behind kubectl proxy. In a cluster it learns of
+/// workloads and pods from Kubernetes instead.
 ///
 /// Example: one pod whose queue-proxy has --activator-listen 127.0.0.1:8030 and --pod-uid a:
 ///
 ///     rouse-activator --listen 127.0.0.1:8080 --pod a=127.0.0.1:8030
 ///
-/// Exit status: 0 after it was stopped, 1 if it failed, 2 for a flag that cannot be or a port that cannot be had.
+/// Exit status: 0 after it was stopped, 2 for a flag that cannot be or a port that cannot be had.
 #[derive(Debug, Parser)]
 #[command(
     name = "rouse-activator",
@@ -50,7 +51,7 @@ pub struct Args {
     wake_replicas: u32,
 
     /// Requests at one pod at once; 0 = unlimited.
-    #[arg(long, env = "ROUSE_CONTAINER_CONCURRENCY", default_value_t = 0, allow_hyphen_values = true, value_parser = clap::value_parser!(u32).range(0..=100_000), value_name = "N")]
+    #[arg(long, env = "ROUSE_CONTAINER_CONCURRENCY", default_value_t = 0, allow_hyphen_values = true, value_parser = clap::value_parser!(u32).range(0..=1_000), value_name = "N")]
     container_concurrency: u32,
 
     /// Requests held at once; more are answered 503 with Retry-After.

@@ -2,18 +2,12 @@
 
 use std::{fmt::Write as _, sync::Arc};
 
-use bytes::Bytes;
-use http::{
-    HeaderValue, Request, Response, StatusCode, Version,
-    header::{EXPECT, HOST},
-    request::Parts,
-};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header::EXPECT};
 use hyper::body::Incoming;
 use shared::{
-    headers::{self, ADMISSION, LOAD, OP, POD_UID, PORT, TICKET, TIMING, admission, op},
+    headers::{self, TIMING},
     http::{
-        body::{Body, Gate, Prefetch},
-        client::SendError,
+        body::{Body, Prefetch},
         h1::Refusal,
         sanitize,
         serve::{Handler, Peer},
@@ -23,12 +17,15 @@ use shared::{
 };
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 
+use self::attempt::{Attempt, Why};
 use crate::{
     config::RESENDABLE_BYTES,
     rescue::Failure,
     timeline::Timeline,
     workload::{Budget, Entered, Held, Lease, Workload},
 };
+
+mod attempt;
 
 /// How long a body of at most 64 KiB may take to arrive before its request goes on without it.
 const SMALL_BODY_PATIENCE: Duration = Duration::from_secs(1);
@@ -40,21 +37,6 @@ pub(crate) struct Front {
     /// Its number, the same on every pod.
     pub(crate) port: usize,
     pub(crate) cut: shutdown::Rx,
-}
-
-/// What became of one attempt.
-enum Attempt {
-    /// The pod has admitted it; here is the answer.
-    Answered(Response<Body>),
-    /// It has not: the body is still whole, and the pod is not to be asked again for a while.
-    NotAdmitted(Body, Why),
-}
-
-/// Why a pod did not admit a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Why {
-    Full,
-    Unready,
 }
 
 /// Counts the one outcome of a request. Dropped without one, the client was gone.
@@ -186,168 +168,6 @@ impl Front {
             *request.version_mut() = Version::HTTP_11;
         }
     }
-
-    /// Sends the request to the leased pod.
-    async fn attempt(&self, lease: &Lease, parts: &Parts, body: Body) -> Result<Attempt, Failure> {
-        let copy = body.copy();
-        let (gate, mut request) = if copy.is_some() {
-            (None, self.request(lease, parts, body))
-        } else if parts.version == Version::HTTP_2 {
-            match self.reserve(lease).await {
-                Ok(ticket) => {
-                    let mut request = self.request(lease, parts, body);
-                    request.headers_mut().insert(TICKET, ticket);
-                    (None, request)
-                }
-                Err(why) => return Ok(Attempt::NotAdmitted(body, why)),
-            }
-        } else {
-            let (gate, gated) = Gate::shut(body);
-            let mut request = self.request(lease, parts, gated);
-            request
-                .headers_mut()
-                .insert(EXPECT, HeaderValue::from_static("100-continue"));
-            (Some(gate), request)
-        };
-        if let Some(gate) = &gate {
-            let gate = Arc::clone(gate);
-            hyper::ext::on_informational(&mut request, move |answer| {
-                if answer.status() == StatusCode::CONTINUE {
-                    gate.open();
-                }
-            });
-        }
-        let ticketed = request.headers().contains_key(TICKET);
-        match lease.pod.client.send(request).await {
-            Err(SendError::NotSent { error, request }) => {
-                tracing::debug!(pod = %lease.pod.uid, %error, "Pod takes no connection");
-                let back = match (&gate, copy) {
-                    (Some(gate), _) => gate.take_back(),
-                    (None, Some(copy)) => Some(copy),
-                    (None, None) => Some(request.into_body()),
-                };
-                back.map(|body| Attempt::NotAdmitted(body, Why::Unready))
-                    .ok_or(Failure::PodBroke)
-            }
-            Err(SendError::Sent(error)) => {
-                let client = shared::error::cause_ref::<hyper::Error>(error.as_ref())
-                    .is_some_and(hyper::Error::is_user);
-                tracing::debug!(pod = %lease.pod.uid, %error, "Pod broke off");
-                Err(if client {
-                    Failure::BodyBroken
-                } else {
-                    Failure::PodBroke
-                })
-            }
-            Ok(answer) => self.judge(lease, answer, copy, gate.as_ref(), ticketed),
-        }
-    }
-
-    /// Whether an answer is the model's, or the queue-proxy's word that it has not admitted the request.
-    fn judge(
-        &self,
-        lease: &Lease,
-        mut answer: Response<Body>,
-        copy: Option<Body>,
-        gate: Option<&Arc<Gate>>,
-        ticketed: bool,
-    ) -> Result<Attempt, Failure> {
-        let marker = answer
-            .headers()
-            .get(ADMISSION)
-            .map(HeaderValue::as_bytes)
-            .unwrap_or_default();
-        let refused = [
-            (admission::FULL, Why::Full),
-            (admission::NOT_READY, Why::Unready),
-            (admission::MISDIRECTED, Why::Unready),
-        ]
-        .into_iter()
-        .find(|(name, _)| name.as_bytes() == marker)
-        .map(|(_, why)| why);
-        if let Some(why) = refused {
-            let back = gate.map_or(copy, |gate| gate.take_back());
-            // A ticket was good for one slot; a body that went with it cannot be had back.
-            return match back {
-                Some(body) if !ticketed => Ok(Attempt::NotAdmitted(body, why)),
-                _ => Err(Failure::PodBroke),
-            };
-        }
-        if marker != admission::ADMITTED.as_bytes() {
-            // Not a queue-proxy: another program has the address now. Its answer is nobody's business here, and what it
-            // has done with the request nobody knows.
-            tracing::warn!(pod = %lease.pod.uid, "Answer without an admission");
-            self.workload.pod_is_unready(&lease.pod);
-            return Err(Failure::PodBroke);
-        }
-        if let Some(load) = answer
-            .headers()
-            .get(LOAD)
-            .and_then(|v| v.to_str().ok()?.parse().ok())
-        {
-            self.workload.pod_reports(&lease.pod, load);
-        }
-        sanitize::strip_hop_by_hop(answer.headers_mut());
-        headers::strip_ours(answer.headers_mut());
-        *answer.version_mut() = Version::HTTP_11;
-        // An answer that came before its body was wanted: the body is given up only when the answer is through, since
-        // that ends the connection it comes on.
-        let answer = match gate {
-            Some(gate) => answer.map(|body| body.guarded(GiveUp(Arc::clone(gate)))),
-            None => answer,
-        };
-        Ok(Attempt::Answered(answer))
-    }
-
-    /// Reserves a slot for a request whose body can neither be sent twice nor wait for a `100 Continue`.
-    async fn reserve(&self, lease: &Lease) -> Result<HeaderValue, Why> {
-        let mut request = Request::new(Body::empty());
-        request
-            .headers_mut()
-            .insert(HOST, HeaderValue::from_static("rouse"));
-        request
-            .headers_mut()
-            .insert(OP, HeaderValue::from_static(op::RESERVE));
-        self.address(lease, &mut request);
-        let answer = lease
-            .pod
-            .client
-            .send(request)
-            .await
-            .map_err(|_| Why::Unready)?;
-        match answer.headers().get(TICKET) {
-            Some(ticket) if answer.status() == StatusCode::OK => Ok(ticket.clone()),
-            _ if answer
-                .headers()
-                .get(ADMISSION)
-                .is_some_and(|v| v == admission::FULL) =>
-            {
-                Err(Why::Full)
-            }
-            _ => Err(Why::Unready),
-        }
-    }
-
-    fn request(&self, lease: &Lease, parts: &Parts, body: Body) -> Request<Body> {
-        let mut request = Request::new(body);
-        *request.method_mut() = parts.method.clone();
-        *request.uri_mut() = parts.uri.clone();
-        *request.version_mut() = parts.version;
-        *request.headers_mut() = parts.headers.clone();
-        self.address(lease, &mut request);
-        request
-    }
-
-    /// States which pod and which of its ports are meant.
-    fn address(&self, lease: &Lease, request: &mut Request<Body>) {
-        let headers = request.headers_mut();
-        headers.insert(PORT, self.port.into());
-        if let Ok(uid) =
-            HeaderValue::from_maybe_shared(Bytes::copy_from_slice(lease.pod.uid.as_bytes()))
-        {
-            headers.insert(POD_UID, uid);
-        }
-    }
 }
 
 /// Waits for a pod. While it does, a small body is read, so that it can be sent again, and a hang-up is noticed.
@@ -398,15 +218,6 @@ async fn read_ahead(prefetch: &mut Prefetch, budget: &mut Budget) -> Result<(), 
 async fn read_frame(prefetch: &mut Prefetch, budget: &mut Budget) -> Result<(), Failure> {
     prefetch.read().await.map_err(|_| Failure::BodyBroken)?;
     budget.account(prefetch.bytes())
-}
-
-/// Gives a body up that nobody asked for.
-struct GiveUp(Arc<Gate>);
-
-impl Drop for GiveUp {
-    fn drop(&mut self) {
-        drop(self.0.take_back());
-    }
 }
 
 /// The value of `rouse-timing`: milliseconds held, and for the first answer of a cold start its phases.

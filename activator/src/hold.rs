@@ -4,21 +4,14 @@
 //! pod gets at most what it can take: its container concurrency, or, if that is unlimited, a ramp in its first second,
 //! so that a backlog does not drown the first pod (knative/serving#9888).
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc};
 
 use tokio::time::Instant;
 
-mod picker;
+use self::pod::{FULL_PAUSE, Pod, RAMP_END, RAMP_STEP, REPORT_LIFE};
 
-/// How long what a pod said of its load is believed.
-const REPORT_LIFE: Duration = Duration::from_secs(1);
-/// How long a pod that said it is full gets nothing, unless a request of ours ends there before.
-const FULL_PAUSE: Duration = Duration::from_millis(50);
-/// Requests that an unlimited pod gets at the moment it is ready; doubled every [`RAMP_STEP`].
-const RAMP_START: u32 = 16;
-const RAMP_STEP: Duration = Duration::from_millis(100);
-/// From here on an unlimited pod is unlimited.
-const RAMP_END: Duration = Duration::from_secs(1);
+mod picker;
+mod pod;
 
 /// A request's number: its place in the order of arrival.
 pub type Seq = u64;
@@ -32,23 +25,6 @@ pub enum Arrival {
     Held(Seq),
     /// As many as may be are held already.
     Full,
-}
-
-/// What is known of one pod.
-#[derive(Clone, Debug)]
-struct Pod {
-    uid: Arc<str>,
-    ready_since: Option<Instant>,
-    terminating: bool,
-    /// Not in the last list; kept until its last request has ended.
-    gone: bool,
-    /// Requests of this activator at the pod.
-    ours: u32,
-    /// Requests of others there, and when it was said.
-    others: (u32, Option<Instant>),
-    full_until: Option<Instant>,
-    /// Answers since it was ready: they open the ramp faster.
-    completed: u32,
 }
 
 /// The requests held for one workload, and its pods.
@@ -273,40 +249,6 @@ impl Hold {
         let pod = &mut self.pods[at];
         pod.ours += 1;
         Some(Arc::clone(&pod.uid))
-    }
-}
-
-impl Pod {
-    /// Whether it is here to stay.
-    fn may_take(&self) -> bool {
-        !self.terminating && !self.gone
-    }
-
-    /// The pod's load, if it has room for one more.
-    fn room(&self, container_concurrency: u32, now: Instant) -> Option<u32> {
-        let ready_since = self.ready_since?;
-        if !self.may_take() || self.full_until.is_some_and(|until| now < until) {
-            return None;
-        }
-        let others = match self.others {
-            (load, Some(at)) if now.saturating_duration_since(at) < REPORT_LIFE => load,
-            _ => 0,
-        };
-        let load = self.ours.saturating_add(others);
-        let limit = match container_concurrency {
-            0 => self.ramp(now.saturating_duration_since(ready_since)),
-            limit => limit,
-        };
-        (load < limit).then_some(load)
-    }
-
-    /// How many requests an unlimited pod gets `age` after it was ready.
-    fn ramp(&self, age: Duration) -> u32 {
-        if age >= RAMP_END {
-            return u32::MAX;
-        }
-        let doublings = u32::try_from(age.as_millis() / RAMP_STEP.as_millis()).unwrap_or(0);
-        (RAMP_START << doublings.min(16)).saturating_add(self.completed.saturating_mul(2))
     }
 }
 

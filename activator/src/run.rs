@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use dashmap::DashMap;
@@ -18,6 +18,7 @@ use shared::{
     TargetId,
     http::serve::{Server, bind},
     shutdown,
+    stat::boot_number,
 };
 use tokio::{
     net::TcpListener,
@@ -27,8 +28,12 @@ use tokio::{
 };
 
 use crate::{
-    Config, Endpoints, Scale, Workload, WorkloadConfig, admin::StatsPort, conductor::conduct,
-    forward::Front, timeline::Wake, workload::Process,
+    Config, Endpoints, Scale, Workload, WorkloadConfig,
+    admin::{State, stats_port},
+    conductor::conduct,
+    forward::Front,
+    timeline::Wake,
+    workload::Process,
 };
 
 /// What has been given to pods gets this long to end, however much of the grace those who were held have used up.
@@ -88,14 +93,12 @@ impl Activator {
             stopping: AtomicBool::new(false),
         });
         let workloads = Arc::new(DashMap::new());
-        let port = StatsPort {
+        let port = stats_port(State {
             workloads: Arc::clone(&workloads),
             process: Arc::clone(&process),
             metrics,
-            boot: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)),
-        };
+            boot: boot_number(),
+        });
         let stats = stats
             .map(|listener| {
                 Server::spawn(listener, serve, port).map_err(|source| StartError {

@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, VecDeque},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize},
     },
 };
 
@@ -12,7 +12,6 @@ use parking_lot::{Mutex, RwLock};
 use shared::{
     TargetId, clock,
     load::{Count, Gauge, Ring},
-    stat::HoldStat,
 };
 use tokio::{
     sync::{Notify, oneshot},
@@ -28,12 +27,10 @@ use crate::{
     timeline::{Timeline, Wake},
 };
 
+mod account;
 mod lease;
 mod metrics;
 mod pods;
-
-/// Finished wakes that are remembered, over all workloads.
-const WAKES: usize = 256;
 
 /// What all workloads of an activator share.
 #[derive(Debug)]
@@ -251,40 +248,6 @@ impl Workload {
             .min()
     }
 
-    /// Changes the timeline of the present cold start, if there is one.
-    pub(crate) fn mark(&self, change: impl FnOnce(&mut Timeline)) {
-        if let Some(timeline) = &mut self.state.lock().timeline {
-            change(timeline);
-        }
-    }
-
-    /// The first answer after a cold start: ends the timeline and returns it.
-    pub(crate) fn end_timeline(
-        &self,
-        arrived: Instant,
-        forwarded: Instant,
-        first_byte: Instant,
-    ) -> Option<Timeline> {
-        let mut timeline = {
-            let mut state = self.state.lock();
-            // A request that was answered by a pod that was there before says nothing of this start, nor does one that
-            // came when it was over.
-            let ready = state.timeline.as_ref()?.ready_seen?;
-            if arrived > ready {
-                return None;
-            }
-            state.timeline.take()?
-        };
-        timeline.forwarded = Some(forwarded);
-        timeline.first_byte = Some(first_byte);
-        let mut wakes = self.process.wakes.lock();
-        if wakes.len() >= WAKES {
-            wakes.pop_front();
-        }
-        wakes.push_back(timeline.wake(&self.id.to_string()));
-        Some(timeline)
-    }
-
     /// Ends everything: nobody is held any more, no pod is known.
     pub(crate) fn remove(&self) {
         let refused = {
@@ -295,37 +258,6 @@ impl Workload {
             state.take_waiters()
         };
         refuse_all(refused, &Failure::Removed);
-    }
-
-    /// Requests that a pod of it has, or is being given.
-    pub(crate) fn leased(&self) -> usize {
-        self.state.lock().hold.leased()
-    }
-
-    /// Statistics with the seconds after `since`.
-    pub(crate) fn stat(&self, since: Option<u64>) -> HoldStat {
-        HoldStat {
-            target: self.id.to_string(),
-            held: self.held() as u64,
-            seconds: self.ring.lock().seconds_after(clock::micros(), since),
-        }
-    }
-
-    /// Takes `bytes` of the workload's and the process's budgets; gives them back when that is too much.
-    fn take_bytes(&self, bytes: usize) -> bool {
-        let ours = self.held_bytes.fetch_add(bytes, Relaxed) + bytes;
-        let all = self.process.held_bytes.fetch_add(bytes, Relaxed) + bytes;
-        let fits =
-            ours <= self.config.read().max_held_bytes && all <= self.process.config.max_held_bytes;
-        if !fits {
-            self.give_bytes(bytes);
-        }
-        fits
-    }
-
-    fn give_bytes(&self, bytes: usize) {
-        self.held_bytes.fetch_sub(bytes, Relaxed);
-        self.process.held_bytes.fetch_sub(bytes, Relaxed);
     }
 }
 

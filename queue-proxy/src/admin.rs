@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use metrics_exporter_prometheus::PrometheusHandle;
 use shared::{
+    BoxError,
+    admin::{self, json, since, text},
     http::{
         body::Body,
         h1::Refusal,
@@ -17,79 +19,64 @@ use shared::{
 use crate::{draining::Drain, pod::Pod};
 
 /// Statistics, metrics and health.
-#[derive(Clone)]
-pub(crate) struct StatsPort {
-    pub(crate) pod: Arc<Pod>,
-    pub(crate) metrics: Option<PrometheusHandle>,
+pub(crate) fn stats_port(pod: Arc<Pod>, metrics: Option<PrometheusHandle>) -> impl Handler {
+    let state = Arc::new((pod, metrics));
+    admin::port(move |request| {
+        let state = Arc::clone(&state);
+        async move { answer(&request, &state.0, state.1.as_ref()) }
+    })
 }
 
-/// The pod's life cycle: reached by the kubelet's hooks only, never in a Service, every path behind a token.
+fn answer(
+    request: &Request<Incoming>,
+    pod: &Pod,
+    metrics: Option<&PrometheusHandle>,
+) -> Result<Response<Body>, BoxError> {
+    let ready = pod.model.borrow().ready;
+    Ok(match request.uri().path() {
+        stat::PATH => json(&pod.stats.snapshot(since(request.uri().query()), ready))?,
+        "/metrics" => {
+            publish_gauges(pod);
+            text(
+                StatusCode::OK,
+                metrics.map(PrometheusHandle::render).unwrap_or_default(),
+            )
+        }
+        "/livez" => text(StatusCode::OK, "ok\n"),
+        "/readyz" if ready => text(StatusCode::OK, "ok\n"),
+        "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "the model is not ready\n"),
+        _ => text(
+            StatusCode::NOT_FOUND,
+            "try /stat, /metrics, /livez or /readyz\n",
+        ),
+    })
+}
+
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "counts of requests stay far below 2^52"
+)]
+fn publish_gauges(pod: &Pod) {
+    let target = pod.config.target.to_string();
+    let (in_flight, waiting) = pod.stats.gauges();
+    names::PROXY_IN_FLIGHT
+        .gauge(&[&target])
+        .set(in_flight as f64);
+    names::PROXY_WAITING.gauge(&[&target]).set(waiting as f64);
+}
+
+/// The pod's life cycle: reached by the kubelet's hooks only, never in a Service, every path behind a token. Not behind
+/// the limits of an admin port, since waiting for a drain takes as long as the drain.
 #[derive(Clone)]
 pub(crate) struct LifecyclePort {
     pub(crate) drain: Arc<Drain>,
     pub(crate) token: String,
 }
 
-impl Handler for StatsPort {
-    async fn handle(&self, request: Request<Incoming>, _peer: Arc<Peer>) -> Response<Body> {
-        if request.method() != Method::GET {
-            return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
-        }
-        let ready = self.pod.model.borrow().ready;
-        match request.uri().path() {
-            stat::PATH => {
-                let stat = self.pod.stats.snapshot(since(request.uri().query()), ready);
-                match serde_json::to_vec(&stat) {
-                    Ok(bytes) => json(bytes),
-                    Err(_) => text(
-                        StatusCode::INTERNAL_SERVER_ERROR,
-                        "statistics cannot be written\n",
-                    ),
-                }
-            }
-            "/metrics" => {
-                let target = self.pod.config.target.to_string();
-                let (in_flight, waiting) = self.pod.stats.gauges();
-                #[allow(
-                    clippy::cast_precision_loss,
-                    reason = "counts of requests stay far below 2^52"
-                )]
-                {
-                    names::PROXY_IN_FLIGHT
-                        .gauge(&[&target])
-                        .set(in_flight as f64);
-                    names::PROXY_WAITING.gauge(&[&target]).set(waiting as f64);
-                }
-                text(
-                    StatusCode::OK,
-                    self.metrics
-                        .as_ref()
-                        .map(PrometheusHandle::render)
-                        .unwrap_or_default(),
-                )
-            }
-            "/livez" => text(StatusCode::OK, "ok\n"),
-            "/readyz" if ready => text(StatusCode::OK, "ok\n"),
-            "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "the model is not ready\n"),
-            _ => text(
-                StatusCode::NOT_FOUND,
-                "try /stat, /metrics, /livez or /readyz\n",
-            ),
-        }
-    }
-
-    fn refuse(&self, refusal: Refusal) -> Response<Body> {
-        refused(refusal)
-    }
-}
-
 impl Handler for LifecyclePort {
     async fn handle(&self, request: Request<Incoming>, _peer: Arc<Peer>) -> Response<Body> {
-        let path = request.uri().path();
-        let Some(action) = path
-            .strip_prefix('/')
-            .and_then(|p| p.strip_prefix(&self.token))
-        else {
+        let path = request.uri().path().strip_prefix('/');
+        let Some(action) = path.and_then(|path| path.strip_prefix(&self.token)) else {
             return text(StatusCode::NOT_FOUND, "");
         };
         match action {
@@ -108,42 +95,6 @@ impl Handler for LifecyclePort {
     }
 
     fn refuse(&self, refusal: Refusal) -> Response<Body> {
-        refused(refusal)
+        admin::refused(refusal)
     }
-}
-
-/// The `since` of a query: the last second that the caller has.
-fn since(query: Option<&str>) -> Option<u64> {
-    query?
-        .split('&')
-        .find_map(|pair| pair.strip_prefix("since="))
-        .and_then(|value| value.parse().ok())
-}
-
-fn refused(refusal: Refusal) -> Response<Body> {
-    text(
-        StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST),
-        format!("{}\n", refusal.reason),
-    )
-}
-
-fn text(status: StatusCode, body: impl Into<bytes::Bytes>) -> Response<Body> {
-    answer(status, "text/plain; charset=utf-8", body)
-}
-
-fn json(body: Vec<u8>) -> Response<Body> {
-    answer(StatusCode::OK, "application/json", body)
-}
-
-fn answer(
-    status: StatusCode,
-    content_type: &'static str,
-    body: impl Into<bytes::Bytes>,
-) -> Response<Body> {
-    let mut answer = Response::new(Body::full(body));
-    *answer.status_mut() = status;
-    answer
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    answer
 }

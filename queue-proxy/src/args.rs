@@ -11,17 +11,20 @@ use shared::{
 
 use crate::config::{Config, Port};
 
-/// The Rouse sidecar: admits requests to one model, counts them to the last byte, and knows when it is ready.
+/// The Rouse sidecar: admits requests to one model, counts them to the last byte, and knows when it
+/// is ready.
 ///
-/// It stands in front of one model server. At most --container-concurrency requests are at the model at once; others
-/// wait in order, and beyond --queue-depth they are answered 503 with Retry-After. Requests that arrive while the model
-/// starts wait for it. On SIGTERM it drains: what is open ends, idle connections are closed, then it exits.
+/// It stands in front of one model server. At most --container-concurrency requests are at the
+/// model at once; others wait in order, and beyond --queue-depth they are answered 503 with
+/// Retry-After. Requests that arrive while the model starts wait for it. On SIGTERM it drains: what
+/// is open ends, idle connections are closed, then it exits.
 ///
 /// Example: in front of a model on port 8080, ten requests at once:
 ///
-///     rouse-queue-proxy --listen 127.0.0.1:8012 --upstream 127.0.0.1:8080 --container-concurrency 10
+///     rouse-queue-proxy --listen 127.0.0.1:8012 --upstream 127.0.0.1:8080 \
+///         --container-concurrency 10
 ///
-/// Exit status: 0 after a drain, 1 if a task failed, 2 for a flag that cannot be or a port that cannot be had.
+/// Exit status: 0 after a drain, 2 for a flag that cannot be or a port that cannot be had.
 #[derive(Debug, Parser)]
 #[command(
     name = "rouse-queue-proxy",
@@ -51,7 +54,7 @@ pub struct Args {
     upstream: Vec<SocketAddr>,
 
     /// Requests at the model at once; 0 = unlimited.
-    #[arg(long, env = "ROUSE_CONTAINER_CONCURRENCY", default_value_t = 0, allow_hyphen_values = true, value_parser = clap::value_parser!(u32).range(0..=100_000), value_name = "N")]
+    #[arg(long, env = "ROUSE_CONTAINER_CONCURRENCY", default_value_t = 0, allow_hyphen_values = true, value_parser = clap::value_parser!(u32).range(0..=1_000), value_name = "N")]
     container_concurrency: u32,
 
     /// Requests that may wait for a slot [default: 10 x concurrency, or 1000 if unlimited].

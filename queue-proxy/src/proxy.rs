@@ -198,7 +198,8 @@ impl Front {
         prefetch: &mut Prefetch,
         peer: &Peer,
     ) -> Result<Slot, Failure> {
-        if source == Source::Activator && self.pod.model.borrow().first_ready.is_none() {
+        // An activator can go elsewhere, and asks anew until the model is ready again; a client of a Service cannot.
+        if source == Source::Activator && !self.pod.model.borrow().ready {
             return Err(Failure::NotReady);
         }
         let mut waiting = match self.pod.slots.ask(source).map_err(|_| Failure::QueueFull)? {

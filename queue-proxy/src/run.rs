@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     Config,
-    admin::{LifecyclePort, StatsPort},
+    admin::{LifecyclePort, stats_port},
     drain::Rule,
     draining::{Drain, close_when_draining},
     model::{self, Model},
@@ -117,12 +117,9 @@ impl QueueProxy {
             .map(Server::disposer)
             .collect();
         tasks.spawn(close_when_draining(Arc::clone(&drain), disposers));
-        let stats_port = StatsPort {
-            pod: Arc::clone(&pod),
-            metrics,
-        };
+        let port = stats_port(Arc::clone(&pod), metrics);
         let stats = stats
-            .map(|l| spawn("statistics", l, serve, stats_port))
+            .map(|l| spawn("statistics", l, serve, port))
             .transpose()?;
         let lifecycle = lifecycle
             .map(|(l, token)| {

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use shared::{
     clock,
     load::{Count, Gauge, Ring},
-    stat::{PodStat, VERSION},
+    stat::{PodStat, VERSION, boot_number},
 };
 
 /// Counts of one pod.
@@ -177,13 +177,6 @@ impl Drop for Entry {
         self.stats.ended.fetch_add(1, Relaxed);
         self.stats.open.fetch_sub(1, Relaxed);
     }
-}
-
-/// A number that differs from start to start: the wall clock in nanoseconds, only ever compared for equality.
-fn boot_number() -> u64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

@@ -69,6 +69,13 @@ pub struct ActivatorStat {
     pub workloads: Vec<HoldStat>,
 }
 
+/// A number that differs from start to start of a process: the wall clock in nanoseconds, only ever compared for equality.
+pub fn boot_number() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX))
+}
+
 /// Why an answer was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {

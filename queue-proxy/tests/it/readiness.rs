@@ -80,7 +80,10 @@ async fn a_probed_model_becomes_ready_fails_at_the_threshold_and_recovers() {
         assert!(!stat(&proxy, "").await.ready);
         let mut health = Raw::connect(proxy.stats_address().unwrap()).await;
         assert_eq!(health.get("/readyz").await.status, 503);
-        // Unready is for others to know: requests that are here are served.
+        // An activator is told to go elsewhere; a client of a Service, who cannot, is served.
+        let mut lane = Raw::sent(activator(&proxy), get("/", &addressed())).await;
+        let elsewhere = lane.answer().await;
+        assert_eq!(elsewhere.header("rouse-admission"), Some("not-ready"));
         assert_eq!(
             Raw::connect(front(&proxy)).await.get("/").await.text(),
             "ok"
