@@ -252,9 +252,8 @@ async fn environment(args: &Args, example: &Path, output: &Output) -> Result<Pat
     output.line(format!("Python environment: {}", folder.display()));
     let lines = output.clone();
     let prepare = move || {
-        venv::prepare(&folder, &requirements, &PYTHON, |line| {
-            lines.line(format!("  {line}"))
-        })
+        let progress = |line: &str| lines.line(format!("  {line}"));
+        venv::prepare(&folder, &requirements, &PYTHON, progress)
     };
     let prepared = tokio::task::spawn_blocking(prepare);
     let prepared = timeout(Duration::from_mins(15), prepared)
