@@ -25,7 +25,7 @@ use super::{
     logs::Output,
     manifest,
     plan::Planned,
-    ports::Ports,
+    ports::{Ports, Reserved},
     process::{Exit, Launcher, Replica},
 };
 
@@ -215,9 +215,11 @@ impl Supervisor {
         let planned = &self.planned;
         let container = &planned.workload.container;
         let mut addresses: BTreeMap<u16, SocketAddr> = BTreeMap::new();
+        let mut ports = Vec::new();
         for port in &container.ports {
-            let address = self.around.ports.next().ok_or("no loopback port is free")?;
-            addresses.insert(port.port, address);
+            let reserved = self.around.ports.next().ok_or("no loopback port is free")?;
+            addresses.insert(port.port, reserved.address);
+            ports.push(reserved);
         }
         let local = |port: u16| addresses.get(&port).copied();
         let variables =
@@ -258,13 +260,13 @@ impl Supervisor {
             proxy: Arc::new(proxy),
             address,
         };
-        self.watch(&slot);
+        self.watch(&slot, ports);
         self.slots.push(slot);
         Ok(())
     }
 
-    /// Reports what happens to a replica by itself.
-    fn watch(&mut self, slot: &Slot) {
+    /// Reports what happens to a replica by itself, and keeps its ports for it as long as its process lives.
+    fn watch(&mut self, slot: &Slot, ports: Vec<Reserved>) {
         let (events, replica, number) = (
             self.events.0.clone(),
             Arc::clone(&slot.replica),
@@ -272,6 +274,7 @@ impl Supervisor {
         );
         self.tasks.spawn(async move {
             let exit = replica.wait().await;
+            drop(ports);
             // A supervisor that is gone needs no news.
             let _gone = events.send(Event::Ended(number, exit)).await;
             None
