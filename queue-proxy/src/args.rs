@@ -21,8 +21,7 @@ use crate::config::{Config, Port};
 ///
 /// Example: in front of a model on port 8080, ten requests at once:
 ///
-///     rouse-queue-proxy --listen 127.0.0.1:8012 --upstream 127.0.0.1:8080 \
-///         --container-concurrency 10
+///     rouse-queue-proxy --listen 127.0.0.1:8012 --upstream 127.0.0.1:8080 --container-concurrency 10
 ///
 /// Exit status: 0 after a drain, 2 for a flag that cannot be or a port that cannot be had.
 #[derive(Debug, Parser)]
