@@ -7,7 +7,7 @@ use activator::{
     args::{Args, UrlScale},
 };
 use clap::Parser;
-use shared::{metrics, shutdown, telemetry};
+use shared::{metrics, shutdown::Signals, telemetry};
 use tokio::{sync::watch, time::sleep};
 
 fn main() -> ExitCode {
@@ -35,6 +35,8 @@ fn main() -> ExitCode {
 }
 
 async fn serve(args: Args) -> Result<(), StartError> {
+    // Before anybody can be served: from then on there is something to finish.
+    let signals = Signals::caught();
     let metrics = metrics::install().ok();
     if let Some(handle) = metrics.clone() {
         tokio::spawn(metrics::upkeep(handle));
@@ -49,7 +51,9 @@ async fn serve(args: Args) -> Result<(), StartError> {
     let scale = Arc::new(UrlScale(args.scale_url.clone()));
     let stop = async {
         // A failure to install the handlers ends the program rather than leave it without an end.
-        let _signal = shutdown::signalled().await;
+        if let Ok(mut signals) = signals {
+            signals.next().await;
+        }
     };
     let add = |activator: &activator::Activator| {
         activator

@@ -16,7 +16,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use parking_lot::Mutex;
 use shared::{
     TargetId,
-    http::serve::{Server, bind},
+    http::serve::{Disposition, Server, bind},
     shutdown,
     stat::boot_number,
 };
@@ -196,6 +196,10 @@ impl Activator {
         let end = Instant::now() + grace;
         self.process.stopping.store(true, Relaxed);
         for running in self.workloads.iter() {
+            for server in &running.servers {
+                server.disposer().set(Disposition::CloseAfterAnswer);
+            }
+            // The conductor, which may just be deciding otherwise, sees to it that it stays so.
             running.workload.kick.notify_one();
         }
         let handed_out = async {

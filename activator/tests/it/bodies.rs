@@ -1,6 +1,6 @@
 //! Request bodies: small ones travel along and can be sent again, large ones wait until a pod has admitted their request.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use tokio::time::timeout;
 
@@ -230,16 +230,12 @@ async fn a_client_that_hangs_up_while_the_model_works_frees_its_place() {
     site.ready().await;
     for request in [get("/wait", "1").into_bytes(), post("/wait", "2", b"small")] {
         let raw = Raw::sent(site.address(), request).await;
-        until("at the model", || pod.proxy.open() == 1).await;
+        until("at the model", || pod.model.state.now.load(SeqCst) == 1).await;
         drop(raw);
         until("given up", || pod.proxy.open() == 0).await;
     }
     until("the model knows", || {
-        pod.model
-            .state
-            .dropped
-            .load(std::sync::atomic::Ordering::SeqCst)
-            == 2
+        pod.model.state.dropped.load(SeqCst) == 2
     })
     .await;
     assert_eq!(ask(site.address(), get("/", "next")).await.status, 200);

@@ -24,7 +24,7 @@ async fn those_held_get_the_grace_to_be_handed_out() {
     site.pods(&[&pod]);
     let answer = raw.answer().await.unwrap();
     assert_eq!(answer.status, 200);
-    assert!(answer.closes());
+    assert!(raw.ends().await);
     timeout(PATIENCE, stopping)
         .await
         .expect("no reason to wait")
