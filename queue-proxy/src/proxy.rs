@@ -199,8 +199,12 @@ impl Front {
         peer: &Peer,
     ) -> Result<Slot, Failure> {
         // An activator can go elsewhere, and asks anew until the model is ready again; a client of a Service cannot.
-        if source == Source::Activator && !self.pod.model.borrow().ready {
-            return Err(Failure::NotReady);
+        if source == Source::Activator {
+            if !self.pod.model.borrow().ready {
+                return Err(Failure::NotReady);
+            }
+            // Who was told of readiness may be here before the task that opens the queues: it must not find them full.
+            self.pod.slots.open();
         }
         let mut waiting = match self.pod.slots.ask(source).map_err(|_| Failure::QueueFull)? {
             Asked::Slot(slot) => return Ok(slot),

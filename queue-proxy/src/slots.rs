@@ -1,6 +1,12 @@
 //! The breaker with waiting tasks: an async shell over [`crate::breaker`].
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -11,6 +17,7 @@ use crate::breaker::{Breaker, Entry, Source, Ticket};
 #[derive(Debug)]
 pub struct Slots {
     state: Mutex<State>,
+    opened: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -53,6 +60,7 @@ impl Slots {
                 breaker,
                 waiters: HashMap::new(),
             }),
+            opened: AtomicBool::new(false),
         })
     }
 
@@ -77,9 +85,13 @@ impl Slots {
         }
     }
 
-    /// The model is ready: lets everyone in who fits.
+    /// The model is ready: lets everyone in who fits. Calling it again changes nothing.
     pub fn open(self: &Arc<Self>) {
+        if self.opened.load(Relaxed) {
+            return;
+        }
         self.state.lock().breaker.open();
+        self.opened.store(true, Relaxed);
         while let Some(waiter) = self.next(Breaker::admit_next) {
             self.hand_over(waiter);
         }

@@ -183,3 +183,28 @@ async fn bodies_beyond_the_memory_budget_wait_unread_and_still_pass() {
         assert_eq!(client.answer().await.status, 200);
     }
 }
+
+#[tokio::test]
+async fn one_connection_too_many_is_told_so_readably_and_the_next_is_served_again() {
+    let model = Model::ok().await;
+    let mut config = config(&[model.address], 1);
+    config.serve.max_connections = 2;
+    let proxy = ready(config).await;
+    let mut kept = Raw::connect(front(&proxy)).await;
+    assert_eq!(kept.get("/").await.status, 200);
+    let mut second = Raw::connect(front(&proxy)).await;
+    assert_eq!(second.get("/").await.status, 200);
+    for _ in 0..5 {
+        let request = crate::raw::post("/", "", &"x".repeat(300_000));
+        let mut shed = Raw::sent(front(&proxy), request).await;
+        let answer = shed.answer().await;
+        assert_eq!(answer.status, 503);
+        assert_eq!(answer.header("retry-after"), Some("1"));
+    }
+    drop(second);
+    within("room", async {
+        while Raw::connect(front(&proxy)).await.get("/").await.status != 200 {}
+    })
+    .await;
+    assert_eq!(kept.get("/").await.status, 200);
+}

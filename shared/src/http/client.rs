@@ -10,27 +10,21 @@ use std::{
     time::Duration,
 };
 
-use http::{
-    Request, Response, StatusCode, Version,
-    header::{CONTENT_LENGTH, TRANSFER_ENCODING},
-};
-use hyper::{
-    body::Incoming,
-    client::conn::{http1, http2},
-};
+use http::{Request, Response, Version};
+use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
-use tokio::{
-    net::TcpStream,
-    task::AbortHandle,
-    time::{Instant, timeout},
-};
+use tokio::{net::TcpStream, time::timeout};
 
-use self::upstream::Upstream;
+use self::{
+    line::{Idle, Line},
+    upstream::Upstream,
+};
 use super::body::Body;
 use crate::BoxError;
 
 mod h2;
+mod line;
 mod upstream;
 
 /// How connections to an address are made and kept.
@@ -99,31 +93,6 @@ struct Inner {
     idle: Mutex<Vec<Idle>>,
     h2: Arc<h2::Pool>,
     closed: AtomicBool,
-}
-
-struct Idle {
-    line: Line,
-    since: Instant,
-}
-
-/// How long a request body may still be on its way when its answer is through, before its connection is cut.
-const UPLOAD_PATIENCE: Duration = Duration::from_millis(500);
-
-/// An HTTP/1 connection. Dropping it closes it, in whatever state it is: hyper alone would notice that nobody wants an
-/// answer any more only when more of it arrives.
-struct Line {
-    sender: http1::SendRequest<Body>,
-    task: AbortHandle,
-    upgraded: bool,
-}
-
-impl Drop for Line {
-    fn drop(&mut self) {
-        // After an upgrade the task has the connection to hand over, and ends by itself.
-        if !self.upgraded {
-            self.task.abort();
-        }
-    }
 }
 
 /// An HTTP/1 connection that belongs to the caller until it is given back.
@@ -319,75 +288,6 @@ impl Inner {
             .map_err(|_| ConnectTimeout(limit))??;
         stream.set_nodelay(true)?;
         Ok(stream)
-    }
-
-    fn take_idle(&self) -> Option<Line> {
-        let now = Instant::now();
-        let mut idle = self.idle.lock();
-        // The newest first: the others then age out together.
-        while let Some(kept) = idle.pop() {
-            if now.saturating_duration_since(kept.since) > self.config.idle {
-                idle.clear();
-                return None;
-            }
-            if kept.line.sender.is_ready() {
-                return Some(kept.line);
-            }
-        }
-        None
-    }
-
-    fn finish(self: &Arc<Self>, mut line: Line, response: Response<Incoming>) -> Response<Body> {
-        let (mut parts, incoming) = response.into_parts();
-        let body = Body::from(incoming);
-        if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-            line.upgraded = true;
-            return Response::from_parts(parts, body);
-        }
-        // Both framings at once: the chunked one was used (RFC 9112 section 6.3), the length must not travel on, and
-        // the connection cannot be trusted to be in step.
-        let suspicious = parts.headers.contains_key(TRANSFER_ENCODING)
-            && parts.headers.remove(CONTENT_LENGTH).is_some();
-        let home = Arc::clone(self);
-        let line = Mutex::new(line);
-        let body = body.on_end(move || {
-            let line = line.into_inner();
-            if !suspicious {
-                home.give_back(line);
-            }
-        });
-        Response::from_parts(parts, body)
-    }
-
-    /// Keeps a connection whose answer was read to its end.
-    fn give_back(self: Arc<Self>, mut line: Line) {
-        if line.sender.is_ready() {
-            self.keep(line);
-            return;
-        }
-        // The other task is about to say so, or the answer came before the request was read to its end.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return;
-        };
-        runtime.spawn(async move {
-            if matches!(
-                timeout(UPLOAD_PATIENCE, line.sender.ready()).await,
-                Ok(Ok(()))
-            ) {
-                self.keep(line);
-            }
-        });
-    }
-
-    fn keep(&self, line: Line) {
-        if self.closed.load(Relaxed) {
-            return;
-        }
-        let mut idle = self.idle.lock();
-        if idle.len() < self.config.max_idle {
-            let since = Instant::now();
-            idle.push(Idle { line, since });
-        }
     }
 }
 
