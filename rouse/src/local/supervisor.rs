@@ -273,6 +273,9 @@ impl Supervisor {
             slot.number,
         );
         self.tasks.spawn(async move {
+            // Under load a model can be ready before we are told its process id.
+            replica.started().await;
+            let _gone = events.send(Event::Changed).await;
             let exit = replica.wait().await;
             drop(ports);
             // A supervisor that is gone needs no news.

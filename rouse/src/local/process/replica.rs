@@ -103,6 +103,15 @@ impl Replica {
         self.shim
     }
 
+    /// Waits until the program runs, or will not any more.
+    pub async fn started(&self) {
+        let mut state = self.state.clone();
+        // An error means that nobody follows the replica any more, which is an end too.
+        let _gone = state
+            .wait_for(|state| state.pid.is_some() || state.exit.is_some())
+            .await;
+    }
+
     /// How the replica ended, if it has.
     pub fn exit(&self) -> Option<Exit> {
         self.state.borrow().exit.clone()
