@@ -57,6 +57,28 @@ impl Scene {
             .ready_path("/ready")
     }
 
+    /// As [`Scene::model`], but its program starts only when [`Scene::open_gate`] says so: as late as the test needs it.
+    pub fn gated(&self, name: &str, flags: &[&str]) -> Deployment {
+        let (gate, journal) = (self.gate(name), self.journal_file(name));
+        let script = format!(
+            "until [ -e {} ]; do sleep 0.02; done; exec {} --journal {} {}",
+            gate.display(),
+            self.programs.model(),
+            journal.display(),
+            flags.join(" ")
+        );
+        Deployment::new(name, &["sh", "-c", &script]).ready_path("/ready")
+    }
+
+    /// Lets a gated model start.
+    pub fn open_gate(&self, name: &str) {
+        std::fs::write(self.gate(name), "").expect("the folder is ours");
+    }
+
+    fn gate(&self, name: &str) -> PathBuf {
+        self.folder().join(format!("{name}.gate"))
+    }
+
     /// Where the model of this name writes down what it executes.
     pub fn journal_file(&self, name: &str) -> PathBuf {
         self.folder().join(format!("{name}.journal"))
@@ -135,12 +157,12 @@ impl Running {
         self.workload(name).snapshot.borrow().clone()
     }
 
-    /// Replicas that take requests.
+    /// Replicas that take requests and whose process is known.
     pub fn ready(&self, name: &str) -> Vec<ReplicaView> {
         let replicas = self.snapshot(name).replicas.clone();
         replicas
             .into_iter()
-            .filter(|replica| replica.ready && !replica.terminating)
+            .filter(|replica| replica.ready && !replica.terminating && replica.pid.is_some())
             .collect()
     }
 
