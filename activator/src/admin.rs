@@ -74,14 +74,16 @@ impl State {
     }
 
     fn stat(&self, since: Option<u64>) -> ActivatorStat {
+        // One instant for all of it: a reader refuses an answer whose seconds go beyond the last that it names.
+        let now = clock::micros();
         ActivatorStat {
             version: VERSION,
             boot: self.boot,
-            last_second: Ring::last_whole(clock::micros()),
+            last_second: Ring::last_whole(now),
             workloads: self
                 .workloads
                 .iter()
-                .map(|running| running.workload.stat(since))
+                .map(|running| running.workload.stat(now, since))
                 .collect(),
         }
     }

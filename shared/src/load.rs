@@ -118,7 +118,8 @@ impl Ring {
     /// Whole seconds after `since` (a second number), oldest first, at most [`SECONDS`] - 1 of them.
     pub fn seconds_after(&mut self, now_us: u64, since: Option<u64>) -> Vec<Second> {
         self.advance(now_us);
-        let current = self.last_us / SECOND_US;
+        // Others may have been here since `now_us` was read: the seconds are those that were whole then.
+        let current = now_us.min(self.last_us) / SECOND_US;
         let oldest = current.saturating_sub(SECONDS as u64 - 1);
         let from = since.map_or(oldest, |s| s.saturating_add(1).max(oldest));
         (from..current)
@@ -223,6 +224,18 @@ mod tests {
         let seconds = ring.seconds_after(1_000 * S, None);
         assert_eq!(seconds.len(), SECONDS - 1);
         assert!(seconds.iter().all(|s| s.in_flight_us == S), "{seconds:?}");
+    }
+
+    #[test]
+    fn a_scrape_that_was_overtaken_tells_of_no_second_after_its_own() {
+        let mut ring = Ring::new(0);
+        ring.enter(5 * S + 1, Gauge::InFlight);
+        let now = 5 * S - 1;
+        let seconds = ring.seconds_after(now, None);
+        assert_eq!(
+            seconds.last().map(|s| s.second),
+            Some(Ring::last_whole(now))
+        );
     }
 
     #[test]

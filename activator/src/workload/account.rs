@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use shared::{clock, stat::HoldStat};
+use shared::stat::HoldStat;
 use tokio::time::Instant;
 
 use super::Workload;
@@ -51,12 +51,12 @@ impl Workload {
         self.state.lock().hold.leased()
     }
 
-    /// Statistics with the seconds after `since`.
-    pub(crate) fn stat(&self, since: Option<u64>) -> HoldStat {
+    /// Statistics at `now_us`, with the seconds after `since`.
+    pub(crate) fn stat(&self, now_us: u64, since: Option<u64>) -> HoldStat {
         HoldStat {
             target: self.id.to_string(),
             held: self.held() as u64,
-            seconds: self.ring.lock().seconds_after(clock::micros(), since),
+            seconds: self.ring.lock().seconds_after(now_us, since),
         }
     }
 
