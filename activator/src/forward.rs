@@ -2,10 +2,10 @@
 
 use std::{fmt::Write as _, sync::Arc};
 
-use http::{HeaderValue, Request, Response, StatusCode, Version, header::EXPECT};
+use http::{HeaderValue, Request, Response, StatusCode, header::EXPECT};
 use hyper::body::Incoming;
 use shared::{
-    headers::{self, TIMING},
+    headers::TIMING,
     http::{
         body::{Body, Prefetch},
         h1::Refusal,
@@ -86,7 +86,8 @@ impl Front {
         sanitize::check_request(&mut request).map_err(Failure::Refused)?;
         let websocket = sanitize::websocket(&request).map_err(Failure::Refused)?;
         let client_upgrade = websocket.then(|| hyper::upgrade::on(&mut request));
-        self.prepare(&mut request, peer, websocket);
+        let trusted = &self.workload.process.config.trusted;
+        sanitize::prepare(&mut request, websocket, Some((peer.address.ip(), trusted)));
         // Reading a body for which 100-continue is expected answers that at once: it waits for a pod.
         let limit = if request.headers_mut().remove(EXPECT).is_some() {
             0
@@ -147,26 +148,6 @@ impl Front {
             return Ok(answer.map(|_| Body::empty()));
         }
         Ok(answer.map(|body| body.guarded(lease)))
-    }
-
-    /// What the pod must not see is removed, and where the request came from is stated.
-    fn prepare(&self, request: &mut Request<Incoming>, peer: &Peer, websocket: bool) {
-        sanitize::strip_hop_by_hop(request.headers_mut());
-        headers::strip_ours(request.headers_mut());
-        let host = sanitize::host(request);
-        let trusted = &self.workload.process.config.trusted;
-        sanitize::forwarded(
-            request.headers_mut(),
-            peer.address.ip(),
-            host.as_ref(),
-            trusted,
-        );
-        if websocket {
-            sanitize::add_websocket(request.headers_mut());
-        }
-        if request.version() != Version::HTTP_2 {
-            *request.version_mut() = Version::HTTP_11;
-        }
     }
 }
 

@@ -132,11 +132,11 @@ async fn run(
         }
         let round = scrape(&id, &seen, &mut pods).await;
         let held = holds.take(&id);
-        for (at, sample) in round
+        let samples = round
             .samples
             .into_iter()
-            .chain(held.seconds.iter().map(held_sample))
-        {
+            .chain(held.seconds.iter().map(held_sample));
+        for (at, sample) in net(samples) {
             decider.record(at, sample);
         }
         since_decision += Duration::from_secs(1);
@@ -289,8 +289,27 @@ fn pod_sample(dated: &Dated) -> (Moment, Sample) {
     )
 }
 
+/// Adds up what all saw of each second. A request that was held and handed on within one is counted by the activator, taken
+/// back by it and counted by the pod, so only the sum is a number of requests; it is never less than none.
+fn net(samples: impl Iterator<Item = (Moment, Sample)>) -> Vec<(Moment, Sample)> {
+    let mut seconds: Vec<(Moment, Sample)> = Vec::new();
+    for (at, sample) in samples {
+        match seconds.iter_mut().find(|(known, _)| *known == at) {
+            Some((_, sum)) => {
+                sum.concurrency += sample.concurrency;
+                sum.requests += sample.requests;
+            }
+            None => seconds.push((at, sample)),
+        }
+    }
+    for (_, sum) in &mut seconds {
+        sum.requests = sum.requests.max(0.0);
+    }
+    seconds
+}
+
 /// Held requests are load too. Each is counted as a request when it arrives and taken back when it is handed on, since
-/// the pod counts it then.
+/// the pod counts it then: the number may be negative.
 #[allow(
     clippy::cast_precision_loss,
     reason = "counts and microseconds of a second stay far below 2^52"
@@ -298,7 +317,7 @@ fn pod_sample(dated: &Dated) -> (Moment, Sample) {
 fn held_sample(dated: &Dated) -> (Moment, Sample) {
     let second = dated.second;
     let concurrency = second.waiting_us as f64 / 1e6;
-    let requests = second.started.saturating_sub(second.released) as f64;
+    let requests = second.started as f64 - second.released as f64;
     (
         dated.at,
         Sample {
@@ -380,5 +399,58 @@ impl Metrics {
             reason = "a metric needs no more than 52 bits"
         )]
         self.headroom.set(decision.burst_headroom as f64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::load::Second;
+
+    use super::*;
+
+    #[test]
+    fn a_request_that_was_held_counts_once() {
+        let dated = |at, second| Dated {
+            at: Moment::from_secs(at),
+            second,
+        };
+        // Held in second 1, handed on and served in second 2, beside three that were never held.
+        let held = [
+            dated(
+                1,
+                Second {
+                    started: 1,
+                    waiting_us: 500_000,
+                    ..Second::default()
+                },
+            ),
+            dated(
+                2,
+                Second {
+                    released: 1,
+                    ..Second::default()
+                },
+            ),
+        ];
+        let pod = dated(
+            2,
+            Second {
+                started: 4,
+                in_flight_us: 1_000_000,
+                ..Second::default()
+            },
+        );
+        let samples = held.iter().map(held_sample).chain([pod_sample(&pod)]);
+        let sums = net(samples);
+        let counts: Vec<_> = sums
+            .iter()
+            .map(|(at, s)| (at.as_secs(), s.requests, s.concurrency))
+            .collect();
+        assert_eq!(counts, [(1, 1.0, 0.5), (2, 3.0, 1.0)]);
+        let late = net([held_sample(&held[1])].into_iter());
+        assert!(
+            late[0].1.requests.abs() < f64::EPSILON,
+            "never less than none"
+        );
     }
 }

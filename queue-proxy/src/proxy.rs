@@ -92,7 +92,9 @@ impl Front {
         let websocket = sanitize::websocket(&request).map_err(Failure::Refused)?;
         let client_upgrade = websocket.then(|| hyper::upgrade::on(&mut request));
         let ticket = ticket(request.headers()).filter(|_| source == Source::Activator);
-        self.prepare(&mut request, source, peer, websocket);
+        let origin =
+            (source == Source::Service).then_some((peer.address.ip(), &self.pod.config.trusted));
+        sanitize::prepare(&mut request, websocket, origin);
 
         let arrived = Instant::now();
         // An Expect means that reading the body answers 100 Continue, which means admitted: not before it is.
@@ -161,34 +163,6 @@ impl Front {
             .and_then(|port| port.to_str().ok()?.parse().ok())
             .filter(|port| *port < self.pod.clients.len())
             .ok_or(Failure::UnknownPort)
-    }
-
-    /// What the model must not see is removed, and where the request came from is stated.
-    fn prepare(
-        &self,
-        request: &mut Request<Incoming>,
-        source: Source,
-        peer: &Peer,
-        websocket: bool,
-    ) {
-        sanitize::strip_hop_by_hop(request.headers_mut());
-        headers::strip_ours(request.headers_mut());
-        if source == Source::Service {
-            let host = sanitize::host(request);
-            let trusted = &self.pod.config.trusted;
-            sanitize::forwarded(
-                request.headers_mut(),
-                peer.address.ip(),
-                host.as_ref(),
-                trusted,
-            );
-        }
-        if websocket {
-            sanitize::add_websocket(request.headers_mut());
-        }
-        if request.version() != Version::HTTP_2 {
-            *request.version_mut() = Version::HTTP_11;
-        }
     }
 
     /// Waits for a slot. While it does, a small body is read, and a hang-up is noticed.

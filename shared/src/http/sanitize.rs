@@ -234,6 +234,28 @@ impl TrustedProxies {
     }
 }
 
+/// Makes a checked request fit for the next hop: what concerns only this one and what poses as ours is removed, an accepted
+/// WebSocket upgrade is put back, and everything that is not HTTP/2 goes on as HTTP/1.1. With `origin`, the peer and those
+/// whose word counts, it is stated where the request came from; the hop before has done so otherwise.
+pub fn prepare<B>(
+    request: &mut Request<B>,
+    websocket: bool,
+    origin: Option<(IpAddr, &TrustedProxies)>,
+) {
+    strip_hop_by_hop(request.headers_mut());
+    crate::headers::strip_ours(request.headers_mut());
+    if let Some((peer, trusted)) = origin {
+        let host = host(request);
+        forwarded(request.headers_mut(), peer, host.as_ref(), trusted);
+    }
+    if websocket {
+        add_websocket(request.headers_mut());
+    }
+    if request.version() != Version::HTTP_2 {
+        *request.version_mut() = Version::HTTP_11;
+    }
+}
+
 /// States where the request came from. What an untrusted peer claims about that is replaced, never added to.
 pub fn forwarded(
     headers: &mut HeaderMap,
