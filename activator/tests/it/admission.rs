@@ -92,6 +92,7 @@ async fn a_pod_that_is_not_ready_or_not_the_one_meant_is_asked_anew() {
         assert_eq!(raw.answer().await.unwrap().body, b"body");
         // It recovers.
         site.endpoints(vec![fake.endpoint.clone()]);
+        until("the other is gone", || !site.workload.any_ready()).await;
         fake.ready.send_replace(true);
         let mut raw = Raw::sent(site.address(), get("/", "y")).await;
         fake.request().await.answer(200, "admitted", "back").await;
