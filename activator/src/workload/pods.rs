@@ -154,6 +154,8 @@ impl Workload {
             .lock()
             .hold
             .report(&pod.uid, load, Instant::now());
+        // What was said ages: the conductor must know when, or those who are held would wait for the next event.
+        self.kick.notify_one();
     }
 
     /// Sends everybody away if there is nothing to wait for.

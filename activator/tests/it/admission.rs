@@ -253,3 +253,25 @@ async fn a_pod_that_leaves_the_list_for_a_moment_while_it_serves_is_used_again()
     pod.model.state.go.add_permits(1);
     assert_eq!(busy.await.unwrap().status, 200);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_held_request_goes_on_once_what_a_pod_said_of_its_load_has_aged() {
+    let bed = Bed::new();
+    let site = bed.site("a", |c| c.container_concurrency = 1);
+    let mut fake = Fake::start("p").await;
+    site.endpoints(vec![fake.endpoint.clone()]);
+    site.ready().await;
+    let mut first = Raw::sent(site.address(), get("/first", "1")).await;
+    let mut got = fake.request().await;
+    let mut second = Raw::sent(site.address(), get("/second", "2")).await;
+    site.holds(1).await;
+    // Somebody else's request is there too, says the answer: no room for the second one yet.
+    got.raw
+        .send("HTTP/1.1 200 OK\r\nrouse-admission: admitted\r\nrouse-load: 2\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+        .await;
+    assert_eq!(first.answer().await.unwrap().status, 200);
+    // Nothing else happens: only time passes.
+    let mut next = fake.request().await;
+    next.answer(200, "admitted", "").await;
+    assert_eq!(second.answer().await.unwrap().status, 200);
+}

@@ -6,8 +6,8 @@ use tokio::{
 };
 
 use crate::{
-    model::Model,
-    raw::{Raw, get},
+    model::{Model, echo},
+    raw::{Raw, get, post},
     rig::{activator, addressed, front, pod, soon, until, within},
 };
 
@@ -133,6 +133,25 @@ async fn other_upgrades_and_refused_ones_are_ordinary_requests() {
         let answer = client.answer().await;
         assert_eq!((answer.status, answer.text()), (200, "ok"), "{lines}");
         assert_eq!(model.seen.last().contains_key("upgrade"), lines == ASK);
+    }
+    until("the end", || proxy.open() == 0).await;
+}
+
+#[tokio::test]
+async fn a_body_behind_an_upgrade_that_is_ignored_reaches_the_model_whole() {
+    let model = Model::start(|request| async { echo(request) }).await;
+    let proxy = pod(model.address, 1).await;
+    let mut client = Raw::connect(front(&proxy)).await;
+    for lines in [
+        "connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__\r\n",
+        "upgrade: h2c\r\n",
+    ] {
+        client.send(post("/", lines, "a body")).await;
+        assert_eq!(client.answer().await.text(), "a body", "{lines}");
+        let chunked = format!("{lines}transfer-encoding: chunked\r\n");
+        client.send(get("/", &chunked).replace("GET", "POST")).await;
+        client.send("3\r\nabc\r\n0\r\n\r\n").await;
+        assert_eq!(client.answer().await.text(), "abc", "{lines}");
     }
     until("the end", || proxy.open() == 0).await;
 }

@@ -172,7 +172,8 @@ impl<S: AsyncRead + Unpin> GuardIo<S> {
                 self.approved = n;
                 if heading {
                     self.heads += 1;
-                    let held = self.scanner.asks_for_upgrade();
+                    // A request with a body cannot be upgraded (it is a WebSocket's GET or nothing): what follows is its body.
+                    let held = self.scanner.asks_for_upgrade() && self.scanner.between_messages(0);
                     self.link.held.store(held, Relaxed);
                     // However quickly it is answered: the next wait is a new one.
                     self.phase = Phase::Busy;
