@@ -12,10 +12,14 @@ use shared::{
     clock,
     http::{body::Body, serve::Handler},
     load::Ring,
-    stat::{self, ActivatorStat, VERSION},
+    stat::{self, ACTIVATOR_MAX_BYTES, ActivatorStat, VERSION},
 };
 
 use crate::{run::Running, workload::Process};
+
+/// Bytes of one second in an answer, and of what is said of a workload beside its seconds: more than they ever take.
+const SECOND_BYTES: usize = 192;
+const WORKLOAD_BYTES: usize = 512;
 
 /// What the port needs to know.
 #[derive(Clone)]
@@ -76,15 +80,76 @@ impl State {
     fn stat(&self, since: Option<u64>) -> ActivatorStat {
         // One instant for all of it: a reader refuses an answer whose seconds go beyond the last that it names.
         let now = clock::micros();
+        let last = Ring::last_whole(now);
+        let since = told_since(since, last, self.workloads.len());
         ActivatorStat {
             version: VERSION,
             boot: self.boot,
-            last_second: Ring::last_whole(now),
+            last_second: last,
             workloads: self
                 .workloads
                 .iter()
                 .map(|running| running.workload.stat(now, since))
                 .collect(),
+        }
+    }
+}
+
+/// After which second an answer begins. Whoever does not say what it has seen gets the last second: a reader that meets
+/// this activator takes no more. Whoever was away for so long that all that it has missed, of so many workloads, would be
+/// more than a reader takes gets as much of it as fits: it would refuse the whole, now and every time after.
+fn told_since(since: Option<u64>, last: u64, workloads: usize) -> Option<u64> {
+    let each = ACTIVATOR_MAX_BYTES / workloads.max(1);
+    let fit = (each.saturating_sub(WORKLOAD_BYTES) / SECOND_BYTES).max(1) as u64;
+    // None is before every second.
+    since
+        .or_else(|| last.checked_sub(1))
+        .max(last.checked_sub(fit))
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::{
+        load::{SECONDS, Second},
+        stat::HoldStat,
+    };
+
+    use super::*;
+
+    #[test]
+    fn whoever_names_no_second_is_told_the_last_one() {
+        assert_eq!(told_since(None, 100, 5_000), Some(99));
+        assert_eq!(told_since(None, 0, 1), None, "there is none before it");
+        assert_eq!(told_since(Some(40), 100, 1), Some(40));
+        assert_eq!(told_since(Some(100), 100, 1), Some(100));
+    }
+
+    #[test]
+    fn what_a_reader_has_missed_is_cut_to_what_it_takes() {
+        let whole = SECONDS as u64 - 1;
+        assert_eq!(told_since(Some(0), whole, 300), Some(0), "all of it fits");
+        for workloads in [800, 2_000, 5_000] {
+            let since = told_since(Some(0), whole, workloads);
+            let told = whole - since.unwrap();
+            assert!((1..whole).contains(&told), "{workloads}: {told}");
+            let second = Second {
+                second: u64::from(u32::MAX),
+                in_flight_us: 10_000_000_000_000,
+                waiting_us: 10_000_000_000_000,
+                started: 10_000_000,
+                ended: 10_000_000,
+                released: 10_000_000,
+            };
+            let workload = HoldStat {
+                target: format!("{}/{}", "n".repeat(63), "w".repeat(253)),
+                held: 10_000_000,
+                seconds: vec![second; usize::try_from(told).unwrap()],
+            };
+            let bytes = serde_json::to_vec(&workload).unwrap().len();
+            assert!(
+                (bytes + 1) * workloads + 100 < ACTIVATOR_MAX_BYTES,
+                "{workloads}: {bytes} bytes each"
+            );
         }
     }
 }
