@@ -12,15 +12,17 @@ use shared::{
 };
 use tokio::{
     sync::watch,
+    task::JoinSet,
     time::{Instant, sleep_until, timeout},
 };
 
+use self::backoff::Backoff;
 use crate::{Endpoints, InPath, WakeOutcome, workload::Workload};
+
+mod backoff;
 
 /// Limit on one write of the scale.
 const WAKE_LIMIT: Duration = Duration::from_secs(5);
-/// How long the effect of a write may take to show before it is written again.
-const SETTLE: Duration = Duration::from_secs(2);
 
 /// Runs until `endpoints` is closed.
 pub(crate) async fn conduct(
@@ -28,7 +30,8 @@ pub(crate) async fn conduct(
     mut endpoints: watch::Receiver<Arc<Endpoints>>,
     disposers: Vec<Disposer>,
 ) {
-    let mut waking: Option<tokio::task::JoinHandle<bool>> = None;
+    // At most one; a set, because dropping it ends what is in it.
+    let mut waking: JoinSet<()> = JoinSet::new();
     let mut backoff = Backoff::default();
     let mut routing = Routing::default();
     let mut changed = true;
@@ -39,40 +42,45 @@ pub(crate) async fn conduct(
             workload.apply(&seen);
             replicas = seen.replicas;
         }
-        if replicas > 0 && waking.is_none() {
+        if replicas > 0 && waking.is_empty() {
             // A write has shown its effect: the next sleep may be ended at once.
             backoff = Backoff::default();
         }
         workload.dispatch();
         let now = Instant::now();
-        if waking.is_none() && workload.needs_wake() && backoff.may_try(now) {
-            waking = Some(tokio::spawn(wake(Arc::clone(&workload))));
+        if waking.is_empty() && workload.needs_wake() && backoff.may_try(now) {
+            waking.spawn(wake(Arc::clone(&workload)));
         }
         let routed = routing.update(&workload, &disposers, now);
-        let retry = (waking.is_none() && workload.needs_wake()).then_some(backoff.next);
+        let retry = (waking.is_empty() && workload.needs_wake()).then(|| backoff.next());
         let next = [workload.next_wakeup(), retry.flatten(), routed]
             .into_iter()
             .flatten()
             .min();
         tokio::select! {
-            seen = endpoints.changed() => match seen {
-                Ok(()) => changed = true,
-                Err(_) => return,
-            },
+            told = endpoints.changed() => {
+                if told.is_err() {
+                    return;
+                }
+                changed = true;
+            }
             () = workload.kick.notified() => {}
             () = until(next) => {}
-            woken = finished(&mut waking) => {
-                waking = None;
-                backoff.tried(woken, Instant::now());
-            }
+            // Also if it panicked.
+            Some(_) = waking.join_next() => backoff.tried(Instant::now()),
         }
     }
 }
 
-/// Writes the scale, once. True if it has or had what it needs.
-async fn wake(workload: Arc<Workload>) -> bool {
+/// Writes the scale, once.
+async fn wake(workload: Arc<Workload>) {
     let replicas = workload.config().wake_replicas;
-    workload.mark(|t| t.patch_sent = Some(Instant::now()));
+    workload.mark(|t| {
+        // One that only asks whether the last one still stands is no part of the start.
+        if t.patched.is_none() {
+            t.patch_sent = Some(Instant::now());
+        }
+    });
     let outcome = timeout(
         WAKE_LIMIT,
         workload.process.scale.wake(workload.id(), replicas),
@@ -88,50 +96,16 @@ async fn wake(workload: Arc<Workload>) -> bool {
             workload.mark(|t| t.patched = Some(Instant::now()));
             count("woken");
             tracing::info!(target = %workload.id(), replicas, "Woken");
-            true
         }
-        Ok(Ok(WakeOutcome::NotAtZero)) => {
-            count("not-at-zero");
-            true
-        }
+        Ok(Ok(WakeOutcome::NotAtZero)) => count("not-at-zero"),
         Ok(Err(error)) => {
             count("error");
             tracing::warn!(%error, "Cannot wake");
-            false
         }
         Err(_) => {
             count("timeout");
             tracing::warn!(target = %workload.id(), limit = ?WAKE_LIMIT, "No answer to a wake");
-            false
         }
-    }
-}
-
-/// When the next write may be made.
-#[derive(Debug, Default)]
-struct Backoff {
-    next: Option<Instant>,
-    failures: u32,
-}
-
-impl Backoff {
-    fn may_try(&self, now: Instant) -> bool {
-        self.next.is_none_or(|at| now >= at)
-    }
-
-    /// After a success the effect gets time to show; after failures 50 ms, doubled up to about 2 s.
-    fn tried(&mut self, success: bool, now: Instant) {
-        self.failures = if success {
-            0
-        } else {
-            (self.failures + 1).min(6)
-        };
-        let pause = if success {
-            SETTLE
-        } else {
-            Duration::from_millis(25 << self.failures)
-        };
-        self.next = Some(now + pause);
     }
 }
 
@@ -181,10 +155,5 @@ async fn until(at: Option<Instant>) {
     }
 }
 
-async fn finished(task: &mut Option<tokio::task::JoinHandle<bool>>) -> bool {
-    match task {
-        // A task that panicked has not woken anything.
-        Some(task) => task.await.unwrap_or(false),
-        None => std::future::pending().await,
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -27,8 +27,6 @@ pub(crate) enum Step {
     Fail,
     Hang,
     NotAtZero,
-    /// It works, but whoever watches sees nothing of it.
-    Unseen,
 }
 
 /// Through which an activator is told what pods there are.
@@ -69,7 +67,6 @@ impl Scale for FakeScale {
                 }
                 Some(Step::Hang) => return std::future::pending().await,
                 Some(Step::NotAtZero) => return Ok(WakeOutcome::NotAtZero),
-                Some(Step::Unseen) => return Ok(WakeOutcome::Woken),
                 None => {}
             }
             let watched = self.watched.lock();
