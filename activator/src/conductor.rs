@@ -24,7 +24,7 @@ mod backoff;
 /// Limit on one write of the scale.
 const WAKE_LIMIT: Duration = Duration::from_secs(5);
 
-/// Runs until `endpoints` is closed.
+/// Runs until `endpoints` is closed, which ends the workload: where its pods are nobody would say any more.
 pub(crate) async fn conduct(
     workload: Arc<Workload>,
     mut endpoints: watch::Receiver<Arc<Endpoints>>,
@@ -60,6 +60,8 @@ pub(crate) async fn conduct(
         tokio::select! {
             told = endpoints.changed() => {
                 if told.is_err() {
+                    tracing::error!(target = %workload.id(), "Nobody tells what pods there are: removed");
+                    workload.remove();
                     return;
                 }
                 changed = true;

@@ -9,6 +9,7 @@ use tokio::{task::JoinHandle, time::sleep};
 use super::*;
 use crate::{
     BoxFuture, Config, Scale, WakeError, WorkloadConfig,
+    rescue::Failure,
     workload::{Entered, Held, Process},
 };
 
@@ -45,7 +46,7 @@ struct Bed {
     scale: Arc<Scripted>,
     workload: Arc<Workload>,
     conductor: JoinHandle<()>,
-    _endpoints: watch::Sender<Arc<Endpoints>>,
+    endpoints: watch::Sender<Arc<Endpoints>>,
 }
 
 fn bed(outcomes: &[WakeOutcome]) -> Bed {
@@ -66,7 +67,7 @@ fn bed(outcomes: &[WakeOutcome]) -> Bed {
         scale,
         workload,
         conductor,
-        _endpoints: endpoints,
+        endpoints,
     }
 }
 
@@ -104,4 +105,15 @@ async fn a_wake_under_way_ends_with_its_conductor() {
     assert!(bed.conductor.await.is_err());
     sleep(Duration::from_millis(10)).await;
     assert_eq!(Arc::strong_count(&bed.scale.under_way), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_workload_of_which_nobody_tells_any_more_is_removed() {
+    let bed = bed(&[WakeOutcome::Woken]);
+    let mut held = bed.hold();
+    drop(bed.endpoints);
+    let answer = timeout(Duration::from_secs(1), held.granted()).await;
+    assert_eq!(answer.unwrap().unwrap_err(), Failure::Removed);
+    bed.conductor.await.unwrap();
+    assert_eq!(bed.workload.enter().unwrap_err(), Failure::Removed);
 }
