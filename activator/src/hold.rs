@@ -4,7 +4,10 @@
 //! pod gets at most what it can take: its container concurrency, or, if that is unlimited, a ramp in its first second,
 //! so that a backlog does not drown the first pod (knative/serving#9888).
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use tokio::time::Instant;
 
@@ -12,6 +15,9 @@ use self::pod::{FULL_PAUSE, Pod, RAMP_END, RAMP_STEP, REPORT_LIFE};
 
 mod picker;
 mod pod;
+
+/// Retired pods that are remembered although no list has named them yet.
+const MAX_RETIRED: usize = 64;
 
 /// A request's number: its place in the order of arrival.
 pub type Seq = u64;
@@ -35,6 +41,8 @@ pub struct Hold {
     next_seq: Seq,
     queue: BTreeSet<Seq>,
     pods: Vec<Pod>,
+    /// Pods that were retired before a list named them, oldest first.
+    retired: VecDeque<Arc<str>>,
     /// Changes with every pick, for the random choice: a xorshift state, never zero.
     random: u64,
 }
@@ -48,6 +56,7 @@ impl Hold {
             next_seq: 0,
             queue: BTreeSet::new(),
             pods: Vec::new(),
+            retired: VecDeque::new(),
             random: seed | 1,
         }
     }
@@ -153,10 +162,14 @@ impl Hold {
         self.pods.retain(|pod| pod.ours > 0 || !pod.gone);
         for (uid, terminating) in pods {
             if !self.pods.iter().any(|pod| pod.uid == *uid) {
+                let retired = self.retired.iter().position(|known| known == uid);
+                if let Some(at) = retired {
+                    self.retired.remove(at);
+                }
                 self.pods.push(Pod {
                     uid: Arc::clone(uid),
                     ready_since: None,
-                    terminating: *terminating,
+                    terminating: *terminating || retired.is_some(),
                     gone: false,
                     ours: 0,
                     others: (0, None),
@@ -169,10 +182,16 @@ impl Hold {
         new
     }
 
-    /// From now on the pod takes no new request. It stays known until it leaves [`Hold::set_pods`].
+    /// From now on the pod takes no new request. It stays known until it leaves [`Hold::set_pods`]. One that is not known
+    /// yet is remembered, since the list that names it may be on its way.
     pub fn retire(&mut self, uid: &str) {
         if let Some(pod) = self.pod(uid) {
             pod.terminating = true;
+        } else if !self.retired.iter().any(|known| **known == *uid) {
+            if self.retired.len() >= MAX_RETIRED {
+                self.retired.pop_front();
+            }
+            self.retired.push_back(uid.into());
         }
     }
 

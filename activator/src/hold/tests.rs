@@ -147,6 +147,24 @@ fn a_pod_that_comes_back_while_it_has_requests_is_new_and_takes_more_once_it_is_
     assert!(!hold.any_ready(), "a retired one stays so");
 }
 
+#[test]
+fn a_pod_that_is_retired_before_it_is_listed_gets_nothing() {
+    let now = Instant::now();
+    let mut hold = Hold::new(0, 8, 1);
+    hold.retire("pod-0");
+    // A list from before it was made.
+    hold.set_pods(&[]);
+    ready(&mut hold, 2, now);
+    for _ in 0..8 {
+        assert!(matches!(hold.arrive(now), Arrival::Pod(_, pod) if pod == uid(1)));
+    }
+    assert!(hold.retired.is_empty(), "from here on the pod itself knows");
+    for n in 0..1_000 {
+        hold.retire(&uid(n + 2));
+    }
+    assert_eq!(hold.retired.len(), MAX_RETIRED);
+}
+
 proptest! {
     /// Any sequence of events: no pod over its concurrency, nobody lost, nobody twice, order kept.
     #[test]
