@@ -11,7 +11,8 @@ use crate::load::{SECONDS, Second};
 pub const VERSION: u32 = 1;
 /// Bytes of an answer that a reader takes. A full ring is about 6 KiB; a pod that answers more is hostile.
 pub const MAX_BYTES: usize = 64 * 1024;
-/// Bytes of an activator's answer, which is about all workloads: some 200 bytes each.
+/// Bytes of an activator's answer, which is about all workloads: some 200 bytes each with one second. Without a second to
+/// begin after, an activator tells the last one only, and with one never more than fits.
 pub const ACTIVATOR_MAX_BYTES: usize = 4 * 1024 * 1024;
 /// Path of the statistics on the stats port of both programs.
 pub const PATH: &str = "/stat";
@@ -41,7 +42,7 @@ pub struct PodStat {
     pub started_total: u64,
     /// Requests since start that ended, however.
     pub ended_total: u64,
-    /// Whole seconds, oldest first.
+    /// Whole seconds after the one that was asked for, oldest first; everything that is kept if none was.
     pub seconds: Vec<Second>,
 }
 
@@ -52,7 +53,8 @@ pub struct HoldStat {
     pub target: String,
     /// Requests held now.
     pub held: u64,
-    /// Whole seconds, oldest first; `waiting_us` is the integral of held requests.
+    /// Whole seconds after the one that was asked for, oldest first; only the last one if none was. `waiting_us` is the
+    /// integral of held requests.
     pub seconds: Vec<Second>,
 }
 
@@ -65,7 +67,7 @@ pub struct ActivatorStat {
     pub boot: u64,
     /// As in [`PodStat`].
     pub last_second: u64,
-    /// Every workload with something held now or in the seconds asked for.
+    /// Every workload of the activator, whether anything is held for it or not.
     pub workloads: Vec<HoldStat>,
 }
 
