@@ -106,13 +106,23 @@ impl Front {
             RESENDABLE_BYTES
         };
         let mut prefetch = Prefetch::new(incoming, limit);
+        let counts = !self.pod.is_probe_path(parts.uri.path());
         let (slot, mut entry) = if let Some(ticket) = ticket {
             let reserved = self.pod.tickets.redeem(ticket);
-            reserved.ok_or(Failure::TicketExpired)?
+            let (slot, mut entry) = reserved.ok_or(Failure::TicketExpired)?;
+            entry.redeemed(counts);
+            (slot, entry)
         } else {
-            let counts = !self.pod.is_probe_path(parts.uri.path());
-            let entry = self.pod.stats.arrive(counts);
-            (self.slot(source, &mut prefetch, peer).await?, entry)
+            let (asked, entry) = match source {
+                // Whoever is refused here was a request of this pod all the same: it goes nowhere else.
+                Source::Service => {
+                    let entry = self.pod.stats.arrive(counts);
+                    (self.ask(source)?, entry)
+                }
+                // A refused request is counted by the pod that takes it. Counted here too, it would be two.
+                Source::Activator => (self.ask(source)?, self.pod.stats.arrive(counts)),
+            };
+            (self.slot(asked, &mut prefetch, peer).await?, entry)
         };
         entry.admitted();
         let admitted = Instant::now();
@@ -165,13 +175,8 @@ impl Front {
             .ok_or(Failure::UnknownPort)
     }
 
-    /// Waits for a slot. While it does, a small body is read, and a hang-up is noticed.
-    async fn slot(
-        &self,
-        source: Source,
-        prefetch: &mut Prefetch,
-        peer: &Peer,
-    ) -> Result<Slot, Failure> {
+    /// Asks for a slot: it is there, it will come, or there is no room to wait for one.
+    fn ask(&self, source: Source) -> Result<Asked, Failure> {
         // An activator can go elsewhere, and asks anew until the model is ready again; a client of a Service cannot.
         if source == Source::Activator {
             if !self.pod.model.borrow().ready {
@@ -180,7 +185,17 @@ impl Front {
             // Who was told of readiness may be here before the task that opens the queues: it must not find them full.
             self.pod.slots.open();
         }
-        let mut waiting = match self.pod.slots.ask(source).map_err(|_| Failure::QueueFull)? {
+        self.pod.slots.ask(source).map_err(|_| Failure::QueueFull)
+    }
+
+    /// Waits for a slot. While it does, a small body is read, and a hang-up is noticed.
+    async fn slot(
+        &self,
+        asked: Asked,
+        prefetch: &mut Prefetch,
+        peer: &Peer,
+    ) -> Result<Slot, Failure> {
+        let mut waiting = match asked {
             Asked::Slot(slot) => return Ok(slot),
             Asked::Wait(waiting) => waiting,
         };

@@ -44,6 +44,8 @@ const RECENT: usize = 256;
 pub struct Entry {
     stats: Arc<Stats>,
     gauge: Option<Gauge>,
+    /// Counted as a request of some second.
+    counted: bool,
 }
 
 impl Stats {
@@ -79,6 +81,22 @@ impl Stats {
         Entry {
             stats: Arc::clone(self),
             gauge: counts.then_some(Gauge::Waiting),
+            counted: counts,
+        }
+    }
+
+    /// A slot is reserved for a request that follows. It is load from now on, but a request of the second in which it
+    /// comes, if it is one: only then is its path known, and it may never come.
+    pub fn reserve(self: &Arc<Self>) -> Entry {
+        let now = clock::micros();
+        self.open.fetch_add(1, Relaxed);
+        self.started.fetch_add(1, Relaxed);
+        self.last_arrival_us.store(now, Relaxed);
+        self.ring.lock().enter(now, Gauge::Waiting);
+        Entry {
+            stats: Arc::clone(self),
+            gauge: Some(Gauge::Waiting),
+            counted: false,
         }
     }
 
@@ -154,6 +172,19 @@ impl Stats {
 }
 
 impl Entry {
+    /// The request that a slot was reserved for is here. `counts` as in [`Stats::arrive`].
+    pub fn redeemed(&mut self, counts: bool) {
+        let now = clock::micros();
+        self.stats.last_arrival_us.store(now, Relaxed);
+        let mut ring = self.stats.ring.lock();
+        if counts {
+            ring.count(now, Count::Started);
+            self.counted = true;
+        } else if let Some(gauge) = self.gauge.take() {
+            ring.leave(now, gauge);
+        }
+    }
+
     /// The request goes to the model.
     pub fn admitted(&mut self) {
         if self.gauge == Some(Gauge::Waiting) {
@@ -172,7 +203,9 @@ impl Drop for Entry {
             let now = clock::micros();
             let mut ring = self.stats.ring.lock();
             ring.leave(now, gauge);
-            ring.count(now, Count::Ended);
+            if self.counted {
+                ring.count(now, Count::Ended);
+            }
         }
         self.stats.ended.fetch_add(1, Relaxed);
         self.stats.open.fetch_sub(1, Relaxed);
@@ -206,5 +239,31 @@ mod tests {
         let started: u64 = stat.seconds.iter().map(|s| s.started).sum();
         assert_eq!(started, 1, "a probe is no load");
         PodStat::decode(&serde_json::to_vec(&stat).unwrap()).unwrap();
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn a_reservation_is_load_at_once_and_a_request_when_it_is_used_for_one() {
+        let stats = Stats::new("p".into());
+        let mut used = stats.reserve();
+        let mut probe = stats.reserve();
+        let unused = stats.reserve();
+        assert_eq!((stats.gauges(), stats.open()), ((0, 3), 3));
+        advance(Duration::from_secs(1)).await;
+        used.redeemed(true);
+        used.admitted();
+        probe.redeemed(false);
+        probe.admitted();
+        assert_eq!((stats.gauges(), stats.open()), ((1, 1), 3));
+        drop((used, probe, unused));
+        advance(Duration::from_secs(1)).await;
+        let stat = stats.snapshot(None, true);
+        let sums = stat
+            .seconds
+            .iter()
+            .fold((0, 0), |(started, ended), second| {
+                (started + second.started, ended + second.ended)
+            });
+        assert_eq!(sums, (1, 1), "{stat:?}");
+        assert_eq!((stat.load, stat.open), (0, 0));
     }
 }

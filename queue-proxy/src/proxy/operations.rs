@@ -53,10 +53,9 @@ impl Front {
 
     /// Reserves a slot under a ticket.
     pub(super) async fn reserve(&self, peer: &Peer) -> Result<Response<Body>, Failure> {
-        let entry = self.pod.stats.arrive(true);
-        let slot = self
-            .slot(Source::Activator, &mut Prefetch::empty(), peer)
-            .await?;
+        let asked = self.ask(Source::Activator)?;
+        let entry = self.pod.stats.reserve();
+        let slot = self.slot(asked, &mut Prefetch::empty(), peer).await?;
         let ticket = self
             .pod
             .tickets

@@ -71,6 +71,11 @@ async fn a_full_pod_says_full_and_the_model_hears_nothing() {
         assert_eq!(answer.header("rouse-ticket"), None);
     }
     assert_eq!(model.seen.count(), 1);
+    assert_eq!(
+        proxy.stats().totals(),
+        (1, 0),
+        "what goes elsewhere is counted there"
+    );
 }
 
 #[tokio::test]
@@ -87,7 +92,7 @@ async fn a_pod_that_was_never_ready_says_not_ready_at_once() {
     assert_eq!(answer.status, 503);
     assert_eq!(answer.header("rouse-admission"), Some("not-ready"));
     assert!(model.seen.paths().iter().all(|path| path == "/ready"));
-    assert_eq!(proxy.open(), 0);
+    assert_eq!(proxy.stats().totals(), (0, 0), "it is counted elsewhere");
 }
 
 #[tokio::test]

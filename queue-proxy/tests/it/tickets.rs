@@ -7,7 +7,7 @@ use crate::{
     h2,
     model::{Model, text},
     raw::{Raw, get, post},
-    rig::{UID, activator, addressed, front, pod, until, within},
+    rig::{UID, activator, addressed, config, front, pod, ready, until, within},
 };
 
 fn reserve() -> String {
@@ -69,6 +69,26 @@ async fn a_reserved_slot_is_taken_and_an_unused_one_comes_back() {
     })
     .await;
     assert_eq!(model.seen.count(), 1);
+}
+
+#[tokio::test]
+async fn a_probe_with_a_ticket_is_no_load() {
+    let (model, gate) = Model::gated().await;
+    let mut config = config(&[model.address], 2);
+    config.probe_paths = vec!["/healthz".into()];
+    let proxy = ready(config).await;
+    for (path, load) in [("/healthz", 0), ("/predict", 1)] {
+        let mut lane = Raw::sent(activator(&proxy), reserve()).await;
+        let answer = lane.answer().await;
+        let ticket = answer.header("rouse-ticket").unwrap();
+        let seen = model.seen.count();
+        lane.send(post(path, &with(ticket), "body")).await;
+        until("it to arrive", || model.seen.count() > seen).await;
+        assert_eq!((proxy.open(), proxy.load()), (1, load), "{path}");
+        gate.add_permits(1);
+        assert_eq!(lane.answer().await.status, 200);
+        until("the end", || proxy.open() == 0).await;
+    }
 }
 
 #[tokio::test]
