@@ -21,6 +21,7 @@ use tokio::{
 
 use crate::{
     Holds, Scaler, Target,
+    net::Net,
     scrape::{Dated, Source, now},
 };
 
@@ -121,6 +122,7 @@ async fn run(
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut since_decision = Duration::ZERO;
     let mut told = None;
+    let mut net = Net::default();
     loop {
         tick.tick().await;
         if target.has_changed().is_err() {
@@ -136,7 +138,7 @@ async fn run(
             .samples
             .into_iter()
             .chain(held.seconds.iter().map(held_sample));
-        for (at, sample) in net(samples) {
+        for (at, sample) in net.settle(now(), samples) {
             decider.record(at, sample);
         }
         since_decision += Duration::from_secs(1);
@@ -289,25 +291,6 @@ fn pod_sample(dated: &Dated) -> (Moment, Sample) {
     )
 }
 
-/// Adds up what all saw of each second. A request that was held and handed on within one is counted by the activator, taken
-/// back by it and counted by the pod, so only the sum is a number of requests; it is never less than none.
-fn net(samples: impl Iterator<Item = (Moment, Sample)>) -> Vec<(Moment, Sample)> {
-    let mut seconds: Vec<(Moment, Sample)> = Vec::new();
-    for (at, sample) in samples {
-        match seconds.iter_mut().find(|(known, _)| *known == at) {
-            Some((_, sum)) => {
-                sum.concurrency += sample.concurrency;
-                sum.requests += sample.requests;
-            }
-            None => seconds.push((at, sample)),
-        }
-    }
-    for (_, sum) in &mut seconds {
-        sum.requests = sum.requests.max(0.0);
-    }
-    seconds
-}
-
 /// Held requests are load too. Each is counted as a request when it arrives and taken back when it is handed on, since
 /// the pod counts it then: the number may be negative.
 #[allow(
@@ -441,16 +424,11 @@ mod tests {
             },
         );
         let samples = held.iter().map(held_sample).chain([pod_sample(&pod)]);
-        let sums = net(samples);
+        let sums = Net::default().settle(Moment::from_secs(2), samples);
         let counts: Vec<_> = sums
             .iter()
             .map(|(at, s)| (at.as_secs(), s.requests, s.concurrency))
             .collect();
         assert_eq!(counts, [(1, 1.0, 0.5), (2, 3.0, 1.0)]);
-        let late = net([held_sample(&held[1])].into_iter());
-        assert!(
-            late[0].1.requests.abs() < f64::EPSILON,
-            "never less than none"
-        );
     }
 }

@@ -11,6 +11,7 @@ pub mod admin;
 pub mod args;
 mod controller;
 mod holds;
+mod net;
 mod scrape;
 pub mod seam;
 
