@@ -31,7 +31,8 @@ pub struct WorkloadConfig {
     pub wake_replicas: u32,
     /// Requests held at once. `rouse.dev/max-held`.
     pub max_held: usize,
-    /// Bytes of bodies held at once.
+    /// Bytes of bodies in memory that can still be sent to another pod: of requests that are held, and of those at a pod that
+    /// has not admitted them yet as far as is known. Beyond it bodies wait unread; who has to wait with bytes is refused.
     pub max_held_bytes: usize,
     /// Longest time a request is held. `rouse.dev/max-cold-start`.
     pub max_cold_start: Duration,
@@ -59,7 +60,7 @@ impl WorkloadConfig {
 pub struct Config {
     /// Port for statistics, metrics and health.
     pub stats: Option<SocketAddr>,
-    /// Bytes of bodies held at once, over all workloads.
+    /// The same over all workloads.
     pub max_held_bytes: usize,
     /// Limits towards clients.
     pub serve: serve::Config,

@@ -104,13 +104,13 @@ impl Front {
         let mut lease = match self.workload.enter()? {
             Entered::Leased(lease) => lease,
             Entered::Held(held) => {
-                wait(held, Some((&mut prefetch, &mut budget)), deadline, peer).await?
+                wait(held, Some(&mut prefetch), &mut budget, deadline, peer).await?
             }
         };
         let mut forwarded = Instant::now();
         let mut body = prefetch.into_body();
         let (mut answer, mut lease) = loop {
-            match self.attempt(&lease, &parts, body).await? {
+            match self.attempt(&lease, &parts, body, &mut budget).await? {
                 Attempt::Answered(answer) => break (answer, lease),
                 Attempt::NotAdmitted(back, why) => {
                     body = back;
@@ -119,7 +119,7 @@ impl Front {
                         Why::Unready => self.workload.pod_is_unready(&lease.pod),
                     }
                     let held = self.workload.hold_again(lease)?;
-                    lease = wait(held, None, deadline, peer).await?;
+                    lease = wait(held, None, &mut budget, deadline, peer).await?;
                     forwarded = Instant::now();
                 }
             }
@@ -151,27 +151,31 @@ impl Front {
     }
 }
 
-/// Waits for a pod. While it does, a small body is read, so that it can be sent again, and a hang-up is noticed.
+/// Waits for a pod. While it does, a small body is read, so that it can be sent again, and a hang-up is noticed. Who must
+/// wait although his bytes are too many is refused.
 async fn wait(
     mut held: Held,
-    mut ahead: Option<(&mut Prefetch, &mut Budget)>,
+    mut ahead: Option<&mut Prefetch>,
+    budget: &mut Budget,
     deadline: Instant,
     peer: &Peer,
 ) -> Result<Lease, Failure> {
     loop {
-        let may_read = ahead
-            .as_ref()
-            .is_some_and(|(prefetch, _)| prefetch.wants_more());
+        let may_read = ahead.as_ref().is_some_and(|prefetch| prefetch.wants_more());
+        let too_much = !budget.fits();
         let read = async {
             match &mut ahead {
-                Some((prefetch, budget)) => read_frame(prefetch, budget).await,
+                Some(prefetch) => read_frame(prefetch).await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
             biased;
             lease = held.granted() => return lease,
-            read = read, if may_read => read?,
+            () = std::future::ready(()), if too_much => return Err(Failure::HoldBytes),
+            read = read, if may_read => {
+                budget.account(read?);
+            }
             () = peer.gone() => return Err(Failure::BodyBroken),
             () = sleep_until(deadline) => return Err(Failure::Expired),
         }
@@ -179,7 +183,8 @@ async fn wait(
 }
 
 /// Reads a body that is declared small to its end, and of any other what has arrived already, so that most requests can
-/// be sent again if a pod does not admit them. A slow body does not keep its request from going on for long.
+/// be sent again if a pod does not admit them. A slow body does not keep its request from going on for long. Nor do many
+/// bodies in memory keep it from a pod that has room: then the rest of it waits, unread, until the pod has admitted it.
 async fn read_ahead(prefetch: &mut Prefetch, budget: &mut Budget) -> Result<(), Failure> {
     let patience = if prefetch.is_declared_small() {
         SMALL_BODY_PATIENCE
@@ -187,8 +192,11 @@ async fn read_ahead(prefetch: &mut Prefetch, budget: &mut Budget) -> Result<(), 
         Duration::ZERO
     };
     let reading = async {
-        while prefetch.wants_more() {
-            read_frame(prefetch, budget).await?;
+        // What does not fit is one piece, which is in memory in any case when it is read.
+        while prefetch.wants_more() && budget.has_room() {
+            if !budget.account(read_frame(prefetch).await?) {
+                break;
+            }
         }
         Ok(())
     };
@@ -196,9 +204,10 @@ async fn read_ahead(prefetch: &mut Prefetch, budget: &mut Budget) -> Result<(), 
     timeout(patience, reading).await.unwrap_or(Ok(()))
 }
 
-async fn read_frame(prefetch: &mut Prefetch, budget: &mut Budget) -> Result<(), Failure> {
+/// Reads on; returns how many bytes are in memory then.
+async fn read_frame(prefetch: &mut Prefetch) -> Result<usize, Failure> {
     prefetch.read().await.map_err(|_| Failure::BodyBroken)?;
-    budget.account(prefetch.bytes())
+    Ok(prefetch.bytes())
 }
 
 /// The value of `rouse-timing`: milliseconds held, and for the first answer of a cold start its phases.

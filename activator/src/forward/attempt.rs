@@ -1,6 +1,6 @@
 //! One attempt to give a request to a pod, and whether the pod admitted it.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use bytes::Bytes;
 use http::{
@@ -17,8 +17,13 @@ use shared::{
     },
 };
 
+use tokio::sync::Notify;
+
 use super::Front;
-use crate::{rescue::Failure, workload::Lease};
+use crate::{
+    rescue::Failure,
+    workload::{Budget, Lease},
+};
 
 /// What became of one attempt.
 pub(super) enum Attempt {
@@ -36,12 +41,13 @@ pub(super) enum Why {
 }
 
 impl Front {
-    /// Sends the request to the leased pod.
+    /// Sends the request to the leased pod. Its bytes are given back when it cannot be sent again any more.
     pub(super) async fn attempt(
         &self,
         lease: &Lease,
         parts: &Parts,
         body: Body,
+        budget: &mut Budget,
     ) -> Result<Attempt, Failure> {
         let copy = body.copy();
         let (gate, mut request) = if copy.is_some() {
@@ -49,6 +55,7 @@ impl Front {
         } else if parts.version == Version::HTTP_2 {
             match self.reserve(lease).await {
                 Ok(ticket) => {
+                    budget.give_back();
                     let mut request = self.request(lease, parts, body);
                     request.headers_mut().insert(TICKET, ticket);
                     (None, request)
@@ -63,16 +70,26 @@ impl Front {
                 .insert(EXPECT, HeaderValue::from_static("100-continue"));
             (Some(gate), request)
         };
+        let admitted = Arc::new(Notify::new());
         if let Some(gate) = &gate {
-            let gate = Arc::clone(gate);
+            let (gate, admitted) = (Arc::clone(gate), Arc::clone(&admitted));
             hyper::ext::on_informational(&mut request, move |answer| {
                 if answer.status() == StatusCode::CONTINUE {
                     gate.open();
+                    admitted.notify_one();
                 }
             });
         }
         let ticketed = request.headers().contains_key(TICKET);
-        match lease.pod.client.send(request).await {
+        let mut sending = pin!(lease.pod.client.send(request));
+        let sent = loop {
+            tokio::select! {
+                biased;
+                sent = &mut sending => break sent,
+                () = admitted.notified() => budget.give_back(),
+            }
+        };
+        match sent {
             Err(SendError::NotSent { error, request }) => {
                 tracing::debug!(pod = %lease.pod.uid, %error, "Pod takes no connection");
                 let back = match (&gate, copy) {

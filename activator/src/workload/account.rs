@@ -60,6 +60,12 @@ impl Workload {
         }
     }
 
+    /// Whether any of both budgets is left.
+    pub(super) fn has_bytes(&self) -> bool {
+        self.held_bytes.load(Relaxed) < self.config.read().max_held_bytes
+            && self.process.held_bytes.load(Relaxed) < self.process.config.max_held_bytes
+    }
+
     /// Takes `bytes` of the workload's and the process's budgets; gives them back when that is too much.
     pub(super) fn take_bytes(&self, bytes: usize) -> bool {
         let ours = self.held_bytes.fetch_add(bytes, Relaxed) + bytes;

@@ -33,7 +33,10 @@ pub(crate) struct Held {
 #[derive(Debug)]
 pub(crate) struct Budget {
     workload: Arc<Workload>,
+    /// In memory.
     bytes: usize,
+    /// Those of them that were taken from the budgets.
+    taken: usize,
 }
 
 impl Lease {
@@ -81,28 +84,40 @@ impl Budget {
         Self {
             workload: Arc::clone(workload),
             bytes: 0,
+            taken: 0,
         }
     }
 
-    /// Accounts for `bytes` in memory, all in all.
-    ///
-    /// # Errors
-    /// When that is more than may be held.
-    pub(crate) fn account(&mut self, bytes: usize) -> Result<(), Failure> {
-        let more = bytes.saturating_sub(self.bytes);
-        if more > 0 {
-            if !self.workload.take_bytes(more) {
-                return Err(Failure::HoldBytes);
-            }
-            self.bytes = bytes;
+    /// Whether more may be read into memory.
+    pub(crate) fn has_room(&self) -> bool {
+        self.workload.has_bytes()
+    }
+
+    /// So many bytes are in memory, all in all. False if they are more than the budgets allow.
+    pub(crate) fn account(&mut self, bytes: usize) -> bool {
+        self.bytes = bytes;
+        self.fits()
+    }
+
+    /// Takes what is in memory and was not taken yet. False if that is more than the budgets allow.
+    pub(crate) fn fits(&mut self) -> bool {
+        let more = self.bytes.saturating_sub(self.taken);
+        let fits = more == 0 || self.workload.take_bytes(more);
+        if fits {
+            self.taken = self.taken.max(self.bytes);
         }
-        Ok(())
+        fits
+    }
+
+    /// The body is on its way to a pod and not kept here any more.
+    pub(crate) fn give_back(&mut self) {
+        self.workload.give_bytes(std::mem::take(&mut self.taken));
     }
 }
 
 impl Drop for Budget {
     fn drop(&mut self) {
-        self.workload.give_bytes(self.bytes);
+        self.give_back();
     }
 }
 

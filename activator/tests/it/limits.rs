@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body::Frame;
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
     bed::{Bed, Pod, Site, until},
+    fake::Fake,
+    h2::{Connection, Frames},
     http1::{Raw, ask, get, post, post_chunked},
 };
 
@@ -81,6 +85,72 @@ async fn the_byte_budget_of_the_process_holds_over_all_workloads() {
     let pod = Pod::start("p", 0);
     b.pods(&[&pod]);
     assert_eq!(small.answer().await.unwrap().body, b"small");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_is_too_much_to_be_held_goes_to_a_pod_that_has_room() {
+    let bed = Bed::new();
+    let site = bed.site("a", |c| c.max_held_bytes = 50_000);
+    let pod = Pod::start("p", 0);
+    site.pods(&[&pod]);
+    site.ready().await;
+    let body = vec![7; 40_000];
+    // It can still be sent again, so its bytes are in memory.
+    let mut first = Raw::sent(site.address(), post("/wait", "first", &body)).await;
+    until("at the model", || pod.model.ids().len() == 1).await;
+    for request in [post("/", "x", &body), post_chunked("/", "x", &body)] {
+        let answer = ask(site.address(), request).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert!(answer.body == body);
+    }
+    pod.model.state.go.add_permits(1);
+    assert_eq!(first.answer().await.unwrap().status, 200);
+    until("all is given back", || holds_no_bytes(&site)).await;
+}
+
+fn holds_no_bytes(site: &Site) -> bool {
+    // The workload's and the process's.
+    format!("{:?}", site.workload)
+        .matches(" held_bytes: 0,")
+        .count()
+        == 2
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_are_given_back_once_the_body_can_only_go_on() {
+    let bed = Bed::new();
+    let site = bed.site("a", |_| {});
+    let begun = post_chunked("/", "x", &vec![7; 100_000])[..30_000].to_vec();
+    let _raw = Raw::sent(site.address(), begun).await;
+    site.holds(1).await;
+    until("in memory", || !holds_no_bytes(&site)).await;
+    let mut fake = Fake::start("p").await;
+    site.endpoints(vec![fake.endpoint.clone()]);
+    let mut got = fake.request().await;
+    assert_eq!(got.header("expect"), Some("100-continue"));
+    assert!(!holds_no_bytes(&site), "it can still go elsewhere");
+    got.raw.send("HTTP/1.1 100 Continue\r\n\r\n").await;
+    until("given back", || holds_no_bytes(&site)).await;
+    site.zero();
+    until("at zero", || !site.workload.any_ready()).await;
+
+    let connection = Connection::open(site.address()).await;
+    let (writer, body) = Frames::new();
+    writer
+        .send(Frame::data(Bytes::from(vec![7; 30_000])))
+        .unwrap();
+    let _answer = tokio::spawn(connection.ask("/", "y", body));
+    site.holds(1).await;
+    until("in memory", || !holds_no_bytes(&site)).await;
+    let mut fake = Fake::start("q").await;
+    site.endpoints(vec![fake.endpoint.clone()]);
+    let mut got = fake.request().await;
+    assert_eq!(got.header("rouse-op"), Some("reserve"));
+    assert!(!holds_no_bytes(&site), "it can still go elsewhere");
+    got.raw
+        .send("HTTP/1.1 200 OK\r\nrouse-ticket: 1\r\ncontent-length: 0\r\n\r\n")
+        .await;
+    until("given back", || holds_no_bytes(&site)).await;
 }
 
 /// Connects, is held, hangs up; many times, a few at once.
