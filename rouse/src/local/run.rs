@@ -17,11 +17,7 @@ use shared::{
     TargetId,
     http::serve::{self, Server, bind},
 };
-use tokio::{
-    net::TcpListener,
-    sync::watch,
-    task::{JoinHandle, JoinSet},
-};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 use super::{
     logs::Output,
@@ -37,6 +33,9 @@ use super::{
 const DEFAULT_PORT: u16 = 8080;
 /// Most bytes of request bodies held for all workloads: a laptop's share.
 const HELD_BYTES: usize = 128 * 1024 * 1024;
+
+/// How long requests may go on when everything stops, before processes are asked to end.
+const REQUESTS_GRACE: Duration = Duration::from_secs(2);
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -125,7 +124,7 @@ pub struct Local {
     scale: LocalScale,
     stop: watch::Sender<Stop>,
     supervisors: JoinSet<()>,
-    tasks: Vec<JoinHandle<()>>,
+    tasks: JoinSet<()>,
     _admin: Server,
 }
 
@@ -200,7 +199,8 @@ impl Local {
 
         let holds = Holds::default();
         let (_fixed, activators) = watch::channel(activator.stats_address().into_iter().collect());
-        let mut tasks = vec![tokio::spawn(holds.clone().watch(activators))];
+        let mut tasks = JoinSet::new();
+        tasks.spawn(holds.clone().watch(activators));
         let around = Surroundings {
             ports: Arc::new(Ports::new()),
             output: output.clone(),
@@ -217,20 +217,17 @@ impl Local {
             scale: scale.clone(),
             stop,
             supervisors: JoinSet::new(),
-            tasks: Vec::new(),
+            tasks,
             _admin: admin_server,
         };
         for (planned, listeners) in plan.workloads.into_iter().zip(listeners) {
             started.add(planned, listeners, &scale, &holds, &around)?;
         }
-        tasks.push(tokio::spawn(publish_gauges(started.workloads.clone())));
+        let workloads = started.workloads.clone();
+        started.tasks.spawn(publish_gauges(workloads.clone()));
         if options.status {
-            tasks.push(tokio::spawn(show_status(
-                started.workloads.clone(),
-                output.clone(),
-            )));
+            started.tasks.spawn(show_status(workloads, output.clone()));
         }
-        started.tasks = tasks;
         Ok(started)
     }
 
@@ -280,7 +277,7 @@ impl Local {
             decision: controller.latest(),
             activator: Arc::clone(&workload),
         });
-        self.controllers.insert(id, controller);
+        self.controllers.insert(id.clone(), controller);
         let ends = Ends {
             scale: replicas,
             endpoints,
@@ -289,8 +286,15 @@ impl Local {
             activator: workload,
             stop: self.stop.subscribe(),
         };
-        self.supervisors
-            .spawn(Supervisor::new(Arc::new(planned), around.clone(), ends).run());
+        let told = TellsOfPanic {
+            id,
+            output: around.output.clone(),
+        };
+        let supervisor = Supervisor::new(Arc::new(planned), around.clone(), ends);
+        self.supervisors.spawn(async move {
+            let _told = told;
+            supervisor.run().await;
+        });
         Ok(())
     }
 
@@ -320,17 +324,33 @@ impl Local {
         self.scale.change(id, from, to).unwrap_or(false)
     }
 
-    /// Stops: held requests are let go, open ones and processes get up to `grace` to end. Returns when every process has
-    /// ended and was reaped.
+    /// Stops: requests, held or open, get up to 2 s of `grace` to end, then every process gets `grace` to end. Returns when
+    /// every process has ended and was reaped.
     pub async fn stop(mut self, grace: Duration) {
-        for task in &self.tasks {
-            task.abort();
-        }
+        self.tasks.abort_all();
         self.controllers.clear();
         // Requests first, so that processes are not taken away from under them.
-        self.activator.stop(grace.min(Duration::from_secs(2))).await;
+        self.activator.stop(grace.min(REQUESTS_GRACE)).await;
         self.stop.send_replace(Stop::Within(grace));
         while self.supervisors.join_next().await.is_some() {}
+    }
+}
+
+/// A mistake of ours in the part that starts replicas leaves their workload without any: that must not go unnoticed. Its
+/// requests are refused from then on, since the activator's view of it has ended.
+struct TellsOfPanic {
+    id: TargetId,
+    output: Output,
+}
+
+impl Drop for TellsOfPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.output.line(format!(
+                "{}: its replicas are not looked after any more, because of a mistake in Rouse: restart it and report this",
+                self.id
+            ));
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -18,7 +19,7 @@ use shared::TargetId;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{
@@ -124,7 +125,7 @@ pub(crate) struct Supervisor {
     ends: Ends,
     slots: Vec<Slot>,
     /// Replicas that are being taken away: still shown, no longer counted.
-    leaving: Vec<(Arc<str>, ReplicaView)>,
+    leaving: Vec<(ReplicaView, Arc<Replica>)>,
     backoff: Backoff,
     failed: Option<Failed>,
     started: u32,
@@ -163,7 +164,7 @@ impl Supervisor {
                 Some(event) = self.events.1.recv() => self.on(event),
                 Some(gone) = self.tasks.join_next() => {
                     if let Ok(Some(uid)) = gone {
-                        self.leaving.retain(|(leaving, _)| *leaving != uid);
+                        self.leaving.retain(|(view, _)| view.uid != uid);
                     }
                 }
                 () = until(retry) => self.failed = None,
@@ -175,11 +176,12 @@ impl Supervisor {
             Stop::Run => Duration::ZERO,
         };
         let mut ending = JoinSet::new();
-        for slot in self.slots.drain(..) {
-            ending.spawn(async move { slot.replica.terminate(grace).await });
+        let here = self.slots.drain(..).map(|slot| slot.replica);
+        let leaving = self.leaving.drain(..).map(|(_, replica)| replica);
+        for replica in here.chain(leaving) {
+            ending.spawn(async move { replica.terminate(grace).await });
         }
         while ending.join_next().await.is_some() {}
-        // Those that were leaving already are not waited for longer than the others were.
         self.tasks.shutdown().await;
     }
 
@@ -344,36 +346,36 @@ impl Supervisor {
         });
     }
 
-    /// A replica that died: its queue-proxy still gives open requests their answers.
+    /// A replica that died: its queue-proxy still gives requests their answers, those on their way to it included.
     fn bury(&mut self, slot: Slot) {
-        let Slot { proxy, uid, .. } = slot;
+        let activator = Arc::clone(&self.ends.activator);
         self.tasks.spawn(async move {
-            proxy.begin_drain();
-            let done = proxy.drained(NOW);
-            let _late = tokio::time::timeout(LAST_ANSWERS, done).await;
-            Some(uid)
+            let _late = timeout(LAST_ANSWERS, let_go(&activator, &slot)).await;
+            Some(slot.uid)
         });
     }
 
     /// A replica that is not wanted any more: no new requests, open ones end, then the process is asked to go.
     fn take_away(&mut self, slot: Slot) {
+        if let Some(at) = slot.model.borrow().first_ready {
+            self.backoff.served(at.elapsed());
+        }
         let activator = Arc::clone(&self.ends.activator);
         let grace = self.planned.workload.termination_grace;
         let mut view = slot.view();
         view.terminating = true;
-        self.leaving.push((Arc::clone(&slot.uid), view));
+        self.leaving.push((view, Arc::clone(&slot.replica)));
         let events = self.events.0.clone();
         self.tasks.spawn(async move {
-            let drain = async {
-                // First the activator lets go of it, so that no request can be on its way there, then it drains.
-                activator.retire(&slot.uid).await;
-                slot.proxy.begin_drain();
-                slot.proxy.drained(NOW).await;
-            };
-            // A process that dies meanwhile has nothing left to drain.
-            tokio::select! {
-                _late = tokio::time::timeout(DRAIN_LIMIT, drain) => {}
-                _exit = slot.replica.wait() => {}
+            {
+                let mut drain = pin!(let_go(&activator, &slot));
+                tokio::select! {
+                    _late = timeout(DRAIN_LIMIT, drain.as_mut()) => {}
+                    // A process that died meanwhile answers nothing more, but its queue-proxy has still to say so.
+                    _exit = slot.replica.wait() => {
+                        let _late = timeout(LAST_ANSWERS, drain.as_mut()).await;
+                    }
+                }
             }
             slot.replica.terminate(grace).await;
             let _gone = events.send(Event::Gone).await;
@@ -382,10 +384,9 @@ impl Supervisor {
     }
 
     fn publish(&mut self, wanted: u32) {
-        if self.slots.iter().any(|slot| slot.model.borrow().ready) {
-            self.failed = None;
-        }
-        let failed = self.failed.clone();
+        // While a replica is here, ready or on its way, there is something to wait for. When the next one may be started is
+        // another matter.
+        let failed = self.failed.clone().filter(|_| self.slots.is_empty());
         let stays = |slot: &Slot, terminating| Endpoint {
             uid: Arc::clone(&slot.uid),
             address: slot.proxy.activator_address().unwrap_or(slot.address),
@@ -414,13 +415,20 @@ impl Supervisor {
             reachable: true,
         };
         set(&self.ends.target, target);
-        let leaving = self.leaving.iter().map(|(_, view)| view.clone());
+        let leaving = self.leaving.iter().map(|(view, _)| view.clone());
         self.ends.snapshot.send_replace(Arc::new(Snapshot {
             wanted,
             replicas: self.slots.iter().map(Slot::view).chain(leaving).collect(),
             failed: failed.map(|failed| failed.reason),
         }));
     }
+}
+
+/// First the activator lets go of the replica, so that no request can be on its way there, then the replica drains.
+async fn let_go(activator: &activator::Workload, slot: &Slot) {
+    activator.retire(&slot.uid).await;
+    slot.proxy.begin_drain();
+    slot.proxy.drained(NOW).await;
 }
 
 /// A drain without waiting for anyone to learn of it: here all learn at once.

@@ -6,6 +6,7 @@ use integration::{
     Deployment, Ledger, Running,
     client::{Account, Answer, get},
     scene::LONG,
+    wait,
 };
 use tokio::time::{Instant, sleep};
 
@@ -117,4 +118,61 @@ async fn a_single_crash_before_a_good_start_costs_nobody_an_answer() {
     assert_eq!(answer.status, 200, "{}", answer.text());
     running.stop().await;
     Ledger::compare(&account.told(), &scene.journal("m")).assert_exact();
+}
+
+/// A program of which the first start serves and every other one crashes; each start adds a line to `starts`.
+fn first_serves(scene: &integration::Scene, first: &str) -> Deployment {
+    let (program, model) = (scene.folder().join("serve"), scene.programs().model());
+    script(
+        &program,
+        &format!(
+            "echo x >> starts\nmkdir mark 2>/dev/null && exec {model} {first}\nexec {model} --crash-before-ready 50ms"
+        ),
+    );
+    let deployment = Deployment::new("m", &[program.to_str().unwrap()]).ready_path("/ready");
+    deployment
+        .replicas(2)
+        .annotate("autoscaling.knative.dev/min-scale", "2")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_keeps_crashing_beside_a_good_one_is_not_started_in_a_circle() {
+    let scene = crate::scene();
+    let running = scene.run(&[first_serves(&scene, "")], &[]);
+    let starts = scene.folder().join("starts");
+    let count = || {
+        std::fs::read_to_string(&starts)
+            .unwrap_or_default()
+            .lines()
+            .count()
+    };
+    wait::until("the good one and two crashes", LONG, || {
+        count() == 3 && running.ready("m").len() == 1
+    })
+    .await;
+    let account = Account::default();
+    wait::throughout("the pause", Duration::from_secs(3), || count() == 3).await;
+    let answer = account
+        .send(running.address("m"), None, get("/work"))
+        .await
+        .unwrap();
+    assert_eq!(answer.status, 200, "the good one serves: {}", answer.text());
+    wait::until("the next attempt", BACK_OFF, || count() > 3).await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_are_held_while_one_replica_loads_although_the_other_keeps_crashing() {
+    let scene = crate::scene();
+    let running = scene.run(&[first_serves(&scene, "--ready-delay 2s")], &[]);
+    let answer = Account::default()
+        .send(running.address("m"), None, get("/work"))
+        .await
+        .unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert!(
+        running.printed().contains("cannot start"),
+        "the other has crashed meanwhile"
+    );
+    running.stop().await;
 }

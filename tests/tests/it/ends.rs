@@ -142,3 +142,33 @@ async fn a_model_that_ignores_sigterm_is_killed_after_the_deployments_grace_when
     running.settled("m", 0, LONG).await;
     running.stop().await;
 }
+
+/// A model that takes its time to say goodbye.
+fn polite(scene: &Scene) -> Deployment {
+    let model = scene.programs().model();
+    let script = format!("trap 'sleep 0.3; echo > bye; exit' TERM; {model} & wait");
+    Deployment::new("m", &["sh", "-c", &script]).ready_path("/ready")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_that_drains_when_everything_stops_is_asked_to_go_like_the_others() {
+    let scene = crate::scene();
+    let running = scene.run(&[polite(&scene).replicas(1)], &[]);
+    running.settled("m", 1, LONG).await;
+    let replica = running.ready("m").remove(0);
+    // Past the activator, so that its own end does not end the drain.
+    let open = tokio::spawn(fetch(replica.sidecar, get("/work?ms=60000")));
+    wait::until("the request is open", LONG, || replica.proxy.load() > 0).await;
+    assert!(running.local.scale(&running.workload("m").id, 1, 0));
+    wait::until("it leaves", LONG, || {
+        running
+            .snapshot("m")
+            .replicas
+            .iter()
+            .all(|view| view.terminating)
+    })
+    .await;
+    running.stop().await;
+    assert!(scene.folder().join("bye").exists());
+    open.abort();
+}

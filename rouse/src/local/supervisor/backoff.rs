@@ -30,8 +30,7 @@ pub(super) struct Backoff {
 impl Backoff {
     /// A replica ended. `ready_for` is how long it had been ready, if ever.
     pub(super) fn ended(&mut self, now: Instant, ready_for: Option<Duration>) -> Next {
-        if ready_for.is_some_and(|run| run >= GOOD_RUN) {
-            self.ends = 0;
+        if ready_for.is_some_and(|run| self.served(run)) {
             return Next::Now;
         }
         self.ends = self.ends.saturating_add(1);
@@ -39,6 +38,15 @@ impl Backoff {
             1 => Next::Now,
             n => Next::At(now + pause(n - 2)),
         }
+    }
+
+    /// A replica has been ready for `run`. If that was long, the ends before it are forgotten, and this says so.
+    pub(super) fn served(&mut self, run: Duration) -> bool {
+        let good = run >= GOOD_RUN;
+        if good {
+            self.ends = 0;
+        }
+        good
     }
 
     /// A replica could not even be started: there is no use in trying again at once.
@@ -73,6 +81,17 @@ mod tests {
             Next::Now,
             "it had served well"
         );
+        assert_eq!(backoff.ended(now, None), Next::Now);
+    }
+
+    #[test]
+    fn a_replica_that_served_well_and_was_taken_away_makes_up_for_earlier_ends() {
+        let now = Instant::now();
+        let mut backoff = Backoff::default();
+        backoff.ended(now, None);
+        assert!(!backoff.served(Duration::from_secs(1)));
+        assert_ne!(backoff.ended(now, None), Next::Now);
+        assert!(backoff.served(GOOD_RUN));
         assert_eq!(backoff.ended(now, None), Next::Now);
     }
 
