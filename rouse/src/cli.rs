@@ -14,12 +14,12 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use shared::{metrics, shutdown};
+use shared::{files, metrics, shutdown::Signals};
 use tracing_subscriber::{EnvFilter, fmt, util::SubscriberInitExt as _};
 
 use crate::{
     demo,
-    local::{Local, Options, logs::Output},
+    local::{Local, Options, logs::Output, process::Launcher},
 };
 
 /// How long replicas get to end after Ctrl-C. A second Ctrl-C ends them at once.
@@ -102,11 +102,16 @@ pub fn main() -> ExitCode {
 }
 
 fn local(args: LocalArgs) -> ExitCode {
-    let (runtime, output) = match start_up("info") {
+    let Started {
+        runtime,
+        output,
+        launcher,
+    } = match start_up("info") {
         Ok(started) => started,
         Err(error) => return fail(1, &error.to_string()),
     };
     let mut options = Options::new(args.file);
+    options.launcher = launcher;
     options.port = args.port;
     options.admin = args.admin;
     options.settings = args.set.into_iter().collect::<BTreeMap<_, _>>();
@@ -118,6 +123,11 @@ fn local(args: LocalArgs) -> ExitCode {
 }
 
 async fn serve(options: &Options, output: &Output) -> ExitCode {
+    // Before anything runs: from then on there is something to stop.
+    let mut signals = match Signals::caught() {
+        Ok(signals) => signals,
+        Err(error) => return fail(1, &format!("signals cannot be caught: {error}")),
+    };
     let metrics = metrics::install().ok();
     if let Some(handle) = metrics.clone() {
         tokio::spawn(metrics::upkeep(handle));
@@ -132,14 +142,12 @@ async fn serve(options: &Options, output: &Output) -> ExitCode {
     for line in greeting(&local) {
         output.line(line);
     }
-    if let Err(error) = shutdown::signalled().await {
-        output.line(format!("signals cannot be waited for: {error}"));
-    }
+    signals.next().await;
     output.line("stopping; once more to stop at once");
     tokio::select! {
         () = local.stop(STOP_GRACE) => {}
         // Dropping everything kills all replicas.
-        _again = shutdown::signalled() => {}
+        _again = signals.next() => {}
     }
     ExitCode::SUCCESS
 }
@@ -165,8 +173,19 @@ pub(crate) fn greeting(local: &Local) -> Vec<String> {
     lines
 }
 
-/// A runtime, and the one way to print, which logs use too.
-pub(crate) fn start_up(level: &str) -> io::Result<(tokio::runtime::Runtime, Output)> {
+/// What both local mode and the demo run with.
+pub(crate) struct Started {
+    pub(crate) runtime: tokio::runtime::Runtime,
+    /// The one way to print, which logs use too.
+    pub(crate) output: Output,
+    /// Starts replicas.
+    pub(crate) launcher: Launcher,
+}
+
+/// Makes ready for local mode.
+pub(crate) fn start_up(level: &str) -> io::Result<Started> {
+    // Each client's connection is a file here, and so is each connection to a replica; the replicas' own limit stays.
+    let launcher = Launcher::this_program().open_files(files::raise_limit());
     let output = Output::stdout()?;
     let writer = output.clone();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
@@ -182,7 +201,11 @@ pub(crate) fn start_up(level: &str) -> io::Result<(tokio::runtime::Runtime, Outp
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    Ok((runtime, output))
+    Ok(Started {
+        runtime,
+        output,
+        launcher,
+    })
 }
 
 /// A command line that is wrong is told in one line, as all bad input is. Help and version are not errors.

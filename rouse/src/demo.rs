@@ -16,8 +16,8 @@ use shared::{metrics, shutdown};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
-    cli::{fail, greeting, start_up},
-    local::{Local, LocalWorkload, Options, logs::Output, supervisor::Snapshot},
+    cli::{Started, fail, greeting, start_up},
+    local::{Local, LocalWorkload, Options, logs::Output, process::Launcher, supervisor::Snapshot},
     venv,
 };
 
@@ -70,13 +70,17 @@ impl Failed {
 
 /// Runs the demo.
 pub fn main(args: &Args) -> ExitCode {
-    let (runtime, output) = match start_up("warn") {
+    let Started {
+        runtime,
+        output,
+        launcher,
+    } = match start_up("warn") {
         Ok(started) => started,
         Err(error) => return fail(1, &error.to_string()),
     };
     let code = runtime.block_on(async {
         tokio::select! {
-            done = run(args, &output) => match done {
+            done = run(args, launcher, &output) => match done {
                 Ok(table) => {
                     for line in table {
                         output.line(line);
@@ -109,7 +113,7 @@ struct Size {
     steady: Duration,
 }
 
-async fn run(args: &Args, output: &Output) -> Result<Vec<String>, Failed> {
+async fn run(args: &Args, launcher: Launcher, output: &Output) -> Result<Vec<String>, Failed> {
     let size = if args.quick {
         Size {
             rounds: 6,
@@ -123,7 +127,7 @@ async fn run(args: &Args, output: &Output) -> Result<Vec<String>, Failed> {
             steady: Duration::from_secs(10),
         }
     };
-    let local = start(args, output).await?;
+    let local = start(args, launcher, output).await?;
     let iris = local
         .workloads
         .first()
@@ -141,7 +145,7 @@ async fn run(args: &Args, output: &Output) -> Result<Vec<String>, Failed> {
 }
 
 /// Prepares the environment and starts local mode at zero.
-async fn start(args: &Args, output: &Output) -> Result<Local, Failed> {
+async fn start(args: &Args, launcher: Launcher, output: &Output) -> Result<Local, Failed> {
     let example = find_example(args)?;
     let python = environment(args, &example, output).await?;
     output.line("");
@@ -149,6 +153,7 @@ async fn start(args: &Args, output: &Output) -> Result<Local, Failed> {
         "starting at zero; stable window {WINDOW} and grace {GRACE} instead of Knative's 60s and 30s, to be short"
     ));
     let mut options = Options::new(vec![example.join("iris.yaml")]);
+    options.launcher = launcher;
     options.any_port = true;
     options.settings = BTreeMap::from([("scale-to-zero-grace-period".into(), GRACE.into())]);
     options.annotations =
@@ -250,17 +255,11 @@ async fn environment(args: &Args, example: &Path, output: &Output) -> Result<Pat
         .unwrap_or_else(|| build_folder().join("demo").join("venv"));
     let requirements = example.join("requirements.txt");
     output.line(format!("Python environment: {}", folder.display()));
-    let lines = output.clone();
-    let prepare = move || {
-        let progress = |line: &str| lines.line(format!("  {line}"));
-        venv::prepare(&folder, &requirements, &PYTHON, progress)
-    };
-    let prepared = tokio::task::spawn_blocking(prepare);
-    let prepared = timeout(Duration::from_mins(15), prepared)
+    let progress = |line: &str| output.line(format!("  {line}"));
+    let prepared = venv::prepare(&folder, &requirements, &PYTHON, progress);
+    timeout(Duration::from_mins(15), prepared)
         .await
-        .map_err(|_| Failed::new("Python environment", "not ready within 15 minutes"))?;
-    prepared
-        .map_err(|e| Failed::new("Python environment", e.to_string()))?
+        .map_err(|_| Failed::new("Python environment", "not ready within 15 minutes"))?
         .map_err(|e| Failed::new("Python environment", e.to_string()))
 }
 

@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod clock;
 pub mod error;
+pub mod files;
 pub mod headers;
 pub mod http;
 pub mod load;

@@ -30,18 +30,30 @@ pub struct CommandSpec {
 #[derive(Clone, Debug)]
 pub struct Launcher {
     program: Option<PathBuf>,
+    open_files: Option<u64>,
 }
 
 impl Launcher {
     /// The program that is running now.
     pub fn this_program() -> Self {
-        Self { program: None }
+        Self {
+            program: None,
+            open_files: None,
+        }
+    }
+
+    /// Starts programs with this soft limit of open files, instead of our own.
+    #[must_use]
+    pub fn open_files(mut self, soft: Option<u64>) -> Self {
+        self.open_files = soft;
+        self
     }
 
     /// Another executable, for tests.
     pub fn program(path: impl Into<PathBuf>) -> Self {
         Self {
             program: Some(path.into()),
+            open_files: None,
         }
     }
 

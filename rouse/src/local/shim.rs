@@ -1,7 +1,7 @@
 //! The small process between Rouse and a replica's program, so that the program dies with Rouse whatever Rouse dies of.
 //!
-//! Rouse starts itself again as `rouse __shim PROGRAM ARGS...` with one end of a socket pair as standard input. The shim
-//! starts the program as the leader of a process group of its own and waits for three things:
+//! Rouse starts itself again as `rouse __shim FILES PROGRAM ARGS...` with one end of a socket pair as standard input. The shim
+//! starts the program, with FILES as its soft limit of open files (`-`: the shim's own), as the leader of a process group of its own and waits for three things:
 //!
 //! - an order on the socket: [`TERMINATE`] or [`KILL`] for the program's group;
 //! - the end of the socket: Rouse is gone, even by SIGKILL, so the group is killed;
@@ -27,6 +27,7 @@ use std::thread;
 use parking_lot::Mutex;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, WaitOptions};
+use shared::files;
 
 /// The hidden first argument.
 pub const ARGUMENT: &str = "__shim";
@@ -38,13 +39,18 @@ pub const KILL: u8 = b'K';
 /// Exit status when the program cannot be started, as in a shell.
 const NOT_STARTED: u8 = 127;
 
+/// The argument after [`ARGUMENT`]: the soft limit of open files for the program.
+pub(crate) fn open_files(soft: Option<u64>) -> String {
+    soft.map_or_else(|| "-".to_owned(), |soft| soft.to_string())
+}
+
 /// Runs the shim if this process was started as one. To be called first in `main`, before any runtime exists.
 pub fn intercept() -> Option<ExitCode> {
     let mut args = std::env::args_os().skip(1);
     (args.next()? == ARGUMENT).then(|| main(args))
 }
 
-/// The shim's `main`: `args` are the program and its arguments.
+/// The shim's `main`: `args` are the limit, the program and its arguments.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match run(&args.into_iter().collect::<Vec<_>>()) {
         Ok(code) => ExitCode::from(code),
@@ -59,10 +65,14 @@ fn run(args: &[OsString]) -> io::Result<u8> {
     #[cfg(target_os = "linux")]
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
 
-    let Some((program, args)) = args.split_first() else {
+    let [files, program, args @ ..] = args else {
         tell(&mut socket, "failed no program given");
         return Ok(NOT_STARTED);
     };
+    // Rouse has raised its own, which a program that uses select(2) could not stand.
+    if let Some(soft) = files.to_str().and_then(|files| files.parse().ok()) {
+        files::set_limit(soft);
+    }
     let spawned = Command::new(program)
         .args(args)
         .stdin(Stdio::null())

@@ -20,6 +20,7 @@ pub(crate) fn all() -> Vec<Case> {
     crate::cases![
         the_programs_own_end_is_reported,
         environment_folder_and_stdin_are_set,
+        the_limit_of_open_files_is_the_one_asked_for,
         mistakes_are_reported_before_anything_starts,
         what_only_exec_can_tell_comes_back_at_once,
         terminate_lets_the_program_end_itself,
@@ -69,6 +70,14 @@ async fn environment_folder_and_stdin_are_set() {
         kept.text(),
         format!("m/1 | a b {} inherited\n", here.display())
     );
+}
+
+async fn the_limit_of_open_files_is_the_one_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let launcher = Launcher::this_program().open_files(Some(77));
+    let spec = script("exit $(ulimit -Sn)", folder.path());
+    let replica = Replica::spawn(&launcher, &spec, nowhere()).unwrap();
+    assert_eq!(replica.wait().await, Exit::Code(77));
 }
 
 async fn mistakes_are_reported_before_anything_starts() {

@@ -179,6 +179,7 @@ fn start(
     let child = Command::new(launcher.path()?)
         .arg0("rouse")
         .arg(shim::ARGUMENT)
+        .arg(shim::open_files(launcher.open_files))
         .args(&spec.argv)
         .envs(spec.env.iter().map(|(name, value)| (name, value)))
         .current_dir(&spec.working_dir)
