@@ -1,6 +1,9 @@
 //! What activators hold: each of them is asked once a second for all workloads together.
+//!
+//! Memory is bounded by what activators name now and controllers take: whatever is told of a workload is kept for a while
+//! only, whether it is no more, was never ours, or its activator went silent.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::HashSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
@@ -19,6 +22,10 @@ use crate::scrape::{Dated, Source, now};
 /// An answer older than this says nothing about now.
 const FRESH: Duration = Duration::from_secs(3);
 
+/// What is told of a workload and not taken for so long is forgotten: it is another autoscaler's, or nobody's. A controller
+/// takes every second, or some seconds later while it waits for a write.
+const WANTED: Duration = Duration::from_secs(30);
+
 /// What is held for each workload, from all activators.
 #[derive(Clone, Debug, Default)]
 pub struct Holds {
@@ -28,11 +35,20 @@ pub struct Holds {
 }
 
 /// What was told of a workload and not yet taken.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Pending {
-    /// Requests held now, by activator.
-    held: Vec<(SocketAddr, u64)>,
+    held: Vec<Held>,
     seconds: Vec<Dated>,
+    /// When it was last taken, or first told.
+    taken: Instant,
+}
+
+/// Requests that one activator held when it was asked.
+#[derive(Debug)]
+struct Held {
+    activator: SocketAddr,
+    requests: u64,
+    told: Instant,
 }
 
 /// Seconds of one workload that wait to be taken. A controller takes them every second; more than a stable window of
@@ -54,8 +70,8 @@ impl Holds {
         let complete = self.heard.lock().is_some_and(|at| at.elapsed() < FRESH);
         match self.workloads.get_mut(target) {
             Some(mut pending) => Taken {
-                held: pending.held.iter().map(|(_, held)| held).sum(),
-                seconds: std::mem::take(&mut pending.seconds),
+                held: pending.held(),
+                seconds: pending.take(),
                 complete,
             },
             None => Taken {
@@ -92,6 +108,7 @@ impl Holds {
                 }
             }
             self.round(&mut sources).await;
+            self.tidy();
         }
     }
 
@@ -128,7 +145,7 @@ impl Holds {
     }
 
     fn absorb(&self, address: SocketAddr, source: &mut Source, stat: &ActivatorStat) {
-        let mut named = Vec::new();
+        let mut named = HashSet::new();
         // One answer is for many workloads, but what was seen is noted once: all are dated from the same state.
         let seen = source.mark();
         for workload in &stat.workloads {
@@ -137,15 +154,20 @@ impl Holds {
             };
             source.reset(seen);
             let dated = source.take(stat.boot, stat.last_second, &workload.seconds, now());
-            let mut pending = self.workloads.entry(target.clone()).or_default();
-            match pending.held.iter_mut().find(|(known, _)| *known == address) {
-                Some((_, held)) => *held = workload.held,
-                None => pending.held.push((address, workload.held)),
-            }
+            let mut pending = self
+                .workloads
+                .entry(target.clone())
+                .or_insert_with(Pending::new);
+            pending.held.retain(|held| held.activator != address);
+            pending.held.push(Held {
+                activator: address,
+                requests: workload.held,
+                told: Instant::now(),
+            });
             if pending.seconds.len() < MAX_PENDING {
                 pending.seconds.extend(dated);
             }
-            named.push(target);
+            named.insert(target);
         }
         if stat.workloads.is_empty() {
             source.take(stat.boot, stat.last_second, &[], now());
@@ -156,7 +178,7 @@ impl Holds {
                 entry
                     .value_mut()
                     .held
-                    .retain(|(known, _)| *known != address);
+                    .retain(|held| held.activator != address);
             }
         }
         names::AUTOSCALER_SCRAPES
@@ -169,7 +191,149 @@ impl Holds {
             entry
                 .value_mut()
                 .held
-                .retain(|(known, _)| *known != address);
+                .retain(|held| held.activator != address);
         }
+    }
+
+    /// Forgets what is too old to say anything, and workloads that no activator names or nobody asks for.
+    fn tidy(&self) {
+        self.workloads.retain(|_, pending| {
+            pending.held.retain(Held::is_fresh);
+            let told = !pending.held.is_empty() || !pending.seconds.is_empty();
+            told && pending.taken.elapsed() < WANTED
+        });
+    }
+}
+
+impl Pending {
+    fn new() -> Self {
+        Self {
+            held: Vec::new(),
+            seconds: Vec::new(),
+            taken: Instant::now(),
+        }
+    }
+
+    /// Requests held, as far as was told lately.
+    fn held(&self) -> u64 {
+        let fresh = self.held.iter().filter(|held| held.is_fresh());
+        fresh.map(|held| held.requests).sum()
+    }
+
+    fn take(&mut self) -> Vec<Dated> {
+        self.taken = Instant::now();
+        std::mem::take(&mut self.seconds)
+    }
+}
+
+impl Held {
+    fn is_fresh(&self) -> bool {
+        self.told.elapsed() < FRESH
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::{
+        load::Second,
+        stat::{HoldStat, VERSION},
+    };
+    use tokio::time::advance;
+
+    use super::*;
+
+    /// Two activators, and what they say.
+    struct Told {
+        holds: Holds,
+        sources: [(SocketAddr, Source); 2],
+        second: u64,
+    }
+
+    impl Told {
+        fn new() -> Self {
+            let source = |port| {
+                let address = SocketAddr::from(([127, 0, 0, 1], port));
+                (address, Source::new(address))
+            };
+            Self {
+                holds: Holds::default(),
+                sources: [source(1), source(2)],
+                second: 0,
+            }
+        }
+
+        /// The activator of that number holds one request for each of `targets`.
+        fn tells(&mut self, activator: usize, targets: &[&str]) {
+            let last_second = self.second;
+            let workload = |target: &&str| HoldStat {
+                target: (*target).to_owned(),
+                held: 1,
+                seconds: vec![Second {
+                    second: last_second,
+                    ..Second::default()
+                }],
+            };
+            let stat = ActivatorStat {
+                version: VERSION,
+                boot: 1,
+                last_second,
+                workloads: targets.iter().map(workload).collect(),
+            };
+            let (address, source) = &mut self.sources[activator];
+            self.holds.absorb(*address, source, &stat);
+        }
+
+        async fn second(&mut self) {
+            self.second += 1;
+            advance(Duration::from_secs(1)).await;
+            self.holds.tidy();
+        }
+    }
+
+    fn id(target: &str) -> TargetId {
+        target.parse().unwrap()
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn what_an_activator_that_went_silent_held_is_dropped_when_it_is_old() {
+        let mut told = Told::new();
+        told.tells(0, &["a/a"]);
+        told.tells(1, &["a/a"]);
+        assert_eq!(told.holds.take(&id("a/a")).held, 2);
+        advance(FRESH).await;
+        told.tells(1, &["a/a"]);
+        assert_eq!(told.holds.take(&id("a/a")).held, 1);
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn a_workload_that_no_activator_names_is_forgotten_once_it_was_taken() {
+        let mut told = Told::new();
+        told.tells(0, &["a/gone", "a/stays"]);
+        told.second().await;
+        told.tells(0, &["a/stays"]);
+        told.second().await;
+        let taken = told.holds.take(&id("a/gone"));
+        assert_eq!((taken.held, taken.seconds.len()), (0, 1));
+        told.second().await;
+        assert_eq!(told.holds.workloads.len(), 1);
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn what_nobody_takes_is_forgotten() {
+        let mut told = Told::new();
+        for _ in 0..WANTED.as_secs() * 3 {
+            told.tells(0, &["a/ours", "a/other"]);
+            told.holds.take(&id("a/ours"));
+            told.second().await;
+            let pending = told.holds.workloads.get(&id("a/other"));
+            let kept = pending.map_or(0, |pending| pending.seconds.len());
+            assert!(kept as u64 <= WANTED.as_secs(), "{kept} seconds kept");
+        }
+        told.tells(0, &["a/ours"]);
+        for _ in 0..WANTED.as_secs() {
+            told.second().await;
+            told.holds.take(&id("a/ours"));
+        }
+        assert!(told.holds.workloads.is_empty());
     }
 }
