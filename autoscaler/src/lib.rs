@@ -8,6 +8,7 @@
 //! are held, the activator is the writer.
 
 pub mod admin;
+pub mod alone;
 pub mod args;
 mod controller;
 mod holds;

@@ -1,0 +1,3 @@
+//! `rouse-autoscaler` over real sockets.
+
+mod program;
