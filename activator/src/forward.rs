@@ -110,7 +110,10 @@ impl Front {
         let mut forwarded = Instant::now();
         let mut body = prefetch.into_body();
         let (mut answer, mut lease) = loop {
-            match self.attempt(&lease, &parts, body, &mut budget).await? {
+            match self
+                .attempt(&lease, &parts, body, &mut budget, peer)
+                .await?
+            {
                 Attempt::Answered(answer) => break (answer, lease),
                 Attempt::NotAdmitted(back, why) => {
                     body = back;

@@ -14,9 +14,9 @@ use shared::{
         body::{Body, Gate},
         client::SendError,
         sanitize,
+        serve::Peer,
     },
 };
-
 use tokio::sync::Notify;
 
 use super::Front;
@@ -41,13 +41,15 @@ pub(super) enum Why {
 }
 
 impl Front {
-    /// Sends the request to the leased pod. Its bytes are given back when it cannot be sent again any more.
+    /// Sends the request to the leased pod. Its bytes are given back when it cannot be sent again any more. While a pod keeps
+    /// a body waiting nobody reads what the client sends, so that its end is watched for here.
     pub(super) async fn attempt(
         &self,
         lease: &Lease,
         parts: &Parts,
         body: Body,
         budget: &mut Budget,
+        peer: &Peer,
     ) -> Result<Attempt, Failure> {
         let copy = body.copy();
         let (gate, mut request) = if copy.is_some() {
@@ -82,11 +84,16 @@ impl Front {
         }
         let ticketed = request.headers().contains_key(TICKET);
         let mut sending = pin!(lease.pod.client.send(request));
+        let mut shut = gate.is_some();
         let sent = loop {
             tokio::select! {
                 biased;
                 sent = &mut sending => break sent,
-                () = admitted.notified() => budget.give_back(),
+                () = admitted.notified() => {
+                    shut = false;
+                    budget.give_back();
+                }
+                () = peer.gone(), if shut => return Err(Failure::BodyBroken),
             }
         };
         match sent {

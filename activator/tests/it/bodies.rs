@@ -222,22 +222,53 @@ async fn a_body_that_breaks_off_is_the_clients_fault_and_aborts_the_request_at_t
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_hangs_up_before_its_large_body_was_wanted_is_noticed() {
+    let bed = Bed::new();
+    let site = bed.site("a", |c| c.container_concurrency = 1);
+    let head = b"POST / HTTP/1.1\r\nhost: t\r\ncontent-length: 1000000\r\n\r\n".to_vec();
+    // Of this one a part has come, which was read ahead.
+    let mut begun = post_chunked("/", "x", &[1; 10_000]);
+    begun.truncate(begun.len() - b"0\r\n\r\n".len());
+    for (request, ahead) in [(head, 0), (begun, 10_000)] {
+        let raw = Raw::sent(site.address(), request).await;
+        site.holds(1).await;
+        until("read ahead", || {
+            format!("{:?}", site.workload).contains(&format!(" held_bytes: {ahead},"))
+        })
+        .await;
+        let mut fake = Fake::start("p").await;
+        site.endpoints(vec![fake.endpoint.clone()]);
+        let mut got = fake.request().await;
+        assert_eq!(got.header("expect"), Some("100-continue"));
+        drop(raw);
+        assert!(got.raw.ends().await, "the pod is kept waiting");
+        until("its place is free", || {
+            !format!("{:?}", site.workload).contains("ours: 1")
+        })
+        .await;
+        site.zero();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_hangs_up_while_the_model_works_frees_its_place() {
     let bed = Bed::new();
     let site = bed.site("a", |c| c.container_concurrency = 1);
     let pod = Pod::start("p", 1);
     site.pods(&[&pod]);
     site.ready().await;
-    for request in [get("/wait", "1").into_bytes(), post("/wait", "2", b"small")] {
+    let requests = [get("/wait", "1").into_bytes(), post("/wait", "2", b"small")];
+    for (left, request) in requests.into_iter().enumerate() {
         let raw = Raw::sent(site.address(), request).await;
         until("at the model", || pod.model.state.now.load(SeqCst) == 1).await;
         drop(raw);
         until("given up", || pod.proxy.open() == 0).await;
+        // Before the next one comes: the model is the last to know.
+        until("the model knows", || {
+            pod.model.state.dropped.load(SeqCst) == left + 1
+        })
+        .await;
     }
-    until("the model knows", || {
-        pod.model.state.dropped.load(SeqCst) == 2
-    })
-    .await;
     assert_eq!(ask(site.address(), get("/", "next")).await.status, 200);
 }
 
