@@ -25,6 +25,8 @@ enum MaySee {
 }
 
 const PROGRAM: MaySee = MaySee::Only(&["autoscaler-core", "shared"]);
+/// A program that talks to the API server.
+const CONTROLLER: MaySee = MaySee::Only(&["autoscaler-core", "kubernetes", "shared"]);
 
 const RULES: &[Rule] = &[
     Rule {
@@ -39,18 +41,28 @@ const RULES: &[Rule] = &[
     },
     Rule {
         package: "activator",
-        may_see: PROGRAM,
+        may_see: MaySee::Only(&["autoscaler-core", "kubernetes", "shared", "webhook"]),
         why: "programs meet on the wire: they share `shared` and `autoscaler-core` and never depend on each other",
     },
     Rule {
         package: "autoscaler",
-        may_see: PROGRAM,
+        may_see: CONTROLLER,
         why: "programs meet on the wire: they share `shared` and `autoscaler-core` and never depend on each other",
     },
     Rule {
         package: "queue-proxy",
         may_see: PROGRAM,
         why: "programs meet on the wire: they share `shared` and `autoscaler-core` and never depend on each other",
+    },
+    Rule {
+        package: "kubernetes",
+        may_see: PROGRAM,
+        why: "what the programs know of Kubernetes in common knows none of the programs",
+    },
+    Rule {
+        package: "webhook",
+        may_see: CONTROLLER,
+        why: "admission is a function of the review: it needs the words of the cluster and nothing that runs",
     },
     Rule {
         package: "loadtests",
@@ -63,9 +75,11 @@ const RULES: &[Rule] = &[
             "activator",
             "autoscaler",
             "autoscaler-core",
+            "kubernetes",
             "loadtests",
             "queue-proxy",
             "shared",
+            "webhook",
         ]),
         why: "the command line assembles the programs; tests and chores stay outside",
     },
