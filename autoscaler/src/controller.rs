@@ -1,36 +1,27 @@
 //! The loop of one workload: scrape every second, decide every two, write what changed.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use autoscaler_core::{Decider, Decision, Mode, Moment, Observed, Reason, Replicas, Sample, TICK};
 use parking_lot::Mutex;
 use serde::Serialize;
-use shared::{
-    TargetId, metrics as names,
-    stat::{MAX_BYTES, PodStat},
-};
+use shared::{TargetId, metrics as names};
 use tokio::{
     sync::watch,
-    task::JoinSet,
     time::{MissedTickBehavior, interval, timeout},
 };
 
 use crate::{
     Holds, Scaler, Target,
+    fleet::Fleet,
     net::Net,
-    scrape::{Dated, Source, now},
+    scrape::{Dated, now},
 };
 
 /// Decisions that are remembered of each workload.
 const REMEMBERED: usize = 64;
 /// Limit on one write.
 const WRITE_LIMIT: Duration = Duration::from_secs(5);
-/// A pod that was not heard of for so long is missing: nothing is taken away while one is.
-const MISSING_AFTER: u32 = 3;
 
 /// A decision with the sentence that says it.
 #[derive(Clone, Debug, Serialize)]
@@ -86,25 +77,6 @@ impl Drop for Controller {
     }
 }
 
-/// A pod as the loop knows it.
-#[derive(Debug)]
-struct Watched {
-    source: Source,
-    /// Open requests, if the last scrape succeeded.
-    open: Option<u64>,
-    failures: u32,
-}
-
-/// What one round of scraping found.
-#[derive(Debug, Default)]
-struct Round {
-    samples: Vec<(Moment, Sample)>,
-    /// Open requests of all pods; none if one could not be asked.
-    open: Option<u64>,
-    /// A ready pod has not been heard of for a while.
-    missing: bool,
-}
-
 async fn run(
     id: TargetId,
     mut target: watch::Receiver<Arc<Target>>,
@@ -116,7 +88,7 @@ async fn run(
     let first = Arc::clone(&target.borrow_and_update());
     let ready = count(&first, |pod| pod.ready);
     let mut decider = Decider::new(&first.spec, now(), ready);
-    let mut pods = HashMap::new();
+    let mut fleet = Fleet::default();
     let metrics = Metrics::new(&id);
     let mut tick = interval(Duration::from_secs(1));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -132,7 +104,7 @@ async fn run(
         if *decider.spec() != seen.spec {
             decider.respec(now(), &seen.spec);
         }
-        let round = scrape(&id, &seen, &mut pods).await;
+        let round = fleet.round(&id, &seen).await;
         let held = holds.take(&id);
         let samples = round
             .samples
@@ -202,93 +174,6 @@ async fn write(
         .counter(&[&id.to_string(), result])
         .increment(1);
     Some(result)
-}
-
-/// Asks every pod, all at once.
-async fn scrape(id: &TargetId, seen: &Target, pods: &mut HashMap<Arc<str>, Watched>) -> Round {
-    pods.retain(|uid, watched| {
-        let stays = seen.pods.iter().any(|pod| pod.uid == *uid);
-        if !stays {
-            watched.source.close();
-        }
-        stays
-    });
-    let mut asking = JoinSet::new();
-    for pod in &seen.pods {
-        let watched = pods.remove(&pod.uid).unwrap_or_else(|| Watched {
-            source: Source::new(pod.stats),
-            open: None,
-            failures: 0,
-        });
-        let uid = Arc::clone(&pod.uid);
-        let ready = pod.ready;
-        asking.spawn(async move {
-            let answer = watched.source.ask(MAX_BYTES).await;
-            (uid, ready, watched, answer)
-        });
-    }
-    let mut round = Round {
-        open: Some(0),
-        ..Round::default()
-    };
-    let (mut ok, mut failed) = (0, 0);
-    while let Some(asked) = asking.join_next().await {
-        let Ok((uid, ready, mut watched, answer)) = asked else {
-            round.open = None;
-            continue;
-        };
-        match answer.and_then(|bytes| Ok(PodStat::decode(&bytes)?)) {
-            Ok(stat) if *stat.pod_uid == *uid => {
-                ok += 1;
-                watched.failures = 0;
-                watched.open = Some(stat.open);
-                if watched.source.restarted(stat.boot) {
-                    tracing::info!(target = %id, pod = %uid, "Queue-proxy was restarted");
-                }
-                let dated = watched
-                    .source
-                    .take(stat.boot, stat.last_second, &stat.seconds, now());
-                round.samples.extend(dated.iter().map(pod_sample));
-            }
-            other => {
-                failed += 1;
-                watched.failures = watched.failures.saturating_add(1);
-                watched.open = None;
-                let error = other
-                    .err()
-                    .map_or_else(|| "another pod answered".to_owned(), |e| e.to_string());
-                tracing::debug!(target = %id, pod = %uid, error, "Pod not scraped");
-            }
-        }
-        round.missing |= ready && watched.failures >= MISSING_AFTER;
-        round.open = round.open.zip(watched.open).map(|(sum, open)| sum + open);
-        pods.insert(uid, watched);
-    }
-    let name = id.to_string();
-    names::AUTOSCALER_SCRAPES
-        .counter(&[&name, "ok"])
-        .increment(ok);
-    names::AUTOSCALER_SCRAPES
-        .counter(&[&name, "error"])
-        .increment(failed);
-    round
-}
-
-#[allow(
-    clippy::cast_precision_loss,
-    reason = "counts and microseconds of a second stay far below 2^52"
-)]
-fn pod_sample(dated: &Dated) -> (Moment, Sample) {
-    let second = dated.second;
-    let concurrency = (second.in_flight_us + second.waiting_us) as f64 / 1e6;
-    let requests = second.started as f64;
-    (
-        dated.at,
-        Sample {
-            concurrency,
-            requests,
-        },
-    )
 }
 
 /// Held requests are load too. Each is counted as a request when it arrives and taken back when it is handed on, since
@@ -390,6 +275,7 @@ mod tests {
     use shared::load::Second;
 
     use super::*;
+    use crate::fleet;
 
     #[test]
     fn a_request_that_was_held_counts_once() {
@@ -423,7 +309,10 @@ mod tests {
                 ..Second::default()
             },
         );
-        let samples = held.iter().map(held_sample).chain([pod_sample(&pod)]);
+        let samples = held
+            .iter()
+            .map(held_sample)
+            .chain([(pod.at, fleet::sample(&pod.second))]);
         let sums = Net::default().settle(Moment::from_secs(2), samples);
         let counts: Vec<_> = sums
             .iter()

@@ -11,6 +11,7 @@ pub mod admin;
 pub mod alone;
 pub mod args;
 mod controller;
+mod fleet;
 mod holds;
 mod net;
 mod scrape;

@@ -126,6 +126,11 @@ impl Source {
         (self.boot, self.seen) = (mark.0, mark.1);
     }
 
+    /// The next answer is a first contact again, and tells everything that is kept.
+    pub(crate) fn forget(&mut self) {
+        (self.boot, self.seen) = (None, None);
+    }
+
     pub(crate) fn close(&self) {
         self.client.close();
     }

@@ -1,0 +1,277 @@
+//! What all pods of a workload saw: every pod is asked, or of a large fleet a sample that stands for all.
+//!
+//! What must stay true: a second of a pod counts once; a pod that hangs costs the others nothing, since all are asked at
+//! once and each has its own limit; what could not be asked is not taken for zero. A sample says nothing about whether
+//! anything is open, so that nothing goes to zero by it: on the way there all pods are asked again.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+    time::Duration,
+};
+
+use autoscaler_core::{Moment, Sample, sample_size};
+use shared::{
+    TargetId,
+    load::{SECONDS, Second},
+    metrics as names,
+    stat::{MAX_BYTES, PodStat},
+};
+use tokio::task::JoinSet;
+
+use crate::{
+    Pod, Target,
+    scrape::{Source, now},
+};
+
+/// Ready pods up to this number are all asked: that is exact, and as many small answers a second are little work. Knative
+/// asks a sample of more than 3.
+const ASK_ALL: usize = 64;
+/// A pod that was not heard of so many times is missing: nothing is taken away while one is. So it is if too few of a
+/// sample answered that often.
+const MISSING_AFTER: u32 = 3;
+/// For how long a pod that could not be asked is left out of samples while there are others.
+const AVOIDED: Duration = Duration::from_secs(10);
+
+/// All pods of a workload.
+#[derive(Debug, Default)]
+pub(crate) struct Fleet {
+    pods: HashMap<Arc<str>, Watched>,
+    /// The last second of ours that was asked for.
+    asked: Option<u64>,
+    /// Rounds in a row in which too few of a sample answered.
+    short: u32,
+    /// Draws samples.
+    random: RandomState,
+    rounds: u64,
+}
+
+/// A pod as it is known.
+#[derive(Debug)]
+struct Watched {
+    source: Source,
+    /// When it was first seen.
+    since: Moment,
+    /// Open requests, if the last scrape succeeded.
+    open: Option<u64>,
+    failures: u32,
+    failed: Option<Moment>,
+}
+
+/// What one round of scraping found.
+#[derive(Debug, Default)]
+pub(crate) struct Round {
+    pub(crate) samples: Vec<(Moment, Sample)>,
+    /// Open requests of all pods; none if one could not be asked, or was not.
+    pub(crate) open: Option<u64>,
+    /// A ready pod has not been heard of for a while.
+    pub(crate) missing: bool,
+}
+
+/// Answers by pod, each with the time at which it came.
+type Answers = HashMap<Arc<str>, (Moment, PodStat)>;
+
+impl Fleet {
+    /// One round.
+    pub(crate) async fn round(&mut self, id: &TargetId, seen: &Target) -> Round {
+        self.follow(seen);
+        let ready: Vec<_> = seen.pods.iter().filter(|pod| pod.ready).collect();
+        if ready.len() > ASK_ALL {
+            self.sample(id, seen, &ready).await
+        } else {
+            self.all(id, seen).await
+        }
+    }
+
+    /// Takes in which pods there are.
+    fn follow(&mut self, seen: &Target) {
+        self.pods.retain(|uid, watched| {
+            let stays = seen.pods.iter().any(|pod| pod.uid == *uid);
+            if !stays {
+                watched.source.close();
+            }
+            stays
+        });
+        for pod in &seen.pods {
+            self.pods
+                .entry(Arc::clone(&pod.uid))
+                .or_insert_with(|| Watched {
+                    source: Source::new(pod.stats),
+                    since: now(),
+                    open: None,
+                    failures: 0,
+                    failed: None,
+                });
+        }
+    }
+
+    /// Asks every pod.
+    async fn all(&mut self, id: &TargetId, seen: &Target) -> Round {
+        self.asked = Some(now().as_secs());
+        self.short = 0;
+        let uids = seen.pods.iter().map(|pod| Arc::clone(&pod.uid)).collect();
+        let answers = self.ask(id, uids).await;
+        let mut round = Round {
+            open: Some(0),
+            ..Round::default()
+        };
+        for pod in &seen.pods {
+            let Some(watched) = self.pods.get_mut(&pod.uid) else {
+                round.open = None;
+                continue;
+            };
+            if let Some((at, stat)) = answers.get(&pod.uid) {
+                if watched.source.restarted(stat.boot) {
+                    tracing::info!(target = %id, pod = %pod.uid, "Queue-proxy was restarted");
+                }
+                let dated = watched
+                    .source
+                    .take(stat.boot, stat.last_second, &stat.seconds, *at);
+                let samples = dated.iter().map(|dated| (dated.at, sample(&dated.second)));
+                round.samples.extend(samples);
+            }
+            round.missing |= pod.ready && watched.failures >= MISSING_AFTER;
+            round.open = round.open.zip(watched.open).map(|(sum, open)| sum + open);
+        }
+        round
+    }
+
+    /// Asks a sample of the ready pods, and takes its mean for that of all.
+    async fn sample(&mut self, id: &TargetId, seen: &Target, ready: &[&Pod]) -> Round {
+        let at = now();
+        self.rounds += 1;
+        let chosen = self.choose(at, ready, seen.spec.stable_window);
+        for uid in &chosen {
+            // The others stood for it since it was last asked: what it saw meanwhile is counted.
+            if let Some(watched) = self.pods.get_mut(uid) {
+                watched.source.forget();
+            }
+        }
+        let wanted = chosen.len();
+        let answers = self.ask(id, chosen).await;
+        let stats: Vec<_> = answers.into_values().map(|(_, stat)| stat).collect();
+        let mut round = Round::default();
+        if stats.len() * 2 < wanted {
+            // Too few to stand for all. Their seconds are still there in the next round.
+            self.short = self.short.saturating_add(1);
+            round.missing = self.short >= MISSING_AFTER;
+            return round;
+        }
+        self.short = 0;
+        let last = self.asked.replace(at.as_secs());
+        let seconds = last.map_or(1, |last| at.as_secs().saturating_sub(last));
+        round.samples = extrapolate(&stats, ready.len(), at, seconds.min(SECONDS as u64 - 1));
+        round
+    }
+
+    /// The pods to ask: those that have been there for a stable window first, since younger ones have not yet got their
+    /// share of the load; those that could not be asked lately last; otherwise by lot.
+    fn choose(&self, at: Moment, ready: &[&Pod], window: Duration) -> Vec<Arc<str>> {
+        let mut order: Vec<_> = ready
+            .iter()
+            .map(|pod| {
+                let watched = self.pods.get(&pod.uid);
+                let avoided = watched
+                    .and_then(|watched| watched.failed)
+                    .is_some_and(|failed| at.since(failed) < AVOIDED);
+                let young = watched.is_none_or(|watched| at.since(watched.since) < window);
+                let lot = self.random.hash_one((self.rounds, &pod.uid));
+                (avoided, young, lot, &pod.uid)
+            })
+            .collect();
+        order.sort_unstable();
+        let size = sample_size(u32::try_from(ready.len()).unwrap_or(u32::MAX));
+        let chosen = order.into_iter().take(size as usize);
+        chosen.map(|(.., uid)| Arc::clone(uid)).collect()
+    }
+
+    /// Asks these pods, all at once. Who is not in the answer did not answer, or was another pod.
+    async fn ask(&mut self, id: &TargetId, uids: Vec<Arc<str>>) -> Answers {
+        let mut asking = JoinSet::new();
+        for uid in uids {
+            let Some(watched) = self.pods.remove(&uid) else {
+                continue;
+            };
+            asking.spawn(async move {
+                let answer = watched.source.ask(MAX_BYTES).await;
+                (uid, watched, answer, now())
+            });
+        }
+        let mut answers = Answers::new();
+        let (mut ok, mut failed) = (0, 0);
+        while let Some(asked) = asking.join_next().await {
+            let Ok((uid, mut watched, answer, at)) = asked else {
+                continue;
+            };
+            match answer.and_then(|bytes| Ok(PodStat::decode(&bytes)?)) {
+                Ok(stat) if *stat.pod_uid == *uid => {
+                    ok += 1;
+                    watched.failures = 0;
+                    watched.failed = None;
+                    watched.open = Some(stat.open);
+                    answers.insert(Arc::clone(&uid), (at, stat));
+                }
+                other => {
+                    failed += 1;
+                    watched.failures = watched.failures.saturating_add(1);
+                    watched.failed = Some(at);
+                    watched.open = None;
+                    let error = other
+                        .err()
+                        .map_or_else(|| "another pod answered".to_owned(), |e| e.to_string());
+                    tracing::debug!(target = %id, pod = %uid, error, "Pod not scraped");
+                }
+            }
+            self.pods.insert(uid, watched);
+        }
+        let name = id.to_string();
+        names::AUTOSCALER_SCRAPES
+            .counter(&[&name, "ok"])
+            .increment(ok);
+        names::AUTOSCALER_SCRAPES
+            .counter(&[&name, "error"])
+            .increment(failed);
+        answers
+    }
+}
+
+/// What one second of a pod measures.
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "counts and microseconds of a second stay far below 2^52"
+)]
+pub(crate) fn sample(second: &Second) -> Sample {
+    Sample {
+        concurrency: (second.in_flight_us + second.waiting_us) as f64 / 1e6,
+        requests: second.started as f64,
+    }
+}
+
+/// The last `seconds` seconds of all `ready` pods, as far as the mean of these says. As with one pod, the last whole second
+/// is dated now.
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "numbers of pods stay far below 2^52"
+)]
+fn extrapolate(stats: &[PodStat], ready: usize, at: Moment, seconds: u64) -> Vec<(Moment, Sample)> {
+    let each_stands_for = ready as f64 / stats.len() as f64;
+    let second = |back: u64| {
+        let told = stats.iter().filter_map(|stat| {
+            let number = stat.last_second.checked_sub(back)?;
+            stat.seconds.iter().find(|second| second.second == number)
+        });
+        let (concurrency, requests) = told.map(sample).fold((0.0, 0.0), |sum, sample| {
+            (sum.0 + sample.concurrency, sum.1 + sample.requests)
+        });
+        let sample = Sample {
+            concurrency: concurrency * each_stands_for,
+            requests: requests * each_stands_for,
+        };
+        (Moment::from_secs(at.as_secs().saturating_sub(back)), sample)
+    };
+    (0..seconds).map(second).collect()
+}
+
+#[cfg(test)]
+mod tests;
