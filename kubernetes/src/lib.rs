@@ -4,6 +4,14 @@
 //! The meaning of objects is pure: objects in, small views out. The sidecar carries none of this.
 
 pub mod claim;
+pub mod client;
 pub mod names;
+pub mod pod;
+pub mod scale;
+pub mod watch;
+pub mod workload;
 
 pub use claim::Claim;
+pub use pod::{PodView, Trouble};
+pub use watch::Cache;
+pub use workload::WorkloadView;

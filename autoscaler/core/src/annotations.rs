@@ -21,6 +21,11 @@ pub use resolve::resolve;
 /// Annotations by full key.
 pub type Annotations = BTreeMap<String, String>;
 
+/// Whether a key is of one of the two groups that are read: Knative's and our own.
+pub fn is_ours(key: &str) -> bool {
+    key.starts_with(keys::KNATIVE_GROUP) || key.starts_with(keys::ROUSE_GROUP)
+}
+
 /// Settings that can be used.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parsed {

@@ -27,7 +27,7 @@ pub(super) fn all(annotations: &Annotations, config: &ClusterConfig) -> Vec<Warn
 }
 
 fn is_unknown(key: &str) -> bool {
-    let ours = key.starts_with(keys::KNATIVE_GROUP) || key.starts_with(keys::ROUSE_GROUP);
+    let ours = super::is_ours(key);
     ours && !keys::READ_ELSEWHERE.contains(&key)
         && !keys::ALL
             .iter()
