@@ -7,6 +7,7 @@ pub mod claim;
 pub mod client;
 pub mod names;
 pub mod pod;
+pub mod ports;
 pub mod scale;
 pub mod watch;
 pub mod workload;

@@ -6,7 +6,7 @@ use autoscaler_core::{ClusterConfig, TargetSpec, annotations};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition};
 use shared::TargetId;
 
-use crate::names;
+use crate::{names, ports};
 
 /// A Deployment that is opted in, as far as Rouse cares.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,11 @@ pub struct WorkloadView {
     pub settings: annotations::Annotations,
     /// Labels of its pods, by which Services select them.
     pub pod_labels: BTreeMap<String, String>,
+    /// The model's ports that take requests: the n-th gets the sidecar's n-th port in front of it. Empty if the template does
+    /// not say, see [`ports::request_ports`].
+    pub upstreams: Vec<u16>,
+    /// Named TCP ports of the model's container.
+    pub named_ports: BTreeMap<String, u16>,
     /// The scale is frozen.
     pub paused: bool,
     /// The pod template has the label too, so that new pods get the sidecar.
@@ -65,6 +70,12 @@ impl WorkloadView {
                 settings.insert(key.clone(), value.clone());
             }
         }
+        let main = spec
+            .template
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.containers.first());
+        let chosen = settings.get(names::PORTS).map(String::as_str);
         let conditions = deployment
             .status
             .as_ref()
@@ -76,6 +87,10 @@ impl WorkloadView {
             replicas: spec
                 .replicas
                 .map_or(1, |count| count.try_into().unwrap_or(0)),
+            upstreams: main
+                .and_then(|main| ports::request_ports(main, chosen).ok())
+                .unwrap_or_default(),
+            named_ports: main.map(ports::named).unwrap_or_default(),
             paused: settings.get(names::PAUSED).map(String::as_str) == Some(names::TRUE),
             settings,
             pod_labels: template
@@ -151,7 +166,9 @@ mod tests {
             "spec": {
                 "replicas": 0,
                 "selector": {},
-                "template": {"metadata": {
+                "template": {"spec": {"containers": [
+                    {"name": "model", "ports": [{"name": "http1", "containerPort": 8080}]},
+                ]}, "metadata": {
                     "labels": {"app": "iris", "rouse.dev/enabled": "true"},
                     "annotations": {
                         "autoscaling.knative.dev/target": "9",
@@ -176,6 +193,8 @@ mod tests {
             (seen.replicas, seen.template_enabled, seen.paused),
             (0, true, false)
         );
+        assert_eq!(seen.upstreams, [8080]);
+        assert_eq!(seen.named_ports.get("http1"), Some(&8080));
         assert!(!seen.settings.contains_key("other"));
         let settings = seen.resolve(&ClusterConfig::default(), None);
         assert_eq!(settings.invalid, None);
