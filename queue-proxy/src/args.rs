@@ -9,7 +9,10 @@ use shared::{
     http::{probe::Probe, sanitize::TrustedProxies},
 };
 
-use crate::config::{Config, Port};
+use crate::{
+    config::{Config, Port},
+    readiness::Readiness,
+};
 
 /// The Rouse sidecar: admits requests to one model, counts them to the last byte, and knows when it
 /// is ready.
@@ -95,6 +98,10 @@ pub struct Args {
     #[arg(long, env = "ROUSE_READY_PATH", value_parser = path, value_name = "PATH")]
     ready_path: Option<String>,
 
+    /// The model's readiness probe: a Kubernetes Probe as JSON, with httpGet, tcpSocket or grpc and ports as numbers.
+    #[arg(long, env = "ROUSE_READINESS_PROBE", value_parser = Readiness::parse, conflicts_with = "ready_path", value_name = "JSON")]
+    readiness_probe: Option<Readiness>,
+
     /// Path whose requests are no load, such as a health check. May be repeated.
     #[arg(long, env = "ROUSE_PROBE_PATH", value_parser = path, value_delimiter = ',', value_name = "PATH")]
     probe_path: Vec<String>,
@@ -171,6 +178,9 @@ impl Args {
         config.trusted = self.trusted_proxies.clone().unwrap_or_default();
         config.grace = self.grace;
         config.timing_header = !self.no_timing_header;
+        if let Some(readiness) = &self.readiness_probe {
+            config.model = readiness.config(first.upstream);
+        }
         if let Some(path) = &self.ready_path {
             config.model.probe = Probe::Http {
                 path: path.clone(),
@@ -235,6 +245,7 @@ mod tests {
             ),
             (&format!("{base}--queue-timeout NaN"), "from 0 to 86400"),
             (&format!("{base}--ready-path ready"), "absolute path"),
+            (&format!("{base}--readiness-probe {{}}"), "exactly one"),
             (
                 &format!("{base}--trusted-proxies 10.0.0.0/99"),
                 "10.0.0.0/99",

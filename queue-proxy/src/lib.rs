@@ -17,6 +17,7 @@ mod draining;
 pub mod model;
 mod pod;
 mod proxy;
+pub mod readiness;
 mod rescue;
 pub mod slots;
 pub mod stats;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use queue_proxy::args::Args;
-use shared::{metrics, shutdown, telemetry};
+use shared::{files, metrics, shutdown, telemetry};
 
 fn main() -> ExitCode {
     // A bad flag ends here, with status 2, before anything else exists.
@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         },
         "info",
     );
+    files::raise_limit(); // each connection is a file, on both sides
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

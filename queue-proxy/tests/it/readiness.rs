@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use http::HeaderMap;
+use http_body_util::BodyExt as _;
 use shared::http::probe::Probe;
 use tokio::time::{Duration, sleep};
 
@@ -31,6 +32,45 @@ async fn moody(status: u16) -> (Model, Arc<AtomicU16>) {
     })
     .await;
     (model, mood)
+}
+
+#[tokio::test]
+async fn a_grpc_model_is_ready_once_its_health_service_says_so() {
+    let serving = Arc::new(AtomicU16::new(2)); // NOT_SERVING
+    let status = Arc::clone(&serving);
+    let model = Model::start_h2(move |request| {
+        let status = status.load(SeqCst).to_be_bytes()[1];
+        async move {
+            let asked = request.into_body().collect().await.unwrap().to_bytes();
+            assert_eq!(&asked[..], [0, 0, 0, 0, 3, 0x0a, 1, b'm']);
+            text(vec![0, 0, 0, 0, 2, 8, status])
+        }
+    })
+    .await;
+    let mut config = config(&[model.address], 1);
+    config.model.probe = Probe::Grpc {
+        service: "m".to_owned(),
+    };
+    let proxy = start(config);
+    let mut state = proxy.model();
+    within("the port", state.wait_for(|m| m.port_open.is_some()))
+        .await
+        .unwrap();
+    until("more than one answer", || {
+        model.seen.requests.lock().len() > 1
+    })
+    .await;
+    assert_eq!(state.borrow().first_ready, None);
+    serving.store(1, SeqCst);
+    within("readiness", state.wait_for(|m| m.ready))
+        .await
+        .unwrap();
+    let asked = model.seen.requests.lock()[0].clone();
+    assert_eq!(asked.uri().path(), "/grpc.health.v1.Health/Check");
+    assert_eq!(
+        (&asked.headers()["te"], asked.method().as_str()),
+        (&"trailers".parse().unwrap(), "POST")
+    );
 }
 
 #[tokio::test]
