@@ -160,6 +160,13 @@ pub enum ProbeAction {
         /// The container port.
         port: u16,
     },
+    /// `grpc`: ready once the health service says so.
+    Grpc {
+        /// The container port.
+        port: u16,
+        /// The service asked for; empty for the whole server.
+        service: String,
+    },
 }
 
 /// A port of a Service that selects a workload.

@@ -184,6 +184,10 @@ fn planned(id: TargetId, workload: Workload, spec: TargetSpec) -> Planned {
                 headers,
             } => (http_probe(path, headers), *port),
             ProbeAction::TcpSocket { port } => (Probe::Tcp, *port),
+            ProbeAction::Grpc { port, service } => {
+                let service = service.clone();
+                (Probe::Grpc { service }, *port)
+            }
         },
         (None, Some(path)) => (http_probe(path, &[]), first),
         (None, None) => (Probe::Tcp, first),

@@ -18,26 +18,32 @@ pub(super) fn read(
     if !probe.exists() {
         return Ok(None);
     }
-    let (http, tcp) = (probe.get("httpGet")?, probe.get("tcpSocket")?);
-    let action = match (http.exists(), tcp.exists()) {
-        (true, true) => return Err(probe.error("must have one of httpGet and tcpSocket, not both")),
-        (true, false) => http_get(&http, ports)?,
-        (false, true) => ProbeAction::TcpSocket {
+    let (http, tcp, grpc) = (
+        probe.get("httpGet")?,
+        probe.get("tcpSocket")?,
+        probe.get("grpc")?,
+    );
+    let action = match (http.exists(), tcp.exists(), grpc.exists()) {
+        (true, false, false) => http_get(&http, ports)?,
+        (false, true, false) => ProbeAction::TcpSocket {
             port: required_port(&tcp.get("port")?, ports)?,
         },
-        (false, false) => {
-            for other in ["exec", "grpc"] {
-                if probe.get(other)?.exists() {
-                    warnings.push(format!(
-                        "{}: {}.{other}: not done locally: a replica is ready once its port accepts connections",
-                        probe.source(),
-                        probe.path()
-                    ));
-                    return Ok(None);
-                }
+        (false, false, true) => ProbeAction::Grpc {
+            port: required_port(&grpc.get("port")?, ports)?,
+            service: grpc.get("service")?.text()?.unwrap_or_default().to_owned(),
+        },
+        (false, false, false) => {
+            if probe.get("exec")?.exists() {
+                warnings.push(format!(
+                    "{}: {}.exec: not done locally: a replica is ready once its port accepts connections",
+                    probe.source(),
+                    probe.path()
+                ));
+                return Ok(None);
             }
-            return Err(probe.error("must have httpGet or tcpSocket"));
+            return Err(probe.error("must have httpGet, tcpSocket or grpc"));
         }
+        _ => return Err(probe.error("must have only one of httpGet, tcpSocket and grpc")),
     };
     let number = |key: &str, least: i64, default: u32| -> Result<u32> {
         let number = probe.get(key)?.integer(least..=i64::from(i32::MAX))?;

@@ -273,3 +273,31 @@ fn the_examples_are_read_without_a_warning() {
             .is_file())
     );
 }
+
+#[test]
+fn a_grpc_probe_is_read_with_its_service() {
+    let text = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: m}
+spec:
+  selector: {matchLabels: {app: m}}
+  template:
+    metadata: {labels: {app: m}}
+    spec:
+      containers:
+        - name: model
+          command: [serve]
+          ports: [{name: grpc, containerPort: 9000}]
+          readinessProbe: {grpc: {port: 9000, service: inference}}
+";
+    let read = read(text).unwrap();
+    let probe = read.workloads[0].container.readiness_probe.clone().unwrap();
+    assert_eq!(
+        probe.action,
+        ProbeAction::Grpc {
+            port: 9000,
+            service: "inference".to_owned()
+        }
+    );
+}

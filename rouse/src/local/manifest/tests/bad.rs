@@ -218,12 +218,12 @@ const ROWS: &[(&str, &str, &str)] = &[
     (
         "timeoutSeconds: 2",
         "tcpSocket: {port: 1}",
-        "readinessProbe is a map: must have one of httpGet and tcpSocket",
+        "readinessProbe is a map: must have only one of httpGet, tcpSocket and grpc",
     ),
     (
         "httpGet:",
         "other:",
-        "readinessProbe is a map: must have httpGet or tcpSocket",
+        "readinessProbe is a map: must have httpGet, tcpSocket or grpc",
     ),
     // The rest of the Deployment.
     (
