@@ -1,0 +1,161 @@
+//! What injection will do to a pod, from its spec and annotations: the same for a pod and for the template of many.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, PodSpec, Probe};
+use kubernetes::names;
+
+use super::{port, probe};
+use crate::annotations::Asked;
+
+/// The grace period of a pod that asks for none.
+const DEFAULT_GRACE_SECONDS: u64 = 30;
+/// Longest time of one request: Knative's default of `timeoutSeconds`, and of our own waits.
+const REQUEST_SECONDS: u64 = 300;
+/// Until nobody sends new requests any more, and a little for the model to end after its last one.
+const PROPAGATION_SECONDS: u64 = 15;
+
+/// What is to be done.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// The model's ports, the n-th behind the n-th request port.
+    pub(super) upstreams: Vec<u16>,
+    /// What the sidecar has to ask the model.
+    pub(super) probe: Option<Probe>,
+    /// Where it asks if there is no such probe.
+    pub(super) ready_path: Option<String>,
+    /// The model's hook is free for ours.
+    pub(super) sets_pre_stop: bool,
+    /// Longest drain.
+    pub(super) drain_seconds: u64,
+    /// The pod's new grace period, if it changes.
+    pub(super) grace_seconds: Option<u64>,
+    /// What a user should know.
+    pub(super) warnings: Vec<String>,
+}
+
+/// Looks at a pod that has no sidecar. The error is one line about why it cannot have one, and what to do.
+pub(super) fn plan(spec: &PodSpec, asked: &Asked) -> Result<Plan, String> {
+    let main = spec.containers.first().ok_or("the pod has no container")?;
+    check(spec)?;
+    let upstreams = port::upstreams(spec, main, asked.ports.as_deref())?;
+    let mut warnings = Vec::new();
+    if spec.containers.len() > 1 {
+        let others: Vec<&str> = spec.containers[1..]
+            .iter()
+            .map(|container| container.name.as_str())
+            .collect();
+        warnings.push(format!(
+            "container {} is the model; {} left alone and may end before the last request",
+            main.name,
+            match others.as_slice() {
+                [one] => format!("{one} is"),
+                many => format!("{} are", many.join(", ")),
+            }
+        ));
+    }
+    let probe = main.readiness_probe.as_ref().and_then(|given| {
+        probe::hand_over(main, given)
+            .map_err(|why| {
+                let instead = asked.ready_path.as_deref().unwrap_or("a TCP connection");
+                warnings.push(format!(
+                    "container {}: {why}, so it stays with Kubernetes; the sidecar asks {instead} meanwhile",
+                    main.name
+                ));
+            })
+            .ok()
+    });
+    let sets_pre_stop = !has_pre_stop(main);
+    if !sets_pre_stop {
+        warnings.push(format!(
+            "container {} has its own preStop, which is left alone: it has to keep the model up until requests have ended",
+            main.name
+        ));
+    }
+    let (drain_seconds, grace_seconds) =
+        grace(spec.termination_grace_period_seconds, asked.drain_grace);
+    Ok(Plan {
+        upstreams,
+        ready_path: asked.ready_path.clone().filter(|_| probe.is_none()),
+        probe,
+        sets_pre_stop,
+        drain_seconds,
+        grace_seconds,
+        warnings,
+    })
+}
+
+/// What cannot work whatever the annotations say.
+fn check(spec: &PodSpec) -> Result<(), String> {
+    if spec.host_network == Some(true) {
+        return Err(format!(
+            "hostNetwork: true cannot be, since the sidecar's ports would be the node's: remove it, or label {}",
+            names::ENABLED
+        ));
+    }
+    if spec.os.as_ref().is_some_and(|os| os.name != "linux") {
+        return Err(format!(
+            "spec.os.name has to be linux, since the sidecar runs on nothing else: remove label {}",
+            names::ENABLED
+        ));
+    }
+    let all = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .chain(&spec.containers);
+    for container in all {
+        if container.name == names::SIDECAR {
+            return Err(format!(
+                "a container is named {}, which is the name of the sidecar: rename it",
+                names::SIDECAR
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn has_pre_stop(main: &Container) -> bool {
+    let lifecycle = main.lifecycle.as_ref();
+    lifecycle.is_some_and(|lifecycle| lifecycle.pre_stop.is_some())
+}
+
+/// The longest drain, and the pod's new grace period where it needs one.
+fn grace(pod: Option<i64>, asked: Option<Duration>) -> (u64, Option<u64>) {
+    let pod = pod.map_or(DEFAULT_GRACE_SECONDS, |seconds| {
+        u64::try_from(seconds).unwrap_or(0)
+    });
+    let drain = match asked {
+        Some(asked) => asked.as_secs() + u64::from(asked.subsec_nanos() > 0),
+        None if pod == DEFAULT_GRACE_SECONDS => REQUEST_SECONDS,
+        // The user's own: the drain has to fit in it, and be over before the model is killed.
+        None => return (pod.saturating_sub(PROPAGATION_SECONDS).max(pod / 2), None),
+    };
+    let needed = drain + PROPAGATION_SECONDS;
+    (drain, (pod < needed).then_some(needed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_grace_period_covers_the_longest_drain() {
+        let s = |seconds| Some(Duration::from_secs(seconds));
+        for (pod, asked, drain, new) in [
+            (None, None, 300, Some(315)),
+            (Some(30), None, 300, Some(315)),
+            (Some(31), None, 16, None),
+            (Some(600), None, 585, None),
+            (Some(10), None, 5, None),
+            (Some(0), None, 0, None),
+            (Some(30), s(60), 60, Some(75)),
+            (Some(600), s(60), 60, None),
+            (Some(20), s(5), 5, None),
+            (None, s(900), 900, Some(915)),
+        ] {
+            assert_eq!(grace(pod, asked), (drain, new), "{pod:?} {asked:?}");
+        }
+        assert_eq!(grace(None, Some(Duration::from_millis(60_001))).0, 61);
+    }
+}

@@ -1,0 +1,364 @@
+//! Pods one by one: what is injected, what is left alone, what is refused.
+
+use serde_json::{Value, json};
+
+use crate::support::{Known, OTHER_UID, UID, ask, inject, pod, request, spec, try_ask, variable};
+
+fn denied(pod: &Value) -> String {
+    ask(&request("pods", "CREATE", pod))
+        .denied
+        .unwrap_or_else(|| panic!("was let in: {pod}"))
+}
+
+fn with(change: impl FnOnce(&mut Value)) -> Value {
+    let mut pod = pod(&spec());
+    change(&mut pod);
+    pod
+}
+
+fn annotated(key: &str, value: &str) -> Value {
+    with(|pod| pod["metadata"]["annotations"][key] = json!(value))
+}
+
+#[test]
+fn the_sidecar_is_the_first_init_container_and_restarts_always() {
+    let (injected, warnings) = inject(&with(|pod| {
+        pod["spec"]["initContainers"] = json!([{"name": "fetch"}]);
+    }));
+    assert_eq!(warnings, Vec::<String>::new());
+    let init = &injected["spec"]["initContainers"];
+    assert_eq!(init[0]["name"], "queue-proxy");
+    assert_eq!(init[0]["restartPolicy"], "Always");
+    assert_eq!(
+        init[0].get("startupProbe"),
+        None,
+        "it would hold up the model"
+    );
+    assert_eq!(init[1]["name"], "fetch");
+    assert_eq!(init[0]["ports"][0]["name"], "rouse-0");
+    assert_eq!(init[0]["ports"][0]["containerPort"], 8012);
+    let annotations = &injected["metadata"]["annotations"];
+    assert_eq!(annotations["rouse.dev/upstream-ports"], "8080");
+    assert_eq!(annotations["rouse.dev/workload"], "iris");
+}
+
+#[test]
+fn passes_pod_security_restricted() {
+    let (injected, _) = inject(&pod(&spec()));
+    assert_eq!(
+        injected["spec"]["initContainers"][0]["securityContext"],
+        json!({
+            "allowPrivilegeEscalation": false,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": true,
+            "runAsGroup": 65532,
+            "runAsNonRoot": true,
+            "runAsUser": 65532,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        })
+    );
+}
+
+#[test]
+fn who_is_not_opted_in_is_let_through_untouched() {
+    let mut cases = vec![
+        with(|pod| pod["metadata"]["labels"]["rouse.dev/enabled"] = json!("false")),
+        with(|pod| pod["metadata"]["labels"] = json!(null)),
+    ];
+    // Even with what would be refused otherwise.
+    cases[0]["spec"]["hostNetwork"] = json!(true);
+    for case in cases {
+        let answer = ask(&request("pods", "CREATE", &case));
+        assert_eq!((answer.denied, answer.patch), (None, None));
+    }
+    let ours = {
+        let mut review = request("pods", "CREATE", &pod(&spec()));
+        review["request"]["namespace"] = json!("rouse-system");
+        ask(&review)
+    };
+    assert_eq!(ours.patch, None, "our own namespace");
+    let updated = ask(&request("pods", "UPDATE", &pod(&spec())));
+    assert_eq!(updated.patch, None, "containers cannot be added then");
+}
+
+#[test]
+fn a_pod_of_nobody_is_left_alone_with_a_warning() {
+    let owner = |owner: Value| with(|pod| pod["metadata"]["ownerReferences"] = owner);
+    for case in [
+        owner(json!(null)),
+        owner(
+            json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "iris", "uid": "1", "controller": true}]),
+        ),
+        owner(
+            json!([{"apiVersion": "batch/v1", "kind": "Job", "name": "iris", "uid": "1", "controller": true}]),
+        ),
+        owner(
+            json!([{"apiVersion": "x.dev/v1", "kind": "StatefulSet", "name": "iris", "uid": "1", "controller": true}]),
+        ),
+    ] {
+        let answer = ask(&request("pods", "CREATE", &case));
+        assert_eq!((answer.denied, answer.patch), (None, None));
+        assert!(
+            answer.warnings[0].contains("belongs to no Deployment"),
+            "{:?}",
+            answer.warnings
+        );
+    }
+}
+
+#[test]
+fn the_workload_is_the_owner_without_the_templates_hash() {
+    let (injected, _) = inject(&with(|pod| {
+        pod["metadata"]["labels"]["pod-template-hash"] = json!("ab");
+        pod["metadata"]["ownerReferences"][0]["name"] = json!("a-ab-ab");
+    }));
+    assert_eq!(
+        injected["metadata"]["annotations"]["rouse.dev/workload"],
+        "a-ab"
+    );
+    assert_eq!(variable(&injected, "ROUSE_TARGET").unwrap(), "models/a-ab");
+}
+
+#[test]
+fn request_ports_come_from_the_annotation_then_from_names_then_the_first() {
+    let ports = json!([
+        {"name": "metrics", "containerPort": 9090},
+        {"name": "quic", "containerPort": 8443, "protocol": "UDP"},
+        {"name": "grpc-predict", "containerPort": 9000},
+        {"name": "http1", "containerPort": 8080},
+    ]);
+    let of = |annotation: Option<&str>, ports: &Value| {
+        let (injected, _) = inject(&with(|pod| {
+            pod["spec"]["containers"][0]["ports"] = ports.clone();
+            if let Some(value) = annotation {
+                pod["metadata"]["annotations"]["rouse.dev/ports"] = json!(value);
+            }
+        }));
+        injected["metadata"]["annotations"]["rouse.dev/upstream-ports"].clone()
+    };
+    assert_eq!(of(None, &ports), "9000,8080");
+    assert_eq!(of(Some("http1, 7000"), &ports), "8080,7000");
+    assert_eq!(
+        of(
+            None,
+            &json!([{"name": "metrics", "containerPort": 9090}, {"containerPort": 1}])
+        ),
+        "9090"
+    );
+    assert_eq!(of(Some("7000"), &json!(null)), "7000");
+}
+
+#[test]
+fn what_cannot_work_is_refused_with_what_to_do() {
+    let ports = |ports: Value| with(|pod| pod["spec"]["containers"][0]["ports"] = ports);
+    let many = json!(
+        (0..9)
+            .map(|i| json!({"name": format!("http-{i}"), "containerPort": 9100 + i}))
+            .collect::<Vec<_>>()
+    );
+    for (case, parts) in [
+        (
+            ports(json!([])),
+            vec!["container model names no TCP port", "rouse.dev/ports"],
+        ),
+        (
+            ports(json!([{"name": "https", "containerPort": 443}])),
+            vec!["port https of container model speaks TLS"],
+        ),
+        (
+            ports(json!([{"name": "http", "containerPort": 8012}])),
+            vec!["container model uses port 8012", "8012, 8022, 8030, 9091"],
+        ),
+        (
+            ports(json!([{"name": "http", "containerPort": 80}, {"containerPort": 9091}])),
+            vec!["uses port 9091"],
+        ),
+        (
+            ports(json!([{"name": "rouse-0", "containerPort": 80}])),
+            vec!["a port named rouse-0", "rename"],
+        ),
+        (ports(many), vec!["9 request ports", "at most 8"]),
+        (
+            annotated("rouse.dev/ports", "grpc"),
+            vec!["\"grpc\" is neither", "of container model"],
+        ),
+        (
+            annotated("rouse.dev/ports", "8030"),
+            vec!["has port 8030", "sidecar needs"],
+        ),
+        (
+            annotated("rouse.dev/ports", "8080;1"),
+            vec!["rouse.dev/ports: \"8080;1\""],
+        ),
+        (
+            annotated("rouse.dev/container-concurrency", "many"),
+            vec!["rouse.dev/container-concurrency: \"many\""],
+        ),
+        (
+            annotated("rouse.dev/drain-grace", "never"),
+            vec!["1s to 24h"],
+        ),
+        (
+            with(|pod| pod["spec"]["hostNetwork"] = json!(true)),
+            vec!["hostNetwork: true", "remove it"],
+        ),
+        (
+            with(|pod| pod["spec"]["os"] = json!({"name": "windows"})),
+            vec!["linux"],
+        ),
+        (
+            with(|pod| pod["spec"]["containers"] = json!([])),
+            vec!["no container"],
+        ),
+        (
+            with(|pod| pod["spec"]["containers"][0]["name"] = json!("queue-proxy")),
+            vec!["named queue-proxy", "rename"],
+        ),
+        (
+            with(
+                |pod| pod["spec"]["initContainers"] = json!([{"name": "other", "restartPolicy": "Always", "ports": [{"containerPort": 8022}]}]),
+            ),
+            vec!["container other uses port 8022"],
+        ),
+    ] {
+        let told = denied(&case);
+        for part in parts {
+            assert!(told.contains(part), "{part:?} is not in {told:?}");
+        }
+        assert!(!told.contains('\n'), "{told}");
+    }
+}
+
+#[test]
+fn how_a_workload_is_scaled_keeps_no_pod_from_starting() {
+    let (injected, _) = inject(&annotated("autoscaling.knative.dev/min-scale", "x"));
+    assert_eq!(injected["spec"]["initContainers"][0]["name"], "queue-proxy");
+}
+
+#[test]
+fn the_workloads_own_annotations_count_where_the_templates_are_silent() {
+    let mut known = Known::default();
+    let mut set =
+        |key: &str, value: &str| known.annotations.insert(key.to_owned(), value.to_owned());
+    set("rouse.dev/container-concurrency", "7");
+    set("rouse.dev/probe-paths", "/never");
+    let pod = annotated("rouse.dev/probe-paths", "/healthz,/metrics");
+    let answer = try_ask(&request("pods", "CREATE", &pod), &known).unwrap();
+    let injected = answer.apply(&pod);
+    assert_eq!(
+        variable(&injected, "ROUSE_CONTAINER_CONCURRENCY").unwrap(),
+        "7"
+    );
+    assert_eq!(
+        variable(&injected, "ROUSE_PROBE_PATH").unwrap(),
+        "/healthz,/metrics"
+    );
+}
+
+#[test]
+fn a_readiness_probe_that_the_sidecar_can_ask_is_handed_over() {
+    let with_probe = |probe: Value| {
+        let (injected, warnings) = inject(&with(|pod| {
+            pod["spec"]["containers"][0]["readinessProbe"] = probe;
+            pod["metadata"]["annotations"]["rouse.dev/ready-path"] = json!("/up");
+        }));
+        let handed: Option<Value> = variable(&injected, "ROUSE_READINESS_PROBE")
+            .map(|json| serde_json::from_str(&json.replace("$$", "$")).unwrap());
+        let kept = injected["spec"]["containers"][0]
+            .get("readinessProbe")
+            .cloned();
+        assert_eq!(handed.is_some(), kept.is_none());
+        assert_eq!(
+            variable(&injected, "ROUSE_READY_PATH").is_some(),
+            handed.is_none()
+        );
+        (handed, warnings)
+    };
+    for (probe, handed) in [
+        (
+            json!({"httpGet": {"path": "/r", "port": "http", "httpHeaders": [{"name": "A", "value": "$(B)"}]}, "periodSeconds": 3}),
+            json!({"httpGet": {"path": "/r", "port": 8080, "httpHeaders": [{"name": "A", "value": "$(B)"}]}, "periodSeconds": 3}),
+        ),
+        (
+            json!({"tcpSocket": {"port": 9000, "host": "localhost"}, "failureThreshold": 2}),
+            json!({"tcpSocket": {"port": 9000}, "failureThreshold": 2}),
+        ),
+        (
+            json!({"grpc": {"port": 9000, "service": "s"}}),
+            json!({"grpc": {"port": 9000, "service": "s"}}),
+        ),
+    ] {
+        assert_eq!(with_probe(probe), (Some(handed), vec![]));
+    }
+    for (probe, why) in [
+        (json!({"exec": {"command": ["true"]}}), "is exec"),
+        (
+            json!({"httpGet": {"port": 80, "scheme": "HTTPS"}}),
+            "is HTTPS",
+        ),
+        (
+            json!({"httpGet": {"port": 80, "host": "example.com"}}),
+            "another host",
+        ),
+        (json!({"tcpSocket": {"port": "nope"}}), "names port nope"),
+    ] {
+        let (handed, warnings) = with_probe(probe);
+        assert_eq!(handed, None);
+        assert!(
+            warnings[0].contains(why) && warnings[0].contains("asks /up"),
+            "{warnings:?}"
+        );
+    }
+}
+
+#[test]
+fn the_hooks_carry_a_token_that_only_the_pod_knows() {
+    let (injected, _) = inject(&pod(&spec()));
+    let token = variable(&injected, "ROUSE_LIFECYCLE_TOKEN").unwrap();
+    assert_eq!(token, UID.replace('-', ""));
+    let path = |container: &Value| container["lifecycle"]["preStop"]["httpGet"].clone();
+    assert_eq!(
+        path(&injected["spec"]["initContainers"][0]),
+        json!({"path": format!("/{token}/drain"), "port": 8022})
+    );
+    assert_eq!(
+        path(&injected["spec"]["containers"][0]),
+        json!({"path": format!("/{token}/wait-for-drain"), "port": 8022})
+    );
+    let mut review = request("pods", "CREATE", &pod(&spec()));
+    review["request"]["uid"] = json!("1");
+    assert!(
+        try_ask(&review, &Known::default()).is_err(),
+        "too short to be secret"
+    );
+}
+
+#[test]
+fn a_users_own_pre_stop_and_second_container_are_left_alone_with_a_warning() {
+    let own = json!({"preStop": {"exec": {"command": ["sleep", "5"]}}});
+    let (injected, warnings) = inject(&with(|pod| {
+        pod["spec"]["containers"][0]["lifecycle"] = own.clone();
+        pod["spec"]["containers"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!({"name": "logger"}));
+    }));
+    assert_eq!(injected["spec"]["containers"][0]["lifecycle"], own);
+    assert_eq!(injected["spec"]["containers"][1], json!({"name": "logger"}));
+    assert_eq!(warnings.len(), 2);
+    assert!(warnings[0].contains("logger is left alone"), "{warnings:?}");
+    assert!(warnings[1].contains("own preStop"), "{warnings:?}");
+}
+
+#[test]
+fn a_pod_that_has_its_sidecar_stays_as_it_is() {
+    let (injected, _) = inject(&pod(&spec()));
+    let mut again = request("pods", "CREATE", &injected);
+    again["request"]["uid"] = json!(OTHER_UID);
+    let answer = ask(&again);
+    assert_eq!((answer.denied, answer.patch), (None, None));
+    // A copy of only the container is somebody's mistake, not ours.
+    let half =
+        with(|pod| pod["spec"]["initContainers"] = injected["spec"]["initContainers"].clone());
+    assert!(denied(&half).contains("named queue-proxy"));
+}
