@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use kube::{Client, Config, config::InferConfigError};
+use kube::{
+    Client, Config,
+    config::{InferConfigError, KubeConfigOptions, KubeconfigError},
+};
 
 /// Limit on connecting.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -16,6 +19,9 @@ pub enum ConnectError {
     /// Neither a kubeconfig nor a service account was found.
     #[error("no access to a cluster: {0}; run in a pod with a service account, or set KUBECONFIG")]
     NoConfig(#[source] Box<InferConfigError>),
+    /// The kubeconfig has no such context, or there is none.
+    #[error("no access to a cluster: {0}")]
+    NoContext(#[source] Box<KubeconfigError>),
     /// What was found cannot be used.
     #[error("the access to the cluster cannot be used: {0}")]
     Unusable(#[source] Box<kube::Error>),
@@ -26,9 +32,28 @@ pub enum ConnectError {
 /// # Errors
 /// [`ConnectError`].
 pub async fn config() -> Result<Config, ConnectError> {
-    let mut config = Config::infer()
-        .await
-        .map_err(|error| ConnectError::NoConfig(Box::new(error)))?;
+    config_for(None).await
+}
+
+/// The same for one context of the kubeconfig, if any is named.
+///
+/// # Errors
+/// [`ConnectError`].
+pub async fn config_for(context: Option<&str>) -> Result<Config, ConnectError> {
+    let mut config = match context {
+        None => Config::infer()
+            .await
+            .map_err(|error| ConnectError::NoConfig(Box::new(error)))?,
+        Some(context) => {
+            let options = KubeConfigOptions {
+                context: Some(context.to_owned()),
+                ..KubeConfigOptions::default()
+            };
+            Config::from_kubeconfig(&options)
+                .await
+                .map_err(|error| ConnectError::NoContext(Box::new(error)))?
+        }
+    };
     config.connect_timeout = Some(CONNECT_LIMIT);
     config.write_timeout = Some(CONNECT_LIMIT);
     config.read_timeout = Some(SILENCE_LIMIT);

@@ -18,14 +18,14 @@ use shared::{files, metrics, shutdown::Signals};
 use tracing_subscriber::{EnvFilter, fmt, util::SubscriberInitExt as _};
 
 use crate::{
-    demo,
+    cluster, demo,
     local::{Local, Options, logs::Output, process::Launcher},
 };
 
 /// How long replicas get to end after Ctrl-C. A second Ctrl-C ends them at once.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 /// How long the last lines may take to be printed.
-const PRINT_LIMIT: Duration = Duration::from_secs(2);
+pub(crate) const PRINT_LIMIT: Duration = Duration::from_secs(2);
 
 /// Serverless, request-driven autoscaling for model servers: they sleep at zero, wake on the first request, scale with the
 /// requests in flight, and go back to sleep.
@@ -50,6 +50,8 @@ enum Command {
     /// Prepares a Python environment with pinned packages below the build folder on the first run (about a minute),
     /// then needs no network. Exits 0 only if every step worked and no request was lost.
     Demo(demo::Args),
+    #[command(flatten)]
+    Cluster(cluster::Command),
     /// Load an HTTP server and report latency, throughput and errors; the same as rouse-load.
     #[command(disable_help_flag = true)]
     Load {
@@ -95,6 +97,7 @@ pub fn main() -> ExitCode {
     match args.command {
         Command::Local(args) => local(args),
         Command::Demo(args) => demo::main(&args),
+        Command::Cluster(command) => on_cluster(command),
         Command::Load { args } => {
             loadtests::cli::main(std::iter::once("rouse load".into()).chain(args))
         }
@@ -118,6 +121,18 @@ fn local(args: LocalArgs) -> ExitCode {
     options.annotations = args.annotation.into_iter().collect::<BTreeMap<_, _>>();
     options.status = !args.quiet;
     let code = runtime.block_on(serve(&options, &output));
+    output.finish(PRINT_LIMIT);
+    code
+}
+
+fn on_cluster(command: cluster::Command) -> ExitCode {
+    let Started {
+        runtime, output, ..
+    } = match start_up("error") {
+        Ok(started) => started,
+        Err(error) => return fail(1, &error.to_string()),
+    };
+    let code = runtime.block_on(cluster::run(command, &output));
     output.finish(PRINT_LIMIT);
     code
 }

@@ -1,0 +1,98 @@
+//! `uninstall`: Rouse leaves, and every workload goes on serving.
+
+use k8s_openapi::api::{
+    admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration},
+    apps::v1::Deployment,
+    core::v1::Namespace,
+    rbac::v1::{ClusterRole, ClusterRoleBinding},
+};
+use kube::{
+    Api, Resource,
+    api::{DeleteParams, ListParams},
+};
+use kubernetes::names;
+use serde::de::DeserializeOwned;
+
+use super::{Cluster, Failed, write};
+
+/// Label of everything that the manifests bring.
+const PART_OF: &str = "app.kubernetes.io/part-of=rouse";
+
+pub(super) async fn run(cluster: &Cluster, dry_run: bool) -> Result<(), Failed> {
+    let deployments: Api<Deployment> = Api::all(cluster.client.clone());
+    let enabled = ListParams::default().labels(names::ENABLED_SELECTOR);
+    for deployment in deployments.list(&enabled).await?.items {
+        let (Some(namespace), Some(name)) =
+            (deployment.metadata.namespace, deployment.metadata.name)
+        else {
+            continue;
+        };
+        if dry_run {
+            cluster
+                .output
+                .line(format!("would disable {namespace}/{name}"));
+            continue;
+        }
+        let there = Cluster {
+            client: cluster.client.clone(),
+            namespace,
+            ours: cluster.ours.clone(),
+            output: cluster.output.clone(),
+        };
+        // The first that cannot be given back ends this: Rouse must stay for its sake.
+        write::disable(&there, &name).await?;
+    }
+    // Admission before the programs that serve it, or pods of nobody's concern could be refused meanwhile.
+    delete_all::<MutatingWebhookConfiguration>(cluster, dry_run).await?;
+    delete_all::<ValidatingWebhookConfiguration>(cluster, dry_run).await?;
+    delete_all::<ClusterRoleBinding>(cluster, dry_run).await?;
+    delete_all::<ClusterRole>(cluster, dry_run).await?;
+    if dry_run {
+        cluster
+            .output
+            .line(format!("would delete namespace {}", cluster.ours));
+        return Ok(());
+    }
+    let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
+    match namespaces
+        .delete(&cluster.ours, &DeleteParams::background())
+        .await
+    {
+        Ok(_) => {}
+        Err(kube::Error::Api(status)) if status.is_not_found() => {}
+        Err(error) => return Err(error.into()),
+    }
+    cluster
+        .output
+        .line("Rouse is gone; every workload that it had keeps at least one replica");
+    Ok(())
+}
+
+/// Deletes what the manifests brought of one kind that is in no namespace.
+async fn delete_all<K>(cluster: &Cluster, dry_run: bool) -> Result<(), Failed>
+where
+    K: Resource<Scope = kube::core::ClusterResourceScope>
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug,
+    K::DynamicType: Default,
+{
+    let api: Api<K> = Api::all(cluster.client.clone());
+    for object in api
+        .list(&ListParams::default().labels(PART_OF))
+        .await?
+        .items
+    {
+        let Some(name) = object.meta().name.clone() else {
+            continue;
+        };
+        let kind = K::kind(&K::DynamicType::default()).into_owned();
+        if dry_run {
+            cluster.output.line(format!("would delete {kind} {name}"));
+            continue;
+        }
+        api.delete(&name, &DeleteParams::default()).await?;
+        cluster.output.line(format!("deleted {kind} {name}"));
+    }
+    Ok(())
+}
