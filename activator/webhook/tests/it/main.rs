@@ -2,7 +2,10 @@
 
 #![cfg(test)]
 
+mod certificates;
+mod cluster;
 mod golden;
+mod https;
 mod kinds;
 mod pods;
 mod properties;
