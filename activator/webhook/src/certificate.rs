@@ -41,6 +41,11 @@ impl Current {
         *self.0.write() = Some(Arc::new(key));
         Ok(())
     }
+
+    /// Whether there is one: before that, nobody can ask.
+    pub fn is_set(&self) -> bool {
+        self.0.read().is_some()
+    }
 }
 
 impl ResolvesServerCert for Current {

@@ -34,7 +34,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// a review that is on its way is lost.
 const IDLE_LIMIT: Duration = Duration::from_mins(2);
 /// Most connections at once; each API server needs a few.
-const CONNECTIONS: usize = 256;
+pub const CONNECTIONS: usize = 256;
 /// Pause after a connection could not be taken, mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 

@@ -57,9 +57,12 @@ pub(super) fn plan(spec: &PodSpec, asked: &Asked) -> Result<Plan, String> {
     let probe = main.readiness_probe.as_ref().and_then(|given| {
         probe::hand_over(main, given)
             .map_err(|why| {
-                let instead = asked.ready_path.as_deref().unwrap_or("a TCP connection");
+                let instead = asked
+                    .ready_path
+                    .as_ref()
+                    .map_or_else(|| "tries a TCP connection".to_owned(), |path| format!("asks {path}"));
                 warnings.push(format!(
-                    "container {}: {why}, so it stays with Kubernetes; the sidecar asks {instead} meanwhile",
+                    "container {}: {why}, so it stays with Kubernetes; the sidecar {instead} meanwhile",
                     main.name
                 ));
             })

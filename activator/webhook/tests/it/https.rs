@@ -265,3 +265,18 @@ async fn stopping_closes_idle_connections_and_takes_no_new_ones() {
         assert!(matches!(read, Ok(0) | Err(_)));
     }
 }
+
+#[tokio::test]
+async fn one_connection_too_many_waits_until_another_ends() {
+    let state = fresh();
+    let server = server(Some(&state)).await;
+    let mut silent = Vec::new();
+    for _ in 0..serve::CONNECTIONS {
+        silent.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    let mut late = std::pin::pin!(connect(server.address, &state, NAME));
+    let waited = timeout(Duration::from_millis(300), late.as_mut()).await;
+    assert!(waited.is_err(), "it is not taken yet");
+    silent.pop();
+    timeout(DEADLINE, late).await.unwrap().unwrap();
+}
