@@ -85,6 +85,9 @@ func (t *trial) run(before map[string]string) {
 		if err := first.Kill(); err != nil {
 			return err
 		}
+		if err := t.eventually(t.gone); err != nil {
+			return err
+		}
 		return t.passThrough("up")
 	})
 	t.check("ends with its owner", t.endsWithOwner)
