@@ -3,6 +3,7 @@
 //!
 //! The meaning of objects is pure: objects in, small views out. The sidecar carries none of this.
 
+pub mod adopted;
 pub mod claim;
 pub mod client;
 pub mod names;
@@ -12,6 +13,7 @@ pub mod scale;
 pub mod watch;
 pub mod workload;
 
+pub use adopted::{Adopted, AdoptedPort};
 pub use claim::Claim;
 pub use pod::{PodView, Trouble};
 pub use watch::Cache;
