@@ -99,6 +99,23 @@ impl<V: PartialEq + Send + Sync + 'static> Cache<V> {
         }
     }
 
+    /// One that is filled by hand, for tests.
+    #[doc(hidden)]
+    pub fn by_hand() -> (Self, Hand<V>) {
+        let (versions, changes) = watch::channel(0);
+        let inner = Arc::new(Inner {
+            views: RwLock::new(BTreeMap::new()),
+            changed: versions,
+        });
+        let hand = Hand(Arc::clone(&inner));
+        let cache = Self {
+            inner,
+            changes,
+            task: tokio::spawn(std::future::pending()),
+        };
+        (cache, hand)
+    }
+
     /// Waits until the first list is complete.
     pub async fn complete(&self) {
         let mut changes = self.changes.clone();
@@ -139,6 +156,23 @@ impl<V: PartialEq + Send + Sync + 'static> Cache<V> {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+/// Fills a cache of [`Cache::by_hand`].
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Hand<V>(Arc<Inner<V>>);
+
+impl<V: PartialEq> Hand<V> {
+    /// The first list is complete.
+    pub fn complete(&self) {
+        self.0.changed.send_modify(|version| *version += 1);
+    }
+
+    /// There is such an object now, or none any more.
+    pub fn set(&self, namespace: &str, name: &str, view: Option<V>) {
+        self.0.set((namespace.into(), name.into()), view);
     }
 }
 
@@ -299,6 +333,18 @@ mod tests {
                 .is_ok()
         );
         assert!(fed.cache.is_empty());
+    }
+
+    #[tokio::test]
+    async fn one_that_is_filled_by_hand_has_what_it_was_given() {
+        let (cache, hand) = Cache::by_hand();
+        assert!(!cache.is_complete());
+        hand.complete();
+        hand.set("n", "a", Some("1"));
+        assert!(cache.is_complete());
+        assert_eq!(cache.get("n", "a").as_deref(), Some(&"1"));
+        hand.set("n", "a", None);
+        assert!(cache.is_empty());
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,9 +1,16 @@
 //! What a Deployment object tells of a workload.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::Arc,
+};
 
 use autoscaler_core::{ClusterConfig, TargetSpec, annotations};
-use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition};
+use k8s_openapi::api::{
+    apps::v1::{Deployment, DeploymentCondition},
+    core::v1::PodTemplateSpec,
+};
 use shared::TargetId;
 
 use crate::{names, ports};
@@ -34,6 +41,8 @@ pub struct WorkloadView {
     pub failure: Option<String>,
     /// The Deployment is being deleted.
     pub terminating: bool,
+    /// A digest of the pod template: another one means that new pods are made otherwise.
+    pub template: u64,
 }
 
 /// Settings as they are in force.
@@ -99,6 +108,7 @@ impl WorkloadView {
             template_enabled: enabled(template.and_then(|meta| meta.labels.as_ref())),
             failure: conditions.and_then(|all| all.iter().find_map(failure)),
             terminating: meta.deletion_timestamp.is_some(),
+            template: digest(&spec.template),
         })
     }
 
@@ -139,6 +149,14 @@ impl WorkloadView {
                 .iter()
                 .all(|(key, value)| self.pod_labels.get(key) == Some(value))
     }
+}
+
+fn digest(template: &PodTemplateSpec) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    // What cannot be written as JSON was not read as such either.
+    let text = serde_json::to_vec(template).unwrap_or_default();
+    text.hash(&mut hasher);
+    hasher.finish()
 }
 
 fn failure(condition: &DeploymentCondition) -> Option<String> {
@@ -204,6 +222,19 @@ mod tests {
             Some(4)
         );
         assert_eq!(seen.probe_paths(), ["/healthz", "/metrics"]);
+    }
+
+    #[test]
+    fn the_digest_changes_with_the_template_and_with_nothing_else() {
+        let seen = view(|_| {}).unwrap().template;
+        let scaled = view(|d| {
+            d["spec"]["replicas"] = json!(3);
+            d["metadata"]["annotations"]["autoscaling.knative.dev/target"] = json!("7");
+        });
+        assert_eq!(scaled.unwrap().template, seen);
+        let other =
+            view(|d| d["spec"]["template"]["spec"]["containers"][0]["image"] = json!("m:2"));
+        assert_ne!(other.unwrap().template, seen);
     }
 
     #[test]
