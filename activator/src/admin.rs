@@ -1,6 +1,6 @@
 //! The activator's own port: statistics for the autoscaler, metrics, health, and the last wakes.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use dashmap::DashMap;
 use http::{Request, Response, StatusCode};
@@ -55,6 +55,9 @@ impl State {
                 )
             }
             // Never depends on the autoscaler or on any workload: a restart would not help either.
+            "/readyz" if self.process.unready.load(Relaxed) => {
+                text(StatusCode::SERVICE_UNAVAILABLE, "starting or leaving\n")
+            }
             "/livez" | "/readyz" => text(StatusCode::OK, "ok\n"),
             _ => text(
                 StatusCode::NOT_FOUND,

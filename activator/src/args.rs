@@ -1,25 +1,32 @@
 //! The command line and environment of `rouse-activator`, and what they mean.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
+use ::kubernetes::names;
 use clap::Parser;
 use shared::{TargetId, http::sanitize::TrustedProxies, scale::ScaleUrl};
 
 use crate::{
     BoxFuture, Config, Endpoint, Endpoints, InPath, Scale, WakeError, WakeOutcome, WorkloadConfig,
+    kubernetes,
 };
 
 /// Holds requests while a workload has no pod, wakes it, and hands them out.
 ///
 /// Run alone it serves one workload whose pods are given by flags, and wakes it by writing the
-/// scale behind a URL, such as that of a Deployment behind kubectl proxy. In a cluster it learns of
-/// workloads and pods from Kubernetes instead.
+/// scale behind a URL, such as that of a Deployment behind kubectl proxy. With --kubernetes it learns
+/// of workloads and pods from a cluster instead, and is its admission webhook.
 ///
 /// Example: one pod whose queue-proxy has --activator-listen 127.0.0.1:8030 and --pod-uid a:
 ///
 ///     rouse-activator --listen 127.0.0.1:8080 --pod a=127.0.0.1:8030
 ///
 /// Exit status: 0 after it was stopped, 2 for a flag that cannot be or a port that cannot be had.
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
 #[derive(Debug, Parser)]
 #[command(
     name = "rouse-activator",
@@ -32,11 +39,60 @@ pub struct Args {
     #[arg(
         long,
         env = "ROUSE_LISTEN",
-        required = true,
+        required_unless_present = "kubernetes",
         value_delimiter = ',',
         value_name = "ADDR:PORT"
     )]
     pub listen: Vec<SocketAddr>,
+
+    /// Serve the enabled workloads of a cluster, found as kubectl finds it or from the pod's service account. They are
+    /// listened for on the ports that the autoscaler claims; the admission webhook is served too.
+    #[arg(long, env = "ROUSE_KUBERNETES", conflicts_with_all = ["listen", "pod", "scale_url"])]
+    pub kubernetes: bool,
+
+    /// Cluster: the namespace of Rouse.
+    #[arg(long, env = "POD_NAMESPACE", default_value = names::NAMESPACE, value_name = "NAMESPACE")]
+    namespace: String,
+
+    /// Cluster: addresses to listen on for requests.
+    #[arg(
+        long,
+        env = "ROUSE_LISTEN_IPS",
+        value_delimiter = ',',
+        default_value = "0.0.0.0",
+        value_name = "IPS"
+    )]
+    listen_ips: Vec<IpAddr>,
+
+    /// Cluster: seconds that a pod may wait for a node before its requests are refused; one may be on its way.
+    #[arg(long, env = "ROUSE_UNSCHEDULABLE_PATIENCE", default_value_t = 120, value_parser = clap::value_parser!(u32).range(0..=86_400), value_name = "SECONDS")]
+    unschedulable_patience: u32,
+
+    /// Cluster: seconds from SIGTERM for which new requests are still taken, until everybody knows that this one leaves.
+    #[arg(long, env = "ROUSE_LEAVE_DELAY", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=3_600), value_name = "SECONDS")]
+    leave_delay: u32,
+
+    /// Cluster: address and port of the admission webhook.
+    #[arg(
+        long,
+        env = "ROUSE_WEBHOOK_LISTEN",
+        default_value = "0.0.0.0:8443",
+        value_name = "ADDR:PORT"
+    )]
+    webhook_listen: SocketAddr,
+
+    /// Cluster: image of the sidecars.
+    #[arg(
+        long,
+        env = "ROUSE_SIDECAR_IMAGE",
+        default_value = "rouse:dev",
+        value_name = "IMAGE"
+    )]
+    sidecar_image: String,
+
+    /// Cluster: when the sidecars' image is pulled [default: as Kubernetes decides].
+    #[arg(long, env = "ROUSE_SIDECAR_IMAGE_PULL_POLICY", value_parser = ["Always", "IfNotPresent", "Never"], value_name = "POLICY")]
+    sidecar_image_pull_policy: Option<String>,
 
     /// A pod: its UID and its queue-proxy's port for activators. May be repeated.
     #[arg(long, env = "ROUSE_PODS", value_delimiter = ',', value_parser = pod, value_name = "UID=ADDR:PORT")]
@@ -99,8 +155,11 @@ pub struct Args {
 impl Args {
     /// Settings of the process.
     pub fn config(&self) -> Config {
+        let on_cluster = self
+            .kubernetes
+            .then(|| SocketAddr::from(([0, 0, 0, 0], names::ACTIVATOR_STATS_PORT)));
         Config {
-            stats: self.stats_listen,
+            stats: self.stats_listen.or(on_cluster),
             trusted: self.trusted_proxies.clone().unwrap_or_default(),
             timing_header: !self.no_timing_header,
             ..Config::default()
@@ -131,6 +190,35 @@ impl Args {
             },
             failed: None,
         })
+    }
+
+    /// Settings of the cluster's side.
+    pub fn cluster(&self) -> kubernetes::Settings {
+        kubernetes::Settings {
+            namespace: self.namespace.clone(),
+            listen: self.listen_ips.clone(),
+            unschedulable_patience: Duration::from_secs(self.unschedulable_patience.into()),
+        }
+    }
+
+    /// Settings of the webhook.
+    pub fn admission(&self) -> kubernetes::Admission {
+        let mut settings = webhook::Settings::new(self.sidecar_image.clone());
+        // The one image has a name for each program.
+        settings.command = vec!["rouse-queue-proxy".to_owned()];
+        settings
+            .image_pull_policy
+            .clone_from(&self.sidecar_image_pull_policy);
+        settings.namespace.clone_from(&self.namespace);
+        kubernetes::Admission {
+            listen: self.webhook_listen,
+            settings,
+        }
+    }
+
+    /// How long new requests are still taken after SIGTERM.
+    pub fn leave_delay(&self) -> Duration {
+        Duration::from_secs(self.leave_delay.into())
     }
 
     /// How long held requests get at the end.
@@ -184,6 +272,11 @@ mod tests {
         for (flags, says) in [
             ("", "--listen"),
             ("--listen 127.0.0.1:1 --pod x", "UID=ADDRESS:PORT"),
+            ("--kubernetes --listen 127.0.0.1:1", "cannot be used with"),
+            (
+                "--kubernetes --sidecar-image-pull-policy no",
+                "IfNotPresent",
+            ),
             ("--listen 127.0.0.1:1 --max-held 0", "1..=1000000"),
             (
                 "--listen 127.0.0.1:1 --scale-url https://a",

@@ -6,10 +6,7 @@ use std::{
     time::Duration,
 };
 
-use shared::{
-    http::serve::{Disposer, Disposition},
-    metrics as names,
-};
+use shared::{http::serve::Disposition, metrics as names};
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -17,7 +14,7 @@ use tokio::{
 };
 
 use self::backoff::Backoff;
-use crate::{Endpoints, InPath, WakeOutcome, workload::Workload};
+use crate::{Endpoints, InPath, WakeOutcome, run::Listeners, workload::Workload};
 
 mod backoff;
 
@@ -28,7 +25,7 @@ const WAKE_LIMIT: Duration = Duration::from_secs(5);
 pub(crate) async fn conduct(
     workload: Arc<Workload>,
     mut endpoints: watch::Receiver<Arc<Endpoints>>,
-    disposers: Vec<Disposer>,
+    listeners: Arc<Listeners>,
 ) {
     // At most one; a set, because dropping it ends what is in it.
     let mut waking: JoinSet<()> = JoinSet::new();
@@ -51,7 +48,7 @@ pub(crate) async fn conduct(
         if waking.is_empty() && workload.needs_wake() && backoff.may_try(now) {
             waking.spawn(wake(Arc::clone(&workload)));
         }
-        let routed = routing.update(&workload, &disposers, now);
+        let routed = routing.update(&workload, &listeners, now);
         let retry = (waking.is_empty() && workload.needs_wake()).then(|| backoff.next());
         let next = [workload.next_wakeup(), retry.flatten(), routed]
             .into_iter()
@@ -122,10 +119,10 @@ impl Routing {
     fn update(
         &mut self,
         workload: &Workload,
-        disposers: &[Disposer],
+        listeners: &Listeners,
         now: Instant,
     ) -> Option<Instant> {
-        let set = |disposition| disposers.iter().for_each(|d| d.set(disposition));
+        let set = |disposition| listeners.set(disposition);
         if workload.process.stopping.load(Relaxed) {
             set(Disposition::CloseAfterAnswer);
             return None;

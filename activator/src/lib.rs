@@ -14,6 +14,7 @@ mod conductor;
 pub mod config;
 mod forward;
 pub mod hold;
+pub mod kubernetes;
 mod pod;
 mod rescue;
 mod run;

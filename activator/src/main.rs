@@ -2,13 +2,21 @@
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
+use ::kubernetes::client::{self, ConnectError};
 use activator::{
-    Endpoints, StartError,
+    Activator, Endpoints, StartError,
     args::{Args, UrlScale},
+    kubernetes,
 };
 use clap::Parser;
-use shared::{metrics, shutdown::Signals, telemetry};
-use tokio::{sync::watch, time::sleep};
+use shared::{files, metrics, shutdown::Signals, telemetry};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+/// How long reviews that have begun may take when the program ends.
+const LAST_REVIEWS: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     // A bad flag ends here, with status 2, before anything else exists.
@@ -21,6 +29,7 @@ fn main() -> ExitCode {
         },
         "info",
     );
+    files::raise_limit(); // each connection is a file, on both sides
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -34,7 +43,21 @@ fn main() -> ExitCode {
     }
 }
 
-async fn serve(args: Args) -> Result<(), StartError> {
+/// Why the program ended other than by being stopped.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error(transparent)]
+    Cluster(#[from] ConnectError),
+    #[error("cannot serve the admission webhook: {0}")]
+    Webhook(std::io::Error),
+}
+
+async fn serve(args: Args) -> Result<(), Ended> {
+    if args.kubernetes {
+        return on_cluster(args).await;
+    }
     // Before anybody can be served: from then on there is something to finish.
     let signals = Signals::caught();
     let metrics = metrics::install().ok();
@@ -55,15 +78,63 @@ async fn serve(args: Args) -> Result<(), StartError> {
             signals.next().await;
         }
     };
-    let add = |activator: &activator::Activator| {
+    let add = |activator: &Activator| {
         activator
             .add(args.workload(), listeners, endpoints)
             .map(drop)
     };
     tokio::select! {
-        done = activator::run(args.config(), scale, metrics, add, stop, args.grace()) => done,
+        done = activator::run(args.config(), scale, metrics, add, stop, args.grace()) => Ok(done?),
         () = poll_scale(&args, tx) => Ok(()),
     }
+}
+
+async fn on_cluster(args: Args) -> Result<(), Ended> {
+    let signals = Signals::caught();
+    let metrics = metrics::install().ok();
+    if let Some(handle) = metrics.clone() {
+        tokio::spawn(metrics::upkeep(handle));
+    }
+    let access = client::config().await?;
+    // Wakes have connections of their own, and so has what is large.
+    let (wakes, watches) = (client::connect(&access)?, client::connect(&access)?);
+    let scale = Arc::new(kubernetes::KubeScale::new(wakes.clone()));
+    let activator = Activator::start(args.config(), scale, metrics)?;
+    activator.set_ready(false);
+    let settings = args.cluster();
+    let caches = Arc::new(kubernetes::Caches::watch(&watches, &settings.namespace));
+    let (stop, stopped) = watch::channel(false);
+    let mut told = stopped.clone();
+    let certificate = Arc::new(kubernetes::Current::default());
+    let (current, seen) = (Arc::clone(&certificate), Arc::clone(&caches));
+    let admission = kubernetes::serve(args.admission(), current, watches, seen, async move {
+        let _gone = told.wait_for(|stop| *stop).await;
+    });
+    let mut admission = tokio::spawn(admission);
+    let leave = async {
+        // A failure to install the handlers ends the program rather than leave it without an end.
+        if let Ok(mut signals) = signals {
+            signals.next().await;
+        }
+        tracing::info!(held = activator.held(), "Leaving");
+        activator.set_ready(false);
+        // Others learn of it only by and by: what comes until then is held and handed out as ever.
+        sleep(args.leave_delay()).await;
+    };
+    tokio::select! {
+        () = kubernetes::follow(&activator, &caches, &settings, kubernetes::certified(&certificate)) => {}
+        () = kubernetes::keep_warm(wakes) => {}
+        ended = &mut admission => {
+            if let Ok(Err(error)) = ended {
+                return Err(Ended::Webhook(error));
+            }
+        }
+        () = leave => {}
+    }
+    stop.send_replace(true);
+    activator.stop(args.grace()).await;
+    let _ended = timeout(LAST_REVIEWS, admission).await;
+    Ok(())
 }
 
 /// Reads the scale every second, for ever. What cannot be read stays as it was.

@@ -43,6 +43,10 @@ const REMOVED_PATIENCE: Duration = Duration::from_mins(5);
 /// How often a stopping activator looks whether it may go.
 const LOOK: Duration = Duration::from_millis(10);
 
+mod listeners;
+
+pub(crate) use self::listeners::Listeners;
+
 /// A listener could not be had.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address} ({what})")]
@@ -66,7 +70,7 @@ pub struct Activator {
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) workload: Arc<Workload>,
-    servers: Vec<Server>,
+    listeners: Arc<Listeners>,
     conductor: JoinHandle<()>,
 }
 
@@ -91,6 +95,7 @@ impl Activator {
             held_bytes: AtomicUsize::new(0),
             wakes: Mutex::new(VecDeque::new()),
             stopping: AtomicBool::new(false),
+            unready: AtomicBool::new(false),
         });
         let workloads = Arc::new(DashMap::new());
         let port = stats_port(State {
@@ -136,38 +141,80 @@ impl Activator {
     ) -> Result<Arc<Workload>, StartError> {
         let target = config.target.clone();
         let workload = Workload::new(config, Arc::clone(&self.process));
-        let servers = listeners
-            .into_iter()
-            .enumerate()
-            .map(|(port, listener)| {
-                let address = listener
-                    .local_addr()
-                    .unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
-                let front = Front {
-                    workload: Arc::clone(&workload),
-                    port,
-                    cut: self.cut_rx.clone(),
-                };
-                Server::spawn(listener, self.process.config.serve, front).map_err(|source| {
-                    StartError {
-                        what: target.to_string(),
-                        address,
-                        source,
-                    }
-                })
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        let disposers = servers.iter().map(Server::disposer).collect();
-        let conductor = tokio::spawn(conduct(Arc::clone(&workload), endpoints, disposers));
+        let served = Arc::new(Listeners::default());
+        for (port, listener) in listeners.into_iter().enumerate() {
+            served.add(self.serve(&workload, port, listener)?);
+        }
+        let conductor = tokio::spawn(conduct(
+            Arc::clone(&workload),
+            endpoints,
+            Arc::clone(&served),
+        ));
         let running = Running {
             workload: Arc::clone(&workload),
-            servers,
+            listeners: served,
             conductor,
         };
         if let Some(old) = self.workloads.insert(target, running) {
             old.end();
         }
         Ok(workload)
+    }
+
+    fn serve(
+        &self,
+        workload: &Arc<Workload>,
+        port: usize,
+        listener: TcpListener,
+    ) -> Result<Server, StartError> {
+        let address = listener
+            .local_addr()
+            .unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
+        let front = Front {
+            workload: Arc::clone(workload),
+            port,
+            cut: self.cut_rx.clone(),
+        };
+        Server::spawn(listener, self.process.config.serve, front).map_err(|source| StartError {
+            what: workload.id().to_string(),
+            address,
+            source,
+        })
+    }
+
+    /// One more listener for the request port `port` of a workload that was added. It may be the second of that port, for
+    /// another family of addresses.
+    ///
+    /// # Errors
+    /// When it cannot be served.
+    pub fn open(
+        &self,
+        target: &TargetId,
+        port: usize,
+        listener: TcpListener,
+    ) -> Result<(), StartError> {
+        if let Some(running) = self.workloads.get(target) {
+            let server = self.serve(&running.workload, port, listener)?;
+            running.listeners.add(server);
+        }
+        Ok(())
+    }
+
+    /// Closes the listener at `address` of a workload. Its connections end with what they have begun; a request that comes
+    /// on one of them later is never another workload's, since a connection belongs to the workload that accepted it.
+    pub fn close(&self, target: &TargetId, address: SocketAddr) {
+        let server = self
+            .workloads
+            .get(target)
+            .and_then(|running| running.listeners.take(address));
+        if let Some(server) = server {
+            tokio::spawn(server.shut_down(REMOVED_PATIENCE));
+        }
+    }
+
+    /// Whether `/readyz` says so. It does unless it was told otherwise.
+    pub fn set_ready(&self, ready: bool) {
+        self.process.unready.store(!ready, Relaxed);
     }
 
     /// Lets a workload go: what is held is answered 503, nothing new is taken, and what pods have may end.
@@ -196,9 +243,7 @@ impl Activator {
         let end = Instant::now() + grace;
         self.process.stopping.store(true, Relaxed);
         for running in self.workloads.iter() {
-            for server in &running.servers {
-                server.disposer().set(Disposition::CloseAfterAnswer);
-            }
+            running.listeners.set(Disposition::CloseAfterAnswer);
             // The conductor, which may just be deciding otherwise, sees to it that it stays so.
             running.workload.kick.notify_one();
         }
@@ -236,7 +281,8 @@ async fn close(running: Running, patience: Duration) {
     // It must not change what happens to connections any more.
     let _aborted = running.conductor.await;
     let mut closing: JoinSet<_> = running
-        .servers
+        .listeners
+        .take_all()
         .into_iter()
         .map(|server| server.shut_down(patience))
         .collect();

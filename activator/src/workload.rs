@@ -41,6 +41,8 @@ pub(crate) struct Process {
     pub(crate) wakes: Mutex<VecDeque<Wake>>,
     /// Set once the activator is being stopped.
     pub(crate) stopping: AtomicBool,
+    /// Set while it should get no new clients.
+    pub(crate) unready: AtomicBool,
 }
 
 /// One workload. Made by [`crate::Activator::add`].

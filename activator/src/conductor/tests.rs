@@ -58,11 +58,12 @@ fn bed(outcomes: &[WakeOutcome]) -> Bed {
         held_bytes: AtomicUsize::new(0),
         wakes: Mutex::default(),
         stopping: AtomicBool::new(false),
+        unready: AtomicBool::new(false),
     });
     let config = WorkloadConfig::new("default/a".parse().unwrap());
     let workload = Workload::new(config, process);
     let (endpoints, rx) = watch::channel(Arc::new(Endpoints::default()));
-    let conductor = tokio::spawn(conduct(Arc::clone(&workload), rx, Vec::new()));
+    let conductor = tokio::spawn(conduct(Arc::clone(&workload), rx, Arc::default()));
     Bed {
         scale,
         workload,

@@ -220,7 +220,7 @@ pub const ALL: [Key; 19] = [
 ];
 
 /// Keys of our group that other parts of Rouse read, so that nobody is warned of them here.
-pub const READ_ELSEWHERE: [&str; 7] = [
+pub const READ_ELSEWHERE: [&str; 13] = [
     "rouse.dev/enabled",
     "rouse.dev/paused",
     "rouse.dev/ports",
@@ -228,6 +228,12 @@ pub const READ_ELSEWHERE: [&str; 7] = [
     "rouse.dev/probe-paths",
     "rouse.dev/cold-start-aware",
     "rouse.dev/drain-grace",
+    "rouse.dev/sidecar-cpu-request",
+    "rouse.dev/sidecar-cpu-limit",
+    "rouse.dev/sidecar-memory-request",
+    "rouse.dev/sidecar-memory-limit",
+    "rouse.dev/sidecar-ephemeral-storage-request",
+    "rouse.dev/sidecar-ephemeral-storage-limit",
 ];
 
 /// The class that this crate implements.

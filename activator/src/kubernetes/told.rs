@@ -1,0 +1,114 @@
+//! What the activator's libraries are told of one workload: its settings and its endpoints.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use ::kubernetes::{PodView, WorkloadView, names};
+use autoscaler_core::{ClusterConfig, TargetSpec, wake_replicas};
+use shared::TargetId;
+use tokio::{sync::watch, time::Instant};
+
+use super::{Settings, failing::Failing};
+use crate::{Activator, Endpoint, Endpoints, Workload, WorkloadConfig};
+
+/// One workload, and what was told of it last.
+#[derive(Debug)]
+pub(super) struct Told {
+    target: TargetId,
+    /// None if it could not be added, which does not happen without listeners.
+    workload: Option<Arc<Workload>>,
+    endpoints: watch::Sender<Arc<Endpoints>>,
+    spec: Option<TargetSpec>,
+    invalid: Option<String>,
+    failing: Failing,
+    /// When each pod was seen first, for wake timelines: the object itself says it by the second only.
+    seen: HashMap<Arc<str>, Instant>,
+}
+
+impl Told {
+    /// Takes a workload in, without listeners yet.
+    pub(super) fn add(activator: &Activator, target: &TargetId) -> Self {
+        let (endpoints, receiver) = watch::channel(Arc::new(Endpoints::default()));
+        let config = WorkloadConfig::new(target.clone());
+        Self {
+            target: target.clone(),
+            workload: activator.add(config, Vec::new(), receiver).ok(),
+            endpoints,
+            spec: None,
+            invalid: None,
+            failing: Failing::default(),
+            seen: HashMap::new(),
+        }
+    }
+
+    pub(super) fn tell(
+        &mut self,
+        view: Option<&WorkloadView>,
+        pods: &[Arc<PodView>],
+        config: &ClusterConfig,
+        settings: &Settings,
+        now: Instant,
+    ) {
+        if let Some(view) = view {
+            self.configure(view, config);
+        }
+        let unix = unix_seconds();
+        let patience = settings.unschedulable_patience.as_secs().cast_signed();
+        let failed = self.failing.observe(view, pods, patience, unix, now);
+        self.seen
+            .retain(|uid, _| pods.iter().any(|pod| pod.uid == *uid));
+        let pods = pods.iter().filter_map(|pod| {
+            let created = *self.seen.entry(Arc::clone(&pod.uid)).or_insert(now);
+            Some(Endpoint {
+                uid: Arc::clone(&pod.uid),
+                address: SocketAddr::new(pod.ip?, names::ACTIVATOR_PORT),
+                terminating: pod.terminating,
+                created: Some(created),
+            })
+        });
+        let endpoints = Endpoints {
+            replicas: view.map_or(0, |view| view.replicas),
+            pods: pods.collect(),
+            failed,
+        };
+        self.endpoints.send_if_modified(|current| {
+            **current != endpoints && {
+                *current = Arc::new(endpoints);
+                true
+            }
+        });
+    }
+
+    fn configure(&mut self, view: &WorkloadView, config: &ClusterConfig) {
+        let settings = view.resolve(config, self.spec.as_ref());
+        if settings.invalid != self.invalid {
+            if let Some(invalid) = &settings.invalid {
+                tracing::warn!(target = %self.target, invalid, "Annotations cannot be used; the last good ones stay");
+            }
+            self.invalid = settings.invalid;
+        }
+        if self.spec.as_ref() == Some(&settings.spec) {
+            return;
+        }
+        if let Some(workload) = &self.workload {
+            let spec = &settings.spec;
+            workload.reconfigure(WorkloadConfig {
+                container_concurrency: spec.container_concurrency,
+                wake_replicas: wake_replicas(spec).get(),
+                max_held: spec.max_held as usize,
+                max_cold_start: spec.max_cold_start,
+                ..WorkloadConfig::new(self.target.clone())
+            });
+        }
+        self.spec = Some(settings.spec);
+    }
+}
+
+fn unix_seconds() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs().cast_signed())
+}
