@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -249,9 +250,15 @@ func (n *node) watchOwner() {
 }
 
 // watchRecord ends the cluster when its state folder is gone (somebody deleted target): it could not be ended otherwise.
+// It also notes which containers there are, for the case that this process is killed.
 func (n *node) watchRecord() {
+	noted := ""
 	for {
-		time.Sleep(2 * time.Second)
+		if now := strings.Join(containers(""), "\n"); now != noted {
+			noted = now
+			_ = os.WriteFile(filepath.Join(n.plan.Places.State, containersFile), []byte(now), 0o644)
+		}
+		time.Sleep(time.Second)
 		if _, err := os.Stat(n.plan.Places.record()); errors.Is(err, os.ErrNotExist) {
 			report("the record is gone")
 			n.end()
@@ -273,7 +280,7 @@ func (n *node) end() {
 		// Reaches every process of this namespace but its first one and this one.
 		_ = syscall.Kill(-1, syscall.SIGKILL)
 	}
-	for tries := 0; tries < 50 && removeCgroups(n.plan.Cgroup) != nil; tries++ {
+	for tries := 0; tries < 50 && removeCgroups(containers("")) != nil; tries++ {
 		time.Sleep(pollEvery)
 	}
 	os.Exit(0)

@@ -205,7 +205,7 @@ func kubeletConfig(plan plan) map[string]any {
 		"volumePluginDir":   home + "/volume-plugins",
 
 		// The machine's control groups are taken as they are: one group for all pods, no reservations.
-		"cgroupDriver": "cgroupfs", "cgroupRoot": plan.Cgroup, "cgroupsPerQOS": false,
+		"cgroupDriver": "cgroupfs", "cgroupsPerQOS": false,
 		"enforceNodeAllocatable": []string{}, "failCgroupV1": false, "failSwapOn": false,
 		// Its disk and memory are shared with builds, whose needs are no reason to evict a pod.
 		"evictionHard": map[string]string{

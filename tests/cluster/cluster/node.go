@@ -34,7 +34,6 @@ type plan struct {
 	Places       places
 	Built        built
 	CNI          string
-	Cgroup       string
 	ProxyMinSync string
 }
 
@@ -157,25 +156,36 @@ func prepareNetwork() error {
 	return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644)
 }
 
-// removeCgroups removes the cluster's control groups, which outlive its processes. Those that still have processes stay.
-func removeCgroups(name string) error {
+// containersFile is where the node notes its containers, one a line.
+const containersFile = "containers"
+
+// containers are the identifiers of the containers that runc knows of, seen through a path to the node's file system. One
+// that ends in good order takes its control groups along; these are the others.
+func containers(root string) []string {
+	entries, _ := os.ReadDir(root + home + "/runc/k8s.io")
+	var list []string
+	for _, entry := range entries {
+		list = append(list, entry.Name())
+	}
+	return list
+}
+
+// removeCgroups removes the control groups of these containers, which outlive their processes. They are all in one parent
+// that clusters share, so each cluster removes its own by name. The parent stays: another cluster may be about to use it.
+func removeCgroups(containers []string) error {
 	var failed error
-	for _, pattern := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
-		tops, err := filepath.Glob(pattern + name)
-		if err != nil {
-			return err
+	for _, container := range containers {
+		if container == "" || strings.Contains(container, "/") {
+			continue
 		}
-		for _, top := range tops {
-			var folders []string
-			_ = filepath.WalkDir(top, func(path string, entry os.DirEntry, err error) error {
-				if err == nil && entry.IsDir() {
-					folders = append(folders, path)
-				}
-				return nil
-			})
-			for at := len(folders) - 1; at >= 0; at-- { // the innermost come last
-				if err := syscall.Rmdir(folders[at]); err != nil && !errors.Is(err, syscall.ENOENT) {
-					failed = fmt.Errorf("remove %s: %w", folders[at], err)
+		for _, pattern := range []string{"/sys/fs/cgroup/k8s.io/", "/sys/fs/cgroup/*/k8s.io/"} {
+			groups, err := filepath.Glob(pattern + container)
+			if err != nil {
+				return err
+			}
+			for _, group := range groups {
+				if err := syscall.Rmdir(group); err != nil && !errors.Is(err, syscall.ENOENT) {
+					failed = fmt.Errorf("remove %s: %w", group, err)
 				}
 			}
 		}

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -91,15 +89,6 @@ func resolved(path string) (string, error) {
 		rest = filepath.Join(filepath.Base(existing), rest)
 	}
 }
-
-// id tells clusters on one machine apart.
-func (p places) id() string {
-	sum := sha256.Sum256([]byte(p.State))
-	return hex.EncodeToString(sum[:4])
-}
-
-// cgroup is the parent of all the cluster's containers, in every hierarchy.
-func (p places) cgroup() string { return "/rouse-" + p.id() }
 
 func (p places) record() string     { return filepath.Join(p.State, "cluster.json") }
 func (p places) plan() string       { return filepath.Join(p.State, "plan.json") }

@@ -141,7 +141,10 @@ func down(p places) error {
 	if err != nil && !errors.Is(err, errNotRunning) {
 		return err
 	}
+	noted, _ := os.ReadFile(filepath.Join(p.State, containersFile))
+	left := strings.Split(string(noted), "\n")
 	if err == nil {
+		left = append(left, containers(running.outside(""))...)
 		// The first process of a namespace takes all others along, and is gone only when they are.
 		if err := syscall.Kill(running.PID, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 			return fmt.Errorf("end process %d: %w", running.PID, err)
@@ -153,13 +156,17 @@ func down(p places) error {
 			time.Sleep(10 * time.Millisecond)
 		}
 	}
-	for removeCgroups(p.cgroup()) != nil {
+	for {
+		err := removeCgroups(left)
+		if err == nil {
+			break
+		}
 		if time.Since(start) > downPatience {
-			return removeCgroups(p.cgroup())
+			return err
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	for _, file := range []string{p.plan(), p.kubeconfig(), p.record()} {
+	for _, file := range []string{filepath.Join(p.State, containersFile), p.plan(), p.kubeconfig(), p.record()} {
 		if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}

@@ -26,8 +26,10 @@ const selftestImage = "rouse.test/selftest:1"
 type trial struct {
 	places  places
 	program string
-	passed  int
-	failed  int
+	// containers are those that ran at some time, whose control groups must go.
+	containers []string
+	passed     int
+	failed     int
 }
 
 // selftest tries what the tests of Rouse rely on. Its last line counts, as a test runner's does.
@@ -67,6 +69,7 @@ func (t *trial) run(before map[string]string) {
 	})
 	t.checkCluster()
 	t.checkComponents()
+	t.see()
 	t.check("ends", func() error { return t.passThrough("down") })
 	t.check("leaves no process, mount, namespace, control group or setting behind", func() error { return t.left(before, network) })
 
@@ -78,6 +81,7 @@ func (t *trial) run(before map[string]string) {
 		if err != nil {
 			return err
 		}
+		t.see()
 		first, err := os.FindProcess(running.PID)
 		if err != nil {
 			return err
@@ -92,7 +96,20 @@ func (t *trial) run(before map[string]string) {
 	})
 	t.check("ends with its owner", t.endsWithOwner)
 	t.check("ends when up is killed", t.endsWithUp)
+	t.check("knows its containers", func() error {
+		if len(t.containers) < 6 {
+			return fmt.Errorf("it saw only %d", len(t.containers))
+		}
+		return nil
+	})
 	t.check("leaves nothing behind then either", func() error { return t.left(before, network) })
+}
+
+// see notes the containers that are there.
+func (t *trial) see() {
+	if running, err := find(t.places); err == nil {
+		t.containers = append(t.containers, containers(running.outside(""))...)
+	}
 }
 
 func (t *trial) checkCluster() {
@@ -373,6 +390,7 @@ func (t *trial) endsWithOwner() error {
 		return err
 	}
 	err := t.passThrough("up", "--owner", strconv.Itoa(owner.Process.Pid))
+	t.see()
 	_ = owner.Process.Kill()
 	_ = owner.Wait()
 	if err != nil {
@@ -449,10 +467,12 @@ func (t *trial) left(before map[string]string, network string) error {
 			all = append(all, fmt.Errorf("%s is in the cluster's network", process))
 		}
 	}
-	for _, pattern := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
-		groups, _ := filepath.Glob(pattern + t.places.cgroup())
-		if len(groups) > 0 {
-			all = append(all, fmt.Errorf("control groups: %v", groups))
+	for _, name := range t.containers {
+		for _, pattern := range []string{"/sys/fs/cgroup/k8s.io/", "/sys/fs/cgroup/*/k8s.io/"} {
+			groups, _ := filepath.Glob(pattern + name)
+			for _, group := range groups {
+				all = append(all, fmt.Errorf("control group %s", group))
+			}
 		}
 	}
 	return errors.Join(all...)

@@ -55,7 +55,7 @@ func up(p places, args []string) error {
 	if err != nil {
 		return err
 	}
-	plan := plan{Places: p, Built: built, CNI: cni, Cgroup: p.cgroup(), ProxyMinSync: proxyMinSync}
+	plan := plan{Places: p, Built: built, CNI: cni, ProxyMinSync: proxyMinSync}
 	if err := os.RemoveAll(p.logs()); err != nil {
 		return err
 	}
