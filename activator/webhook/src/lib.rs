@@ -1,6 +1,6 @@
 //! Admission: what the API server asks before it takes a pod, a workload, a Service or an autoscaler.
 //!
-//! [`review`] is a pure function of the question, the [`Settings`] and what a [`Lookup`] knows; [`serve`] puts HTTPS in front of
+//! [`review()`] is a pure function of the question, the [`Settings`] and what a [`Lookup`] knows; [`serve`] puts HTTPS in front of
 //! it and [`certificate`] keeps the certificate that this needs. The rules by which the API server asks are in the manifests.
 
 pub mod annotations;

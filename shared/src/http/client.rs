@@ -270,13 +270,20 @@ impl Connection {
         let Self { mut line, home, .. } = self;
         match line.sender.try_send_request(request).await {
             Ok(response) => Ok(home.finish(line, response)),
-            Err(mut failed) => match failed.take_message() {
-                Some(request) => Err(SendError::NotSent {
-                    error: failed.into_error().into(),
-                    request: Box::new(request),
-                }),
-                None => Err(SendError::Sent(failed.into_error().into())),
-            },
+            Err(mut failed) => {
+                if !failed.error().is_user() {
+                    // Whatever broke this one may have broken the others without our knowing yet, such as the end of the
+                    // other side's process: the next request finds that out by connecting, and has not been sent then.
+                    home.idle.lock().clear();
+                }
+                match failed.take_message() {
+                    Some(request) => Err(SendError::NotSent {
+                        error: failed.into_error().into(),
+                        request: Box::new(request),
+                    }),
+                    None => Err(SendError::Sent(failed.into_error().into())),
+                }
+            }
         }
     }
 }
@@ -305,5 +312,48 @@ mod tests {
     fn connections_are_given_up_well_before_gunicorn_closes_them() {
         let gunicorn = Duration::from_secs(2);
         assert!(Config::default().idle <= gunicorn / 2);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_breaks_takes_the_kept_ones_with_it() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = Client::new(listener.local_addr().unwrap(), Config::default());
+        let get = || Request::get("/").body(Body::empty()).unwrap();
+        let answer = async |stream: &mut TcpStream, bytes: &[u8]| {
+            let mut head = [0; 1024];
+            assert!(stream.read(&mut head).await.unwrap() > 0);
+            stream.write_all(bytes).await.unwrap();
+        };
+        // Two at once, so that two connections are kept.
+        let (first, second) = (client.send(get()), client.send(get()));
+        let model = async {
+            let mut streams = [
+                listener.accept().await.unwrap().0,
+                listener.accept().await.unwrap().0,
+            ];
+            for stream in &mut streams {
+                answer(stream, b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+            }
+            streams
+        };
+        let (first, second, mut streams) = tokio::join!(first, second, model);
+        drop((first.unwrap(), second.unwrap()));
+        while client.inner.idle.lock().len() < 2 {
+            tokio::task::yield_now().await;
+        }
+        // The newest is used first; it breaks after the request was read.
+        let (sent, ()) = tokio::join!(client.send(get()), async {
+            let [a, b] = &mut streams;
+            let (mut one, mut other) = ([0; 1024], [0; 1024]);
+            tokio::select! {
+                _ = a.read(&mut one) => {}
+                _ = b.read(&mut other) => {}
+            }
+            // Only the one that was read from is closed; the other looks alive.
+            if one[0] == 0 { b } else { a }.shutdown().await.unwrap();
+        });
+        assert!(matches!(sent, Err(SendError::Sent(_))), "{sent:?}");
+        assert!(client.inner.idle.lock().is_empty());
     }
 }
