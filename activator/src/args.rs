@@ -162,6 +162,8 @@ impl Args {
             stats: self.stats_listen.or(on_cluster),
             trusted: self.trusted_proxies.clone().unwrap_or_default(),
             timing_header: !self.no_timing_header,
+            // Kubernetes' word for it, and nothing more.
+            explain_failures: self.kubernetes,
             ..Config::default()
         }
     }

@@ -70,7 +70,7 @@ pub struct Config {
     pub trusted: TrustedProxies,
     /// Whether answers carry the `rouse-timing` header.
     pub timing_header: bool,
-    /// Whether a refusal says why a workload cannot start. For people's own machines; elsewhere only logs say it.
+    /// Whether a refusal says all that [`crate::Failed`] does of why a workload cannot start.
     pub explain_failures: bool,
 }
 

@@ -189,7 +189,10 @@ impl State {
                 .told
                 .entry(target.clone())
                 .or_insert_with(|| Told::add(activator, target));
-            told.tell(view.as_deref(), &pods, &self.config, settings, now);
+            let cause = told.tell(view.as_deref(), &pods, &self.config, settings, now);
+            if let Some(cause) = cause {
+                tracing::warn!(%target, reason = cause.reason, message = cause.message, "Workload cannot start");
+            }
             self.ports
                 .open(activator, target, ports, &settings.listen, now);
         }

@@ -26,5 +26,5 @@ pub use config::{Config, InPath, WorkloadConfig};
 #[doc(hidden)]
 pub use rescue::contract;
 pub use run::{Activator, StartError, listen, run};
-pub use seam::{BoxFuture, Endpoint, Endpoints, Failed, Scale, WakeError, WakeOutcome};
+pub use seam::{Barred, BoxFuture, Endpoint, Endpoints, Failed, Scale, WakeError, WakeOutcome};
 pub use workload::Workload;

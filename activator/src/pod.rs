@@ -25,6 +25,7 @@ const WAIT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Pod {
     pub(crate) uid: Arc<str>,
+    pub(crate) address: SocketAddr,
     pub(crate) client: Client,
 }
 
@@ -39,6 +40,7 @@ impl Pod {
     pub(crate) fn new(uid: Arc<str>, address: SocketAddr, config: client::Config) -> Arc<Self> {
         Arc::new(Self {
             uid,
+            address,
             client: Client::new(address, config),
         })
     }
@@ -50,7 +52,7 @@ pub(crate) async fn await_ready(workload: Weak<Workload>, pod: Arc<Pod>, first: 
     if !first.is_zero() {
         sleep(first).await;
     }
-    let mut pause = Duration::from_millis(2);
+    let began = Instant::now();
     loop {
         match ask(&pod).await {
             Ok(milestones) => {
@@ -61,13 +63,17 @@ pub(crate) async fn await_ready(workload: Weak<Workload>, pod: Arc<Pod>, first: 
             }
             Err(error) => tracing::trace!(pod = %pod.uid, %error, "Pod is not ready"),
         }
-        // A sidecar that is not there yet refuses at once, so asking often is cheap; a dead address must not be flooded.
-        sleep(pause).await;
-        pause = (pause * 3 / 2).min(Duration::from_millis(250));
+        sleep(pause(began.elapsed())).await;
         if workload.strong_count() == 0 {
             return;
         }
     }
+}
+
+/// A sidecar that is not there yet refuses at once, so asking often is cheap; a dead address must not be flooded. What is lost
+/// by not asking at the right moment is a 32nd of what it took.
+fn pause(waited: Duration) -> Duration {
+    (waited / 32).clamp(Duration::from_millis(2), Duration::from_millis(250))
 }
 
 async fn ask(pod: &Pod) -> Result<Milestones, shared::BoxError> {

@@ -28,8 +28,10 @@ pub(crate) enum Failure {
     Expired,
     /// The workload cannot start.
     CannotStart(Failed),
-    /// The workload was removed while the request was held.
+    /// The workload was removed, also while the request was held.
     Removed,
+    /// The workload's scale is frozen at zero.
+    Paused,
     /// The pod broke off after it had been given the request.
     PodBroke,
 }
@@ -45,8 +47,11 @@ pub(crate) struct Rule {
     pub(crate) retry_after: Option<u64>,
 }
 
+/// Seconds after which a paused workload may be asked again: somebody must unpause it first.
+const PAUSED_RETRY: u64 = 30;
+
 /// Codes of all rules, for metrics.
-pub(crate) const CODES: [(&str, Origin); 8] = [
+pub(crate) const CODES: [(&str, Origin); 9] = [
     ("malformed", Origin::Client),
     ("body-broken", Origin::Client),
     ("hold-full", Origin::Us),
@@ -54,6 +59,7 @@ pub(crate) const CODES: [(&str, Origin); 8] = [
     ("no-capacity", Origin::Upstream),
     ("cannot-start", Origin::Upstream),
     ("removed", Origin::Us),
+    ("paused", Origin::Us),
     ("pod-broke", Origin::Upstream),
 ];
 
@@ -115,6 +121,13 @@ impl Failure {
                 )
             }
             Self::Removed => row(503, "removed", "the workload was removed", Us, Some(1)),
+            Self::Paused => row(
+                503,
+                "paused",
+                "the workload is paused at zero replicas",
+                Us,
+                Some(PAUSED_RETRY),
+            ),
             Self::PodBroke => row(
                 502,
                 "pod-broke",
@@ -166,6 +179,7 @@ pub fn contract() -> Vec<Row> {
         Failure::Expired,
         Failure::CannotStart(failed),
         Failure::Removed,
+        Failure::Paused,
         Failure::PodBroke,
     ];
     let rows = failures.iter().map(|failure| {
@@ -177,6 +191,7 @@ pub fn contract() -> Vec<Row> {
             origin: rule.origin,
             retry_after: rule.retry_after.map(|_| match failure {
                 Failure::CannotStart(_) => "seconds until the next attempt",
+                Failure::Paused => "30",
                 _ => "1",
             }),
             admission: None,
@@ -206,6 +221,7 @@ mod tests {
             (Failure::Expired, 504, None),
             (Failure::CannotStart(failed.clone()), 503, Some("9")),
             (Failure::Removed, 503, Some("1")),
+            (Failure::Paused, 503, Some("30")),
             (Failure::PodBroke, 502, None),
         ];
         for ((failure, status, retry), (code, origin)) in rows.iter().zip(CODES) {

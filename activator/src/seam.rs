@@ -32,6 +32,15 @@ pub struct Failed {
     pub retry_at: Instant,
 }
 
+/// Why nobody is held for a workload that has no pod: it will not be woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Barred {
+    /// Its scale is frozen at zero.
+    Paused,
+    /// There is no such workload, for now.
+    Absent,
+}
+
 /// What is known of a workload's pods.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Endpoints {

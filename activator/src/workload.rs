@@ -21,7 +21,7 @@ use tokio::{
 pub(crate) use self::lease::{Budget, Held, Lease};
 use self::{metrics::Metrics, pods::Known};
 use crate::{
-    Config, Failed, Scale, WorkloadConfig,
+    Barred, Config, Failed, Scale, WorkloadConfig,
     hold::{Arrival, Hold, Seq},
     rescue::Failure,
     timeline::{Timeline, Wake},
@@ -71,6 +71,7 @@ struct State {
     pods: HashMap<Arc<str>, Known>,
     replicas: u32,
     failed: Option<Failed>,
+    barred: Option<Barred>,
     timeline: Option<Timeline>,
     removed: bool,
 }
@@ -96,6 +97,7 @@ impl Workload {
                 pods: HashMap::new(),
                 replicas: 0,
                 failed: None,
+                barred: None,
                 timeline: None,
                 removed: false,
             }),
@@ -131,6 +133,15 @@ impl Workload {
             .reconfigure(config.container_concurrency, config.max_held);
         *self.config.write() = config;
         self.kick.notify_one();
+    }
+
+    /// While it is barred and has no pod that takes requests, nobody is held and it is not woken.
+    pub fn bar(&self, barred: Option<Barred>) {
+        let mut state = self.state.lock();
+        if state.barred != barred {
+            state.barred = barred;
+            Self::refuse_if_vain(state);
+        }
     }
 
     /// From now on the pod gets no new request; returns when the last one it was given has ended.
@@ -271,6 +282,11 @@ impl State {
         }
         if self.hold.any_ready() {
             return None;
+        }
+        match self.barred {
+            Some(Barred::Paused) => return Some(Failure::Paused),
+            Some(Barred::Absent) => return Some(Failure::Removed),
+            None => {}
         }
         let failed = self.failed.as_ref().filter(|f| now < f.retry_at)?;
         Some(Failure::CannotStart(failed.clone()))

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use ::kubernetes::{PodView, Trouble, WorkloadView};
 use tokio::time::Instant;
 
-use crate::Failed;
+use crate::{Barred, Failed};
 
 /// How long a workload that failed is not tried again: at first, and at most. The kubelet's own back-off of a crashing
 /// container.
@@ -13,67 +13,74 @@ const FIRST: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_mins(5);
 
 /// A failed pull may be an accident of the network, so it is given one more chance by the kubelet, which says
-/// `ImagePullBackOff` if that fails too.
+/// [`AGAIN`] if that fails too, some 10 s later. After that the kubelet alternates between the two.
 const MAY_PASS: &str = "ErrImagePull";
+const AGAIN: &str = "ImagePullBackOff";
 
-/// What is wrong with a workload now, if anything: a reason and what Kubernetes says with it.
+/// Why nobody is held for a workload that has nothing to be waited for, whatever it has tried before.
+pub(super) fn barred(view: Option<&WorkloadView>, pods: &[Arc<PodView>]) -> Option<Barred> {
+    match view {
+        Some(view) if view.paused && view.replicas == 0 => Some(Barred::Paused),
+        Some(view) if !view.terminating => None,
+        // It is being opted out or deleted. What its pods can still take they get.
+        _ if pods.iter().any(|pod| !pod.terminating) => None,
+        _ => Some(Barred::Absent),
+    }
+}
+
+/// What keeps a workload from starting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Cause {
+    /// Kubernetes' word, which clients are told.
+    pub(super) reason: String,
+    /// What Kubernetes says with it, in one line. It may name images, quotas and more: not for clients.
+    pub(super) message: String,
+}
+
+/// What is wrong with a workload now, if anything.
 ///
 /// As long as a pod is ready or on its way there is something to wait for. `now` and `patience` are in seconds, `now` since
-/// 1970.
-fn trouble(
-    view: Option<&WorkloadView>,
+/// 1970. `failing`: it has failed before and nothing has become better since.
+fn cause(
+    view: &WorkloadView,
     pods: &[Arc<PodView>],
     patience: i64,
     now: i64,
-) -> Option<(String, String)> {
-    let Some(view) = view else {
-        let reason = "there is no such Deployment, or it is not enabled any more";
-        return Some((reason.to_owned(), String::new()));
-    };
-    if view.paused && view.replicas == 0 {
-        let reason = "it is paused at 0 replicas (annotation rouse.dev/paused)";
-        return Some((reason.to_owned(), String::new()));
-    }
-    let mut staying: Vec<_> = pods.iter().filter(|pod| !pod.terminating).collect();
-    if staying.iter().any(|pod| pod.ready) {
+    failing: bool,
+) -> Option<Cause> {
+    let staying = || pods.iter().filter(|pod| !pod.terminating);
+    if staying().any(|pod| pod.ready || pod.starting) {
         return None;
     }
     // What the pods of an older template suffer from says nothing about the newest one.
-    let newest = staying
-        .iter()
-        .max_by_key(|pod| pod.created)
-        .map(|pod| pod.template.clone());
-    staying.retain(|pod| Some(&pod.template) == newest.as_ref());
-    if staying.is_empty() {
+    let Some(newest) = staying().max_by_key(|pod| pod.created) else {
         let failure = view.failure.as_ref().filter(|_| view.replicas > 0)?;
-        return Some((
-            format!("no pod can be made: {}", one_line(failure)),
-            String::new(),
-        ));
-    }
+        let (reason, message) = failure.split_once(':').unwrap_or((failure, ""));
+        return Some(Cause {
+            reason: one_line(reason),
+            message: one_line(message),
+        });
+    };
     let lasts = |trouble: &Trouble| {
         if trouble.is_unschedulable() {
-            trouble
-                .since
-                .is_some_and(|since| now.saturating_sub(since) >= patience)
+            let waited = |since| now.saturating_sub(since) >= patience;
+            trouble.since.is_some_and(waited)
         } else {
-            trouble.reason != MAY_PASS
+            failing || trouble.reason != MAY_PASS
         }
     };
     let mut found = None;
-    for pod in staying {
-        match &pod.trouble {
-            Some(trouble) if lasts(trouble) => {
-                found.get_or_insert_with(|| {
-                    (
-                        format!("pod {}: {}", pod.name, trouble.reason),
-                        trouble.message.clone(),
-                    )
-                });
-            }
-            // This one may still come.
-            _ => return None,
-        }
+    for pod in staying().filter(|pod| pod.template == newest.template) {
+        // One that lost its readiness without further trouble may get it back.
+        let trouble = pod.trouble.as_ref().filter(|trouble| lasts(trouble))?;
+        let reason = match trouble.reason.as_str() {
+            MAY_PASS => AGAIN,
+            reason => reason,
+        };
+        found.get_or_insert_with(|| Cause {
+            reason: reason.to_owned(),
+            message: one_line(&format!("pod {}: {}", pod.name, trouble.message)),
+        });
     }
     found
 }
@@ -83,10 +90,15 @@ fn trouble(
 pub(super) struct Failing {
     failed: Option<Failed>,
     strikes: u32,
+    template: u64,
 }
 
 impl Failing {
-    /// What is to be told now. A failure is told until it is over and, if no pod is left to show that, for its pause.
+    /// What is to be told now, and the cause if it has just begun.
+    ///
+    /// A failure is told as long as it can be seen. If it cannot be seen because no pod is left and none is wanted, it is told
+    /// for a pause that grows with every failure: that is the back-off between wakes. Another template or a pod that is
+    /// ready makes all forgotten.
     pub(super) fn observe(
         &mut self,
         view: Option<&WorkloadView>,
@@ -94,36 +106,46 @@ impl Failing {
         patience: i64,
         unix: i64,
         now: Instant,
-    ) -> Option<Failed> {
-        if pods.iter().any(|pod| pod.ready && !pod.terminating) {
+    ) -> (Option<Failed>, Option<Cause>) {
+        let Some(view) = view else {
             *self = Self::default();
-            return None;
+            return (None, None);
+        };
+        let ready = pods.iter().any(|pod| pod.ready && !pod.terminating);
+        if ready || view.template != self.template {
+            *self = Self {
+                template: view.template,
+                ..Self::default()
+            };
         }
-        if let Some((reason, detail)) = trouble(view, pods, patience, unix) {
-            let running_out = |failed: &Failed| failed.retry_at <= now;
-            if self.failed.as_ref().is_none_or(running_out) {
-                if self.failed.is_none() {
-                    self.strikes = self.strikes.saturating_add(1);
-                    tracing::warn!(reason, detail, "Workload cannot start");
-                }
-                let pause = FIRST * 2_u32.saturating_pow(self.strikes.saturating_sub(1).min(5));
+        let mut begun = None;
+        let over = |failed: &Failed| failed.retry_at <= now;
+        if let Some(cause) = cause(view, pods, patience, unix, self.failed.is_some()) {
+            let known = self.failed.as_ref();
+            let another = known.is_none_or(|failed| failed.reason != cause.reason);
+            if known.is_none() {
+                self.strikes = self.strikes.saturating_add(1);
+            }
+            if another || known.is_some_and(over) {
                 self.failed = Some(Failed {
-                    reason: one_line(&reason),
-                    detail,
-                    retry_at: now + pause.min(LONGEST),
+                    reason: cause.reason.clone(),
+                    detail: String::new(),
+                    retry_at: now + pause(self.strikes),
                 });
             }
-        } else if pods.iter().any(|pod| !pod.terminating)
-            || self
-                .failed
-                .as_ref()
-                .is_some_and(|failed| failed.retry_at <= now)
-        {
+            begun = another.then_some(cause);
+        } else if view.replicas > 0 || self.failed.as_ref().is_some_and(over) {
             // Another attempt is under way, or due.
             self.failed = None;
         }
-        self.failed.clone()
+        (self.failed.clone(), begun)
     }
+}
+
+/// How long after the n-th failure in a row.
+fn pause(strikes: u32) -> Duration {
+    let doubled = FIRST * 2_u32.saturating_pow(strikes.saturating_sub(1).min(8));
+    doubled.min(LONGEST)
 }
 
 fn one_line(text: &str) -> String {
@@ -161,7 +183,7 @@ mod tests {
             terminating: false,
             trouble: reason.map(|reason| Trouble {
                 reason: reason.to_owned(),
-                message: "said".to_owned(),
+                message: "said\n so".to_owned(),
                 since: Some(1_000),
             }),
             created: Some(1),
@@ -173,121 +195,176 @@ mod tests {
     }
 
     fn found(view: &WorkloadView, pods: &[Arc<PodView>], now: i64) -> Option<String> {
-        trouble(Some(view), pods, PATIENCE, now).map(|(reason, _)| reason)
+        cause(view, pods, PATIENCE, now, false).map(|cause| cause.reason)
     }
 
     #[test]
     fn only_what_lasts_is_trouble() {
         let awake = view(|_| {});
-        let stuck = |reason| found(&awake, &[pod(Some(reason), |_| {})], 1_001);
-        assert_eq!(
-            stuck("ImagePullBackOff").as_deref(),
-            Some("pod m-1: ImagePullBackOff")
-        );
-        assert!(stuck("CrashLoopBackOff").is_some() && stuck("ErrImageNeverPull").is_some());
-        assert_eq!(stuck("ErrImagePull"), None, "the kubelet tries once more");
-        assert_eq!(stuck("Unschedulable"), None, "a node may be on its way");
-        let late = found(
-            &awake,
-            &[pod(Some("Unschedulable"), |_| {})],
-            1_000 + PATIENCE,
-        );
-        assert!(late.is_some());
+        for (reason, after, lasts) in [
+            ("ImagePullBackOff", 0, true),
+            ("ErrImageNeverPull", 0, true),
+            ("InvalidImageName", 0, true),
+            ("CrashLoopBackOff", 0, true),
+            ("CreateContainerError", 0, true),
+            ("CreateContainerConfigError", 0, true),
+            ("RunContainerError", 0, true),
+            // The kubelet tries once more.
+            ("ErrImagePull", 1_000, false),
+            // A node may be on its way.
+            ("Unschedulable", PATIENCE - 1, false),
+            ("Unschedulable", PATIENCE, true),
+        ] {
+            let seen = found(&awake, &[pod(Some(reason), |_| {})], 1_000 + after);
+            assert_eq!(seen.as_deref(), lasts.then_some(reason));
+        }
+        let again = [pod(Some("ErrImagePull"), |_| {})];
+        let seen = cause(&awake, &again, PATIENCE, 0, true).unwrap();
+        assert_eq!(seen.reason, AGAIN);
+        assert_eq!(seen.message, "pod m-1: said so");
     }
 
     #[test]
     fn one_pod_that_may_come_is_enough() {
         let awake = view(|_| {});
         let bad = || pod(Some("CrashLoopBackOff"), |_| {});
-        assert_eq!(found(&awake, &[bad(), pod(None, |_| {})], 0), None);
-        assert_eq!(
-            found(&awake, &[bad(), pod(None, |p| p.ready = true)], 0),
-            None
-        );
-        assert!(found(&awake, &[bad(), pod(None, |p| p.terminating = true)], 0).is_some());
-        let mended = pod(None, |p| {
-            (p.template, p.created) = (Some("b".into()), Some(2));
-        });
-        assert_eq!(
-            found(&awake, &[bad(), mended], 0),
-            None,
-            "of the newer template"
-        );
-        let old = pod(None, |p| {
-            (p.template, p.created) = (Some("z".into()), Some(0));
-        });
-        assert!(found(&awake, &[bad(), old], 0).is_some(), "of an older one");
+        let with = |other| found(&awake, &[bad(), other], 0).is_some();
+        assert!(!with(pod(None, |_| {})), "starting");
+        assert!(!with(pod(None, |p| (p.ready, p.starting) = (true, false))));
+        assert!(!with(pod(None, |p| p.starting = false)), "may recover");
+        assert!(with(pod(None, |p| p.terminating = true)), "is going");
+        let of = |template: &'static str, created, trouble| {
+            pod(trouble, |p| {
+                (p.template, p.created) = (Some(template.into()), Some(created));
+            })
+        };
+        let unready = |template, created| {
+            let mut pod = (*of(template, created, None)).clone();
+            pod.starting = false;
+            Arc::new(pod)
+        };
+        assert!(!with(unready("b", 2)), "of the newer template");
+        assert!(with(unready("z", 0)), "of an older one, and not starting");
+        assert!(!with(of("z", 0, None)), "of an older one, and starting");
     }
 
     #[test]
-    fn what_no_pod_can_show_is_found_too() {
-        assert!(trouble(None, &[], PATIENCE, 0).is_some());
-        let quota = view(|view| view.failure = Some("FailedCreate:\n exceeded quota".into()));
-        let said = found(&quota, &[], 0).unwrap();
-        assert_eq!(said, "no pod can be made: FailedCreate: exceeded quota");
+    fn a_refused_pod_is_trouble_while_one_is_wanted() {
+        let quota = |replicas| {
+            view(|view| {
+                view.failure = Some("FailedCreate: exceeded\n quota: pods".into());
+                view.replicas = replicas;
+            })
+        };
+        let seen = cause(&quota(1), &[], PATIENCE, 0, false).unwrap();
+        assert_eq!(
+            (seen.reason.as_str(), seen.message.as_str()),
+            ("FailedCreate", "exceeded quota: pods")
+        );
+        assert_eq!(found(&quota(0), &[], 0), None);
+        assert_eq!(found(&quota(1), &[pod(None, |_| {})], 0), None, "one came");
+    }
+
+    #[test]
+    fn who_has_nothing_to_wait_for_is_told_so() {
         let paused = |replicas| view(|view| (view.paused, view.replicas) = (true, replicas));
-        assert!(found(&paused(0), &[], 0).unwrap().contains("paused"));
-        assert_eq!(found(&paused(1), &[], 0), None);
-        assert_eq!(found(&view(|_| {}), &[], 0), None);
+        let going = view(|view| view.terminating = true);
+        let staying = [pod(None, |_| {})];
+        let leaving = [pod(None, |p| p.terminating = true)];
+        for (view, pods, bar) in [
+            (Some(&view(|_| {})), &[][..], None),
+            (Some(&paused(0)), &[][..], Some(Barred::Paused)),
+            (Some(&paused(1)), &[][..], None),
+            (Some(&going), &leaving[..], Some(Barred::Absent)),
+            (Some(&going), &staying[..], None),
+            (None, &staying[..], None),
+            (None, &[][..], Some(Barred::Absent)),
+        ] {
+            assert_eq!(barred(view, pods), bar, "{view:?} {pods:?}");
+        }
+    }
+
+    struct Bed {
+        failing: Failing,
+        now: Instant,
+    }
+
+    impl Bed {
+        fn new() -> Self {
+            Self {
+                failing: Failing::default(),
+                now: Instant::now(),
+            }
+        }
+
+        /// The pause that is told, in seconds, and whether a failure has begun.
+        fn see(&mut self, view: &WorkloadView, pods: &[Arc<PodView>]) -> (Option<u64>, bool) {
+            let (failed, begun) = self
+                .failing
+                .observe(Some(view), pods, PATIENCE, 0, self.now);
+            let pause = failed.map(|failed| (failed.retry_at - self.now).as_secs());
+            (pause, begun.is_some())
+        }
+
+        fn pass(&mut self, seconds: u64) {
+            self.now += Duration::from_secs(seconds);
+        }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failure_without_pods_is_told_for_its_pause_and_pauses_grow() {
+    async fn a_failure_whose_pods_are_gone_is_told_for_a_pause_that_grows() {
         let (awake, asleep) = (view(|_| {}), view(|view| view.replicas = 0));
         let bad = [pod(Some("CrashLoopBackOff"), |_| {})];
-        let mut failing = Failing::default();
-        let now = Instant::now();
-        let first = failing
-            .observe(Some(&awake), &bad, PATIENCE, 0, now)
-            .unwrap();
-        assert_eq!(first.retry_at, now + FIRST);
-        // Its pods are gone, and it sleeps: not woken again at once.
-        let mut later = now + Duration::from_secs(5);
-        assert!(
-            failing
-                .observe(Some(&asleep), &[], PATIENCE, 0, later)
-                .is_some()
+        let mut bed = Bed::new();
+        for pause in [10, 20, 40, 80, 160, 300, 300] {
+            assert_eq!(bed.see(&awake, &bad), (Some(pause), true));
+            bed.pass(pause - 1);
+            assert_eq!(bed.see(&asleep, &[]), (Some(1), false), "not woken at once");
+            bed.pass(1);
+            assert_eq!(bed.see(&asleep, &[]), (None, false));
+            assert_eq!(bed.see(&awake, &[pod(None, |_| {})]), (None, false));
+        }
+        let ready = [pod(None, |p| (p.ready, p.starting) = (true, false))];
+        assert_eq!(bed.see(&awake, &ready), (None, false));
+        assert_eq!(
+            bed.see(&awake, &bad),
+            (Some(10), true),
+            "it made up for all"
         );
-        later = now + FIRST;
-        assert!(
-            failing
-                .observe(Some(&asleep), &[], PATIENCE, 0, later)
-                .is_none()
-        );
-        let second = failing
-            .observe(Some(&awake), &bad, PATIENCE, 0, later)
-            .unwrap();
-        assert_eq!(second.retry_at, later + FIRST * 2);
-        // A pod that runs again is an attempt; one that is ready makes up for everything.
-        assert!(
-            failing
-                .observe(Some(&awake), &[pod(None, |_| {})], PATIENCE, 0, later)
-                .is_none()
-        );
-        let ready = [pod(None, |p| p.ready = true)];
-        assert!(
-            failing
-                .observe(Some(&awake), &ready, PATIENCE, 0, later)
-                .is_none()
-        );
-        let third = failing
-            .observe(Some(&awake), &bad, PATIENCE, 0, later)
-            .unwrap();
-        assert_eq!(third.retry_at, later + FIRST);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failure_that_lasts_goes_on_being_told() {
-        let awake = view(|_| {});
+    async fn what_was_mended_is_tried_at_once() {
+        let (awake, asleep) = (view(|_| {}), view(|view| view.replicas = 0));
         let bad = [pod(Some("ImagePullBackOff"), |_| {})];
-        let mut failing = Failing::default();
-        let mut now = Instant::now();
-        for _ in 0..60 {
-            let failed = failing
-                .observe(Some(&awake), &bad, PATIENCE, 0, now)
-                .unwrap();
-            assert!(failed.retry_at > now && failed.retry_at <= now + FIRST);
-            now += Duration::from_secs(1);
+        let mut bed = Bed::new();
+        bed.see(&awake, &bad);
+        assert_eq!(bed.see(&asleep, &[]), (Some(10), false));
+        let mended = view(|view| (view.replicas, view.template) = (0, 7));
+        assert_eq!(bed.see(&mended, &[]), (None, false));
+        // A quota that was raised: the condition goes before the pod comes.
+        let quota = view(|view| view.failure = Some("FailedCreate: quota".into()));
+        assert_eq!(bed.see(&quota, &[]), (Some(10), true));
+        assert_eq!(bed.see(&awake, &[]), (None, false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_that_lasts_goes_on_being_told_and_has_begun_once() {
+        let awake = view(|_| {});
+        let mut bed = Bed::new();
+        let mut begun = 0;
+        for second in 0..60 {
+            // As the kubelet alternates.
+            let reason = if second % 5 == 3 {
+                "ErrImagePull"
+            } else {
+                "ImagePullBackOff"
+            };
+            let (pause, new) = bed.see(&awake, &[pod(Some(reason), |_| {})]);
+            assert!(pause.is_some_and(|pause| pause <= 10), "{second}");
+            begun += u32::from(new);
+            bed.pass(1);
         }
+        assert_eq!(begun, 1);
     }
 }

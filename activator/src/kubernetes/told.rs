@@ -12,7 +12,10 @@ use autoscaler_core::{ClusterConfig, TargetSpec, wake_replicas};
 use shared::TargetId;
 use tokio::{sync::watch, time::Instant};
 
-use super::{Settings, failing::Failing};
+use super::{
+    Settings,
+    failing::{Cause, Failing, barred},
+};
 use crate::{Activator, Endpoint, Endpoints, Workload, WorkloadConfig};
 
 /// One workload, and what was told of it last.
@@ -45,6 +48,7 @@ impl Told {
         }
     }
 
+    /// Tells what has changed. Returns why the workload cannot start, if that has just become known.
     pub(super) fn tell(
         &mut self,
         view: Option<&WorkloadView>,
@@ -52,13 +56,16 @@ impl Told {
         config: &ClusterConfig,
         settings: &Settings,
         now: Instant,
-    ) {
+    ) -> Option<Cause> {
         if let Some(view) = view {
             self.configure(view, config);
         }
         let unix = unix_seconds();
         let patience = settings.unschedulable_patience.as_secs().cast_signed();
-        let failed = self.failing.observe(view, pods, patience, unix, now);
+        let (failed, begun) = self.failing.observe(view, pods, patience, unix, now);
+        if let Some(workload) = &self.workload {
+            workload.bar(barred(view, pods));
+        }
         self.seen
             .retain(|uid, _| pods.iter().any(|pod| pod.uid == *uid));
         let pods = pods.iter().filter_map(|pod| {
@@ -81,6 +88,7 @@ impl Told {
                 true
             }
         });
+        begun
     }
 
     fn configure(&mut self, view: &WorkloadView, config: &ClusterConfig) {

@@ -59,9 +59,23 @@ impl Workload {
             .iter()
             .map(|p| (Arc::clone(&p.uid), p.terminating))
             .collect();
+        // A pod may get another address, e.g. when its node was restarted: that is as if it were another pod.
+        let moved = |uid: &Arc<str>| {
+            let known = state.pods.get(uid).map(|known| known.pod.address);
+            let listed = endpoints.pods.iter().find(|p| p.uid == *uid);
+            known.is_some() && listed.is_some_and(|listed| known != Some(listed.address))
+        };
+        if pods.iter().any(|(uid, _)| moved(uid)) {
+            let stay: Vec<_> = pods
+                .iter()
+                .filter(|(uid, _)| !moved(uid))
+                .cloned()
+                .collect();
+            state.hold.set_pods(&stay);
+        }
         let new = state.hold.set_pods(&pods);
         state.pods.retain(|uid, known| {
-            let stays = pods.iter().any(|(listed, _)| listed == uid);
+            let stays = !new.contains(uid) && pods.iter().any(|(listed, _)| listed == uid);
             if !stays {
                 known.let_go();
             }
@@ -159,7 +173,7 @@ impl Workload {
     }
 
     /// Sends everybody away if there is nothing to wait for.
-    fn refuse_if_vain(mut state: parking_lot::MutexGuard<'_, State>) {
+    pub(super) fn refuse_if_vain(mut state: parking_lot::MutexGuard<'_, State>) {
         let Some(failure) = state.refusal(Instant::now()) else {
             return;
         };

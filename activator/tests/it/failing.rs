@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use activator::Failed;
+use activator::{Barred, Failed};
 use tokio::time::Instant;
 
 use crate::{
@@ -151,4 +151,48 @@ async fn what_a_pod_has_already_ends_well_although_the_workload_is_removed() {
     let answer = raw.answer().await.expect("an answer");
     assert_eq!(answer.status, 200);
     assert!(raw.ends().await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_held_or_wakes_while_a_workload_is_barred_and_pods_serve_all_the_same() {
+    let bed = Bed::new();
+    for (name, barred, code) in [
+        ("a", Barred::Paused, "paused"),
+        ("b", Barred::Absent, "removed"),
+    ] {
+        let site = bed.site(name, |_| {});
+        site.workload.bar(Some(barred));
+        let refused = ask(site.address(), get("/", "x")).await;
+        assert_eq!(refused.status, 503);
+        assert!(refused.text().contains(code), "{}", refused.text());
+        assert_eq!(bed.scale.count(), 0, "not woken");
+
+        site.workload.bar(None);
+        site.tell(|e| e.replicas = 1);
+        let mut held = Raw::sent(site.address(), get("/", "y")).await;
+        site.holds(1).await;
+        site.workload.bar(Some(barred));
+        assert!(held.answer().await.unwrap().text().contains(code));
+
+        let pod = Pod::start("p", 0);
+        site.pods(&[&pod]);
+        site.ready().await;
+        assert_eq!(ask(site.address(), get("/", "z")).await.status, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_has_another_address_now_is_asked_there() {
+    let bed = Bed::new();
+    let site = bed.site("a", |_| {});
+    let (before, after) = (Pod::start("p", 0), Pod::start("p", 0));
+    site.pods(&[&before]);
+    site.ready().await;
+    let mut slow = Raw::sent(site.address(), get("/wait", "slow")).await;
+    crate::bed::until("at the pod", || before.proxy.open() == 1).await;
+    site.pods(&[&after]);
+    assert_eq!(ask(site.address(), get("/", "x")).await.status, 200);
+    assert_eq!(after.model.ids(), ["x"]);
+    before.model.state.go.add_permits(1);
+    assert_eq!(slow.answer().await.unwrap().status, 200);
 }
