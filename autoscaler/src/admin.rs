@@ -1,6 +1,9 @@
 //! The autoscaler's own port: the last decisions with their reasons, metrics, health.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use dashmap::DashMap;
 use http::{Response, StatusCode};
@@ -18,10 +21,26 @@ pub fn port(
     controllers: Arc<DashMap<TargetId, Controller>>,
     metrics: Option<PrometheusHandle>,
 ) -> impl Handler {
+    port_when(controllers, metrics, Arc::new(AtomicBool::new(true)))
+}
+
+/// The handler of the port of a program that is ready when `ready` says so.
+pub fn port_when(
+    controllers: Arc<DashMap<TargetId, Controller>>,
+    metrics: Option<PrometheusHandle>,
+    ready: Arc<AtomicBool>,
+) -> impl Handler {
     let state = Arc::new((controllers, metrics));
     admin::port(move |request| {
-        let state = Arc::clone(&state);
-        async move { answer(request.uri().path(), &state.0, state.1.as_ref()) }
+        let (state, ready) = (Arc::clone(&state), Arc::clone(&ready));
+        async move {
+            let path = request.uri().path();
+            if path == "/readyz" && !ready.load(Ordering::Relaxed) {
+                let body = "not all of the cluster is seen yet\n";
+                return Ok(text(StatusCode::SERVICE_UNAVAILABLE, body));
+            }
+            answer(path, &state.0, state.1.as_ref())
+        }
     })
 }
 

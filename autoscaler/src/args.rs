@@ -14,8 +14,12 @@ use crate::{BoxFuture, Scaler};
 /// Run alone it looks after one workload whose pods and activators are given by flags, and writes
 /// the scale behind a URL, such as that of a Deployment behind kubectl proxy; without --scale-url
 /// it only tells what it would do. While the scale is N, the first N of the pods count. It never
-/// goes to zero without --activator, since nobody could wake the workload. In a cluster it learns
-/// of workloads and pods from Kubernetes instead.
+/// goes to zero without --activator, since nobody could wake the workload.
+///
+/// With --kubernetes it looks after every Deployment that has the label rouse.dev/enabled=true, and
+/// learns of all else from the cluster. Of several such programs one leads and writes; the others
+/// see and measure the same, and take over. Access is found as kubectl finds it: KUBECONFIG, then
+/// the service account of the pod.
 ///
 /// Example: what Knative's algorithm would do for one pod whose queue-proxy has
 /// --stats-listen 127.0.0.1:9091 and --pod-uid a:
@@ -31,6 +35,27 @@ use crate::{BoxFuture, Scaler};
     verbatim_doc_comment
 )]
 pub struct Args {
+    /// Look after the workloads of the cluster; those flags that name one workload are refused then.
+    #[arg(
+        long,
+        env = "ROUSE_KUBERNETES",
+        conflicts_with_all = ["pod", "activator", "scale_url", "annotation", "set"]
+    )]
+    pub kubernetes: bool,
+
+    /// With --kubernetes: the namespace of Rouse itself.
+    #[arg(long, env = "POD_NAMESPACE", default_value = kubernetes::names::NAMESPACE, value_name = "NAME")]
+    pub namespace: String,
+
+    /// With --kubernetes: the name of the pod that this runs in, for the Lease and for Events.
+    #[arg(
+        long,
+        env = "POD_NAME",
+        default_value = "rouse-autoscaler",
+        value_name = "NAME"
+    )]
+    pub pod_name: String,
+
     /// A pod: its UID and its queue-proxy's statistics port. May be repeated.
     #[arg(long, env = "ROUSE_PODS", value_delimiter = ',', value_parser = pod, value_name = "UID=ADDR:PORT")]
     pub pod: Vec<(String, SocketAddr)>,
@@ -165,6 +190,11 @@ mod tests {
             ("--set stable-windw=30s", "no such setting"),
             ("--annotation x", "KEY=VALUE"),
             ("--pod a", "UID=ADDRESS:PORT"),
+            ("--kubernetes --pod a=127.0.0.1:1", "cannot be used with"),
+            (
+                "--kubernetes --scale-url http://127.0.0.1:1/y",
+                "cannot be used with",
+            ),
         ] {
             let error = spec(flags).unwrap_err();
             assert!(error.contains(says), "{flags}: {error}");

@@ -51,7 +51,7 @@ impl Controller {
         scaler: Arc<dyn Scaler>,
     ) -> Self {
         let (tx, latest) = watch::channel(None);
-        let history = Arc::new(Mutex::new(VecDeque::with_capacity(REMEMBERED)));
+        let history = Arc::new(Mutex::new(VecDeque::new()));
         let task = tokio::spawn(run(id, target, holds, scaler, tx, Arc::clone(&history)));
         Self {
             latest,
@@ -128,7 +128,7 @@ async fn run(
         };
         let decision = decider.decide(now(), &observed);
         metrics.observe(&decision);
-        let written = write(&id, &decision, round.missing, scaler.as_ref()).await;
+        let written = write(&id, &decision, round.missing, &fleet, scaler.as_ref()).await;
         if told != Some((decision.reason, decision.want)) || written.is_some() {
             tracing::debug!(target = %id, %decision, "Decided");
             told = Some((decision.reason, decision.want));
@@ -143,6 +143,7 @@ async fn write(
     id: &TargetId,
     decision: &Decision,
     missing: bool,
+    fleet: &Fleet,
     scaler: &dyn Scaler,
 ) -> Option<&'static str> {
     let current = decision.inputs.current;
@@ -154,6 +155,12 @@ async fn write(
     if want < current && missing {
         tracing::warn!(target = %id, "A pod cannot be asked for its load: the scale is not lowered");
         return Some("held-back");
+    }
+    if let Err(why) = scaler.permits(id, current.get(), want.get()) {
+        return Some(why);
+    }
+    if want < current && !want.is_zero() {
+        scaler.prefer(id, fleet.open()).await;
     }
     let result = match timeout(WRITE_LIMIT, scaler.scale(id, current.get(), want.get())).await {
         Ok(Ok(true)) => {

@@ -7,6 +7,7 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
+    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
@@ -51,6 +52,7 @@ pub(crate) struct Fleet {
 #[derive(Debug)]
 struct Watched {
     source: Source,
+    address: SocketAddr,
     /// When it was first seen.
     since: Moment,
     /// Open requests, if the last scrape succeeded.
@@ -84,6 +86,13 @@ impl Fleet {
         }
     }
 
+    /// Open requests of each pod, as far as the last scrape told.
+    pub(crate) fn open(&self) -> Vec<(Arc<str>, Option<u64>)> {
+        let pods = self.pods.iter();
+        pods.map(|(uid, watched)| (Arc::clone(uid), watched.open))
+            .collect()
+    }
+
     /// Takes in which pods there are.
     fn follow(&mut self, seen: &Target) {
         self.pods.retain(|uid, watched| {
@@ -94,10 +103,19 @@ impl Fleet {
             stays
         });
         for pod in &seen.pods {
+            if let Some(watched) = self.pods.get_mut(&pod.uid)
+                && watched.address != pod.stats
+            {
+                // It was seen before it had an address.
+                watched.source.close();
+                watched.source = Source::new(pod.stats);
+                watched.address = pod.stats;
+            }
             self.pods
                 .entry(Arc::clone(&pod.uid))
                 .or_insert_with(|| Watched {
                     source: Source::new(pod.stats),
+                    address: pod.stats,
                     since: now(),
                     open: None,
                     failures: 0,

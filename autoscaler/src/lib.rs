@@ -13,6 +13,7 @@ pub mod args;
 mod controller;
 mod fleet;
 mod holds;
+pub mod kubernetes;
 mod net;
 mod scrape;
 pub mod seam;

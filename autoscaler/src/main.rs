@@ -1,16 +1,21 @@
 //! `rouse-autoscaler`: reads the command line, runs the library, maps outcomes to exit codes.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{
+    process::ExitCode,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use autoscaler::{
     Controller, Holds, admin, alone,
     args::{Args, UrlScaler},
+    kubernetes,
 };
 use autoscaler_core::TargetSpec;
 use clap::Parser;
 use dashmap::DashMap;
+use metrics_exporter_prometheus::PrometheusHandle;
 use shared::{
-    http::serve::{self, Server, bind},
+    http::serve::{self, Handler, Server, bind},
     metrics,
     shutdown::Signals,
     telemetry,
@@ -48,28 +53,42 @@ fn main() -> ExitCode {
 async fn run(args: Args, spec: TargetSpec) -> Result<(), String> {
     // Before anything is started: a signal during the start ends the program with its own status.
     let mut signals = Signals::caught().map_err(|error| error.to_string())?;
+    if args.kubernetes {
+        return on_cluster(&args, signals).await;
+    }
     tokio::select! {
         _signal = signals.next() => Ok(()),
         done = serve(&args, &spec) => done,
     }
 }
 
+/// Looks after the cluster's workloads until a signal, and lets another lead then.
+async fn on_cluster(args: &Args, mut signals: Signals) -> Result<(), String> {
+    let controllers = Arc::new(DashMap::new());
+    let ready = Arc::new(AtomicBool::new(false));
+    let port = admin::port_when(
+        Arc::clone(&controllers),
+        installed_metrics(),
+        Arc::clone(&ready),
+    );
+    let _admin = listen(args, port)?;
+    let (stop, stopped) = watch::channel(false);
+    tokio::spawn(async move {
+        signals.next().await;
+        stop.send_replace(true);
+    });
+    let config = kubernetes::Config {
+        namespace: args.namespace.clone(),
+        pod: args.pod_name.clone(),
+    };
+    kubernetes::run(config, controllers, ready, stopped).await
+}
+
 /// Scales the one workload, for ever.
 async fn serve(args: &Args, spec: &TargetSpec) -> Result<(), String> {
-    let metrics = metrics::install().ok();
-    if let Some(handle) = metrics.clone() {
-        tokio::spawn(metrics::upkeep(handle));
-    }
     let controllers = Arc::new(DashMap::new());
-    let port = admin::port(Arc::clone(&controllers), metrics);
-    let _admin = args
-        .admin_listen
-        .map(|address| {
-            bind(address)
-                .and_then(|listener| Server::spawn(listener, serve::Config::default(), port))
-                .map_err(|error| format!("cannot listen on {address} (decisions): {error}"))
-        })
-        .transpose()?;
+    let port = admin::port(Arc::clone(&controllers), installed_metrics());
+    let _admin = listen(args, port)?;
     let holds = Holds::default();
     let (_activators, rx) = watch::channel(args.activator.clone());
     tokio::spawn(holds.clone().watch(rx));
@@ -81,6 +100,22 @@ async fn serve(args: &Args, spec: &TargetSpec) -> Result<(), String> {
     );
     alone::watch_target(args, spec, target).await;
     Ok(())
+}
+
+fn installed_metrics() -> Option<PrometheusHandle> {
+    let handle = metrics::install().ok()?;
+    tokio::spawn(metrics::upkeep(handle.clone()));
+    Some(handle)
+}
+
+fn listen(args: &Args, port: impl Handler) -> Result<Option<Server>, String> {
+    args.admin_listen
+        .map(|address| {
+            bind(address)
+                .and_then(|listener| Server::spawn(listener, serve::Config::default(), port))
+                .map_err(|error| format!("cannot listen on {address} (decisions): {error}"))
+        })
+        .transpose()
 }
 
 #[allow(clippy::print_stderr, reason = "the program's last words")]

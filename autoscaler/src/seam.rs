@@ -13,7 +13,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub struct Pod {
     /// UID; statistics that name another one are refused.
     pub uid: Arc<str>,
-    /// Where its queue-proxy serves statistics.
+    /// Where its queue-proxy serves statistics. The unspecified address while it has none: then it cannot be asked.
     pub stats: SocketAddr,
     /// Takes requests.
     pub ready: bool,
@@ -36,6 +36,20 @@ pub struct Target {
 
 /// Writes the scale.
 pub trait Scaler: Send + Sync + fmt::Debug + 'static {
+    /// Whether the change may be written at all.
+    ///
+    /// # Errors
+    /// What stands against it, in a word: nothing is written, and it is no failure.
+    fn permits(&self, _target: &TargetId, _from: u32, _to: u32) -> Result<(), &'static str> {
+        Ok(())
+    }
+
+    /// Called before fewer replicas, but not none, are written: how many requests each pod has open, by UID, where that is
+    /// known. A scaler that can say which pods go first says so.
+    fn prefer(&self, _target: &TargetId, _open: Vec<(Arc<str>, Option<u64>)>) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
     /// Atomically changes `from` to `to` replicas. False if there were not `from`.
     fn scale(&self, target: &TargetId, from: u32, to: u32) -> BoxFuture<'_, Result<bool, String>>;
 }

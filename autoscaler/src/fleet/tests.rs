@@ -35,7 +35,7 @@ fn stat(uid: &str, last: u64, in_flight: u64) -> PodStat {
     }
 }
 
-fn pod(uid: &str, stats: std::net::SocketAddr) -> Pod {
+fn pod(uid: &str, stats: SocketAddr) -> Pod {
     Pod {
         uid: uid.into(),
         stats,

@@ -1,0 +1,523 @@
+//! The loop around the plans: looks, plans for every workload, and while we lead carries out what is planned.
+//!
+//! Standbys plan too, so that they know since when a workload is adopted. One workload has one plan under way at a time; one
+//! that failed is made anew after a pause that grows.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::{StreamExt as _, stream};
+use k8s_openapi::{
+    api::{apps::v1::Deployment, core::v1::Service},
+    apimachinery::pkg::util::intstr::IntOrString as TargetPort,
+};
+use kube::{Api, Client};
+use kubernetes::{names, watch::any_change};
+use parking_lot::Mutex;
+use shared::{TargetId, clock};
+use tokio::{
+    task::JoinSet,
+    time::{interval, timeout},
+};
+
+use super::{
+    events::{Events, Reason, Regarding},
+    execute::{Executor, Failed, reaches},
+    plan::{Action, Plan, Standing, World, plan},
+    rival::{self, Rival},
+    targets::Targets,
+    view::{Refusal, ServiceView},
+    world::Caches,
+};
+
+/// Changes that come so close together are looked at together.
+const MOMENT: Duration = Duration::from_millis(50);
+/// Everything is looked at so often even if nothing changes: time alone changes some plans.
+const LOOK: Duration = Duration::from_millis(500);
+/// How old the answer about a Deployment that is not opted in may be.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// After a plan was carried out, until caches show it.
+const SETTLE: Duration = Duration::from_millis(200);
+/// The first and the longest pause after a failure.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// Plans carried out at the same time.
+const AT_ONCE: usize = 16;
+/// A port on which an activator was seen listening is looked at again after so long.
+const LISTENS: Duration = Duration::from_secs(30);
+/// Ports looked at in one round.
+const PROBES: usize = 256;
+
+/// All that the loop remembers.
+#[derive(Debug)]
+pub(crate) struct Adopter {
+    caches: Arc<Caches>,
+    executor: Executor,
+    targets: Targets,
+    listening: Arc<Mutex<HashMap<u16, Duration>>>,
+    /// Deployments that are not opted in, of which there still is something.
+    outside: HashMap<TargetId, Outside>,
+    /// By workload, Service and its port.
+    rivals: HashMap<(TargetId, String, u16), Rival>,
+    told: HashMap<TargetId, Told>,
+    jobs: JoinSet<Outcome>,
+    busy: HashSet<TargetId>,
+    retries: HashMap<TargetId, Retry>,
+}
+
+/// What was told of a workload.
+#[derive(Debug, Default)]
+struct Told {
+    adopted: Vec<String>,
+    refused: Vec<(String, Refusal)>,
+}
+
+#[derive(Debug)]
+struct Outside {
+    standing: Standing,
+    uid: String,
+    asked: Duration,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Retry {
+    at: Duration,
+    pause: Duration,
+}
+
+/// What a job came to.
+#[derive(Debug)]
+enum Outcome {
+    Carried(TargetId, Result<(), Failed>),
+    Asked(TargetId, Option<(Standing, String)>),
+}
+
+impl Adopter {
+    pub(crate) fn new(caches: Arc<Caches>, executor: Executor, targets: Targets) -> Self {
+        Self {
+            caches,
+            executor,
+            targets,
+            listening: Arc::default(),
+            outside: HashMap::new(),
+            rivals: HashMap::new(),
+            told: HashMap::new(),
+            jobs: JoinSet::new(),
+            busy: HashSet::new(),
+            retries: HashMap::new(),
+        }
+    }
+
+    /// For ever.
+    pub(crate) async fn run(mut self) {
+        self.caches.complete().await;
+        let prober = tokio::spawn(probe(Arc::clone(&self.caches), Arc::clone(&self.listening)));
+        let _ends_with_us = Ends(prober);
+        let mut changes = self.caches.changes();
+        let mut tick = interval(LOOK);
+        loop {
+            self.look();
+            tokio::select! {
+                () = any_change(&mut changes, MOMENT) => {}
+                _ = tick.tick() => {}
+                Some(done) = self.jobs.join_next() => {
+                    if let Ok(outcome) = done {
+                        self.take(outcome);
+                    }
+                    while let Some(Ok(outcome)) = self.jobs.try_join_next() {
+                        self.take(outcome);
+                    }
+                }
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        let now = clock::since_epoch();
+        let seen = self.caches.snapshot();
+        let config = self
+            .caches
+            .config
+            .get(&self.targets.namespace, names::CONFIG);
+        self.targets.configure(config.as_deref());
+        self.targets.follow(&seen);
+        let leads = self.executor.gate.tenure().is_some();
+        if !leads {
+            // Told anew by whoever leads next.
+            self.told.clear();
+        }
+        let listening = self.listening(now);
+        let targets = seen.targets();
+        self.outside
+            .retain(|target, _| targets.contains(target) && !seen.workloads.contains_key(target));
+        self.told.retain(|target, _| targets.contains(target));
+        self.retries.retain(|target, _| targets.contains(target));
+        self.rivals
+            .retain(|(target, ..), _| targets.contains(target));
+        for target in targets {
+            let standing = match seen.workloads.get(&target) {
+                Some(workload) => Standing::In(Arc::clone(workload)),
+                None if leads => match self.ask_outside(&target, now) {
+                    Some(standing) => standing,
+                    None => continue,
+                },
+                None => continue,
+            };
+            let contested = self.contested(&target, now);
+            let world = seen.world(
+                &target,
+                standing,
+                &listening,
+                contested,
+                super::unix_seconds(),
+            );
+            self.watch_rivals(&world, now, leads);
+            let plan = plan(&world);
+            if let Some(mut state) = self.targets.states.get_mut(&target) {
+                state.saw(now, plan.may_sleep);
+            }
+            if leads {
+                self.tell(&world, &plan);
+                self.start(&target, plan, now);
+            }
+        }
+    }
+
+    fn listening(&self, now: Duration) -> BTreeSet<u16> {
+        let seen = self.listening.lock();
+        seen.iter()
+            .filter(|(_, at)| now.saturating_sub(**at) < LISTENS * 2)
+            .map(|(port, _)| *port)
+            .collect()
+    }
+
+    /// What became of a Deployment that the watch does not show. The watch may be behind, so it is asked for by name before
+    /// anything is taken apart.
+    fn ask_outside(&mut self, target: &TargetId, now: Duration) -> Option<Standing> {
+        let known = self.outside.get(target);
+        let fresh = known.filter(|known| now.saturating_sub(known.asked) < ASK_AGAIN);
+        if fresh.is_none() && self.busy.insert(target.clone()) {
+            let client = self.executor.client.clone();
+            let target = target.clone();
+            self.jobs.spawn(async move {
+                let api: Api<Deployment> = Api::namespaced(client, target.namespace());
+                let asked = timeout(Duration::from_secs(5), api.get_opt(target.name())).await;
+                let answer = match asked {
+                    Ok(Ok(object)) => Some(outside(object.as_ref())),
+                    Ok(Err(_)) | Err(_) => None,
+                };
+                Outcome::Asked(target, answer.flatten())
+            });
+        }
+        fresh.map(|known| known.standing.clone())
+    }
+
+    fn contested(&self, target: &TargetId, now: Duration) -> BTreeSet<String> {
+        self.rivals
+            .iter()
+            .filter(|((of, ..), rival)| of == target && rival.is_contested(now))
+            .map(|((_, service, _), _)| service.clone())
+            .collect()
+    }
+
+    /// Looks at whether adopted Services still are as we made them.
+    fn watch_rivals(&mut self, world: &World, now: Duration, leads: bool) {
+        let Standing::In(workload) = &world.standing else {
+            return;
+        };
+        for service in &world.services {
+            let companion = world.companions.get(&service.name);
+            let Some(record) = companion.and_then(|one| one.adopted.as_ref()) else {
+                continue;
+            };
+            let mut often = false;
+            for port in &service.ports {
+                let Some(one) = record.ports.iter().find(|one| one.port == port.port) else {
+                    continue;
+                };
+                let flipped = TargetPort::String(names::request_port_name(one.index));
+                let key = (world.target.clone(), service.name.clone(), port.port);
+                let rival = self.rivals.entry(key).or_default();
+                if record.leaving {
+                    rival.forget_value();
+                } else {
+                    often |= rival.saw(now, port.target == flipped);
+                }
+            }
+            if often && leads {
+                tracing::warn!(target = %world.target, service = service.name, "A Service is written back again and again");
+                let (namespace, name) = (world.target.namespace(), world.target.name());
+                let regarding = Regarding::deployment(namespace, name, &workload.uid);
+                tokio::spawn(name_rival(
+                    self.executor.client.clone(),
+                    self.targets.events.clone(),
+                    regarding,
+                    Arc::clone(service),
+                ));
+            }
+        }
+    }
+
+    /// Tells what is new about Services.
+    fn tell(&mut self, world: &World, plan: &Plan) {
+        let Standing::In(workload) = &world.standing else {
+            return;
+        };
+        let target = &world.target;
+        let told = self.told.entry(target.clone()).or_default();
+        let events = &self.targets.events;
+        let regarding = || Regarding::deployment(target.namespace(), target.name(), &workload.uid);
+        for name in plan
+            .adopted
+            .iter()
+            .filter(|name| !told.adopted.contains(name))
+        {
+            let note = format!("Service {name} leads through the sidecars");
+            events.tell(regarding(), Reason::Adopted, note);
+        }
+        for one @ (name, refusal) in &plan.refused {
+            if !told.refused.contains(one) {
+                let note = format!("Service {name} is left as it is: {refusal}");
+                events.tell(regarding(), Reason::NotAdopted, note);
+            }
+        }
+        *told = Told {
+            adopted: plan.adopted.clone(),
+            refused: plan.refused.clone(),
+        };
+    }
+
+    /// Starts to carry out a plan, unless one is under way or it is too early.
+    fn start(&mut self, target: &TargetId, plan: Plan, now: Duration) {
+        let early = self.retries.get(target).is_some_and(|retry| now < retry.at);
+        if plan.actions.is_empty() || early || self.busy.len() >= AT_ONCE {
+            return;
+        }
+        if !self.busy.insert(target.clone()) {
+            return;
+        }
+        for action in &plan.actions {
+            let Action::FlipBack { service, ports, .. } = action else {
+                continue;
+            };
+            for flip in ports {
+                let key = (target.clone(), service.clone(), flip.port);
+                self.rivals.entry(key).or_default().forget_value();
+            }
+        }
+        let executor = self.executor.clone();
+        let target = target.clone();
+        self.jobs.spawn(async move {
+            for action in &plan.actions {
+                tracing::debug!(%target, ?action, "Adoption");
+                if let Err(error) = Box::pin(executor.carry_out(&target, action)).await {
+                    return Outcome::Carried(target, Err(error));
+                }
+                tracing::info!(%target, step = action.word(), "Adoption");
+            }
+            Outcome::Carried(target, Ok(()))
+        });
+    }
+
+    fn take(&mut self, outcome: Outcome) {
+        let now = clock::since_epoch();
+        match outcome {
+            Outcome::Asked(target, answer) => {
+                self.busy.remove(&target);
+                if let Some((standing, uid)) = answer {
+                    self.outside.insert(
+                        target,
+                        Outside {
+                            standing,
+                            uid,
+                            asked: now,
+                        },
+                    );
+                }
+            }
+            Outcome::Carried(target, Ok(())) => {
+                self.busy.remove(&target);
+                let given_back = self.outside.get(&target);
+                if let Some(outside) = given_back.filter(|one| !one.uid.is_empty()) {
+                    let regarding =
+                        Regarding::deployment(target.namespace(), target.name(), &outside.uid);
+                    if self.told.remove(&target).is_some() {
+                        let note = "opted out: its Services are given back";
+                        self.targets.events.tell(regarding, Reason::GivenBack, note);
+                    }
+                }
+                self.retries.insert(
+                    target,
+                    Retry {
+                        at: now + SETTLE,
+                        pause: PAUSES.0,
+                    },
+                );
+            }
+            Outcome::Carried(target, Err(error)) => {
+                self.busy.remove(&target);
+                if matches!(error, Failed::NoPortLeft)
+                    && let Some(state) = self.targets.states.get(&target)
+                {
+                    let regarding =
+                        Regarding::deployment(target.namespace(), target.name(), &state.uid);
+                    self.targets
+                        .events
+                        .tell(regarding, Reason::NoPortLeft, error.to_string());
+                }
+                let pause = self
+                    .retries
+                    .get(&target)
+                    .map_or(PAUSES.0, |retry| (retry.pause * 2).min(PAUSES.1));
+                let pause = if matches!(error, Failed::Conflict) {
+                    pause.min(Duration::from_secs(2))
+                } else {
+                    pause
+                };
+                tracing::warn!(%target, %error, ?pause, "Adoption is tried again");
+                let at = now + pause;
+                self.retries.insert(target, Retry { at, pause });
+            }
+        }
+    }
+}
+
+/// Tells who keeps writing a Service back.
+async fn name_rival(
+    client: Client,
+    events: Events,
+    regarding: Regarding,
+    service: Arc<ServiceView>,
+) {
+    let api: Api<Service> = Api::namespaced(client, &service.namespace);
+    let name = &service.name;
+    let asked = timeout(Duration::from_secs(5), api.get_metadata(name)).await;
+    let fields = match asked {
+        Ok(Ok(object)) => object.metadata.managed_fields.unwrap_or_default(),
+        Ok(Err(_)) | Err(_) => Vec::new(),
+    };
+    let who = rival::writer(&fields, "ports").unwrap_or_else(|| "somebody".to_owned());
+    let note = format!(
+        "{who} keeps writing the targetPort of Service {name} back; it is left alone for 10 minutes"
+    );
+    events.tell(regarding, Reason::RivalWriter, note);
+}
+
+/// What there is of a Deployment that is not opted in. None if it is, and the watch is behind.
+fn outside(object: Option<&Deployment>) -> Option<(Standing, String)> {
+    let Some(object) = object else {
+        return Some((Standing::Gone, String::new()));
+    };
+    if kubernetes::WorkloadView::of(object).is_some() {
+        return None;
+    }
+    let replicas = object.spec.as_ref().and_then(|spec| spec.replicas);
+    let ready = object.status.as_ref().and_then(|s| s.ready_replicas);
+    let standing = Standing::Out {
+        replicas: replicas.map_or(1, |count| count.try_into().unwrap_or(0)),
+        ready: ready.unwrap_or(0) > 0,
+    };
+    Some((standing, object.metadata.uid.clone().unwrap_or_default()))
+}
+
+/// Looks which claimed ports activators listen on, for ever.
+async fn probe(caches: Arc<Caches>, listening: Arc<Mutex<HashMap<u16, Duration>>>) {
+    let mut tick = interval(LOOK);
+    loop {
+        tick.tick().await;
+        let seen = caches.snapshot();
+        let live = seen.live_ports();
+        let now = clock::since_epoch();
+        let due: Vec<u16> = {
+            let mut known = listening.lock();
+            known.retain(|port, _| live.contains(port));
+            live.into_iter()
+                .filter(|port| {
+                    let at = known.get(port);
+                    at.is_none_or(|at| now.saturating_sub(*at) >= LISTENS)
+                })
+                .take(PROBES)
+                .collect()
+        };
+        let activators: Vec<_> = seen.activators.into_iter().collect();
+        let asked = stream::iter(due).map(|port| {
+            let activators = &activators;
+            async move {
+                for ip in activators {
+                    if reaches(SocketAddr::new(*ip, port)).await {
+                        return Some(port);
+                    }
+                }
+                None
+            }
+        });
+        let mut asked = std::pin::pin!(asked.buffer_unordered(32));
+        while let Some(answer) = asked.next().await {
+            if let Some(port) = answer {
+                listening.lock().insert(port, clock::since_epoch());
+            }
+        }
+    }
+}
+
+/// Ends a task with its owner.
+#[derive(Debug)]
+struct Ends(tokio::task::JoinHandle<()>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Action {
+    /// What it does, for the log.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Claim { .. } => "claim",
+            Self::Reclaim { .. } => "reclaim",
+            Self::KeepCompanion(_) => "companion",
+            Self::KeepSlice { .. } => "slice",
+            Self::Flip { .. } => "flip",
+            Self::FlipBack { .. } => "flip back",
+            Self::MarkLeaving { .. } => "mark as leaving",
+            Self::Wake => "wake",
+            Self::RemoveSlice { .. } => "remove slice",
+            Self::RemoveCompanion { .. } => "remove companion",
+            Self::Release { .. } => "release claim",
+            Self::Forget { .. } => "forget claim",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_deployment_that_the_watch_does_not_show_is_judged_by_itself() {
+        assert!(matches!(outside(None), Some((Standing::Gone, _))));
+        let object = |label: &str| -> Deployment {
+            serde_json::from_value(json!({
+                "metadata": {"namespace": "n", "name": "iris", "uid": "w", "labels": {"rouse.dev/enabled": label}},
+                "spec": {"replicas": 0, "selector": {}, "template": {"spec": {"containers": [{"name": "m"}]}}},
+                "status": {"readyReplicas": 1},
+            }))
+            .unwrap()
+        };
+        assert!(outside(Some(&object("true"))).is_none());
+        let seen = outside(Some(&object("false"))).unwrap();
+        assert!(matches!(
+            seen.0,
+            Standing::Out {
+                replicas: 0,
+                ready: true
+            }
+        ));
+    }
+}
