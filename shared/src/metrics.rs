@@ -129,6 +129,13 @@ pub const ACTIVATOR_WAKES: Metric = row(
     &["target", "result"],
     "Patches of the scale from 0, by result.",
 );
+/// Attempts to listen on a claimed port that failed.
+pub const ACTIVATOR_LISTEN_ERRORS: Metric = row(
+    "rouse_activator_listen_errors_total",
+    Kind::Counter,
+    &["target"],
+    "Attempts to listen on a claimed port that failed.",
+);
 /// Requests sent to another pod because the first had not admitted them.
 pub const ACTIVATOR_RESENT: Metric = row(
     "rouse_activator_resent_total",
@@ -192,6 +199,27 @@ pub const AUTOSCALER_SCALES: Metric = row(
     &["target", "result"],
     "Writes of the scale, by result.",
 );
+/// 1 while this one leads.
+pub const AUTOSCALER_LEADER: Metric = row(
+    "rouse_autoscaler_leader",
+    Kind::Gauge,
+    &[],
+    "1 while this one leads; on a cluster only.",
+);
+/// Steps of adoption, by what they do and result.
+pub const AUTOSCALER_ADOPTION: Metric = row(
+    "rouse_autoscaler_adoption_steps_total",
+    Kind::Counter,
+    &["step", "result"],
+    "Steps of adopting Services and giving them back, by result.",
+);
+/// Rivals noticed.
+pub const AUTOSCALER_RIVALS: Metric = row(
+    "rouse_autoscaler_rivals_total",
+    Kind::Counter,
+    &["target", "what"],
+    "Times that somebody else kept changing a `service` or a `scale` back and was left alone.",
+);
 
 /// Every metric of Rouse; `docs/reference/metrics.md` is made from it.
 pub const ALL: &[Metric] = &[
@@ -206,6 +234,7 @@ pub const ALL: &[Metric] = &[
     ACTIVATOR_HOLD,
     ACTIVATOR_WAKES,
     ACTIVATOR_RESENT,
+    ACTIVATOR_LISTEN_ERRORS,
     AUTOSCALER_DESIRED,
     AUTOSCALER_READY,
     AUTOSCALER_STABLE,
@@ -214,6 +243,9 @@ pub const ALL: &[Metric] = &[
     AUTOSCALER_BURST_HEADROOM,
     AUTOSCALER_SCRAPES,
     AUTOSCALER_SCALES,
+    AUTOSCALER_LEADER,
+    AUTOSCALER_ADOPTION,
+    AUTOSCALER_RIVALS,
 ];
 
 /// Installs the process's recorder. Later calls return another handle to nothing new.

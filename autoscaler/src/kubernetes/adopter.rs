@@ -18,7 +18,7 @@ use k8s_openapi::{
 use kube::{Api, Client};
 use kubernetes::{names, watch::any_change};
 use parking_lot::Mutex;
-use shared::{TargetId, clock};
+use shared::{TargetId, clock, metrics};
 use tokio::{
     task::JoinSet,
     time::{interval, timeout},
@@ -160,6 +160,8 @@ impl Adopter {
         for target in targets {
             let standing = match seen.workloads.get(&target) {
                 Some(workload) => Standing::In(Arc::clone(workload)),
+                // Nothing is taken apart any more: nobody has to be asked.
+                None if seen.only_rests(&target) => Standing::Gone,
                 None if leads => match self.ask_outside(&target, now) {
                     Some(standing) => standing,
                     None => continue,
@@ -248,6 +250,9 @@ impl Adopter {
                 }
             }
             if often && leads {
+                metrics::AUTOSCALER_RIVALS
+                    .counter(&[&world.target.to_string(), "service"])
+                    .increment(1);
                 tracing::warn!(target = %world.target, service = service.name, "A Service is written back again and again");
                 let (namespace, name) = (world.target.namespace(), world.target.name());
                 let regarding = Regarding::deployment(namespace, name, &workload.uid);
@@ -313,7 +318,12 @@ impl Adopter {
         self.jobs.spawn(async move {
             for action in &plan.actions {
                 tracing::debug!(%target, ?action, "Adoption");
-                if let Err(error) = Box::pin(executor.carry_out(&target, action)).await {
+                let done = Box::pin(executor.carry_out(&target, action)).await;
+                let result = if done.is_ok() { "ok" } else { "error" };
+                metrics::AUTOSCALER_ADOPTION
+                    .counter(&[action.word(), result])
+                    .increment(1);
+                if let Err(error) = done {
                     return Outcome::Carried(target, Err(error));
                 }
                 tracing::info!(%target, step = action.word(), "Adoption");
@@ -474,7 +484,7 @@ impl Drop for Ends {
 }
 
 impl Action {
-    /// What it does, for the log.
+    /// What it does, for logs and metrics.
     fn word(&self) -> &'static str {
         match self {
             Self::Claim { .. } => "claim",
@@ -482,13 +492,13 @@ impl Action {
             Self::KeepCompanion(_) => "companion",
             Self::KeepSlice { .. } => "slice",
             Self::Flip { .. } => "flip",
-            Self::FlipBack { .. } => "flip back",
-            Self::MarkLeaving { .. } => "mark as leaving",
+            Self::FlipBack { .. } => "flip-back",
+            Self::MarkLeaving { .. } => "mark-leaving",
             Self::Wake => "wake",
-            Self::RemoveSlice { .. } => "remove slice",
-            Self::RemoveCompanion { .. } => "remove companion",
-            Self::Release { .. } => "release claim",
-            Self::Forget { .. } => "forget claim",
+            Self::RemoveSlice { .. } => "remove-slice",
+            Self::RemoveCompanion { .. } => "remove-companion",
+            Self::Release { .. } => "release",
+            Self::Forget { .. } => "forget",
         }
     }
 }

@@ -107,10 +107,11 @@ impl Executor {
             Action::KeepCompanion(wanted) => {
                 let object = companion(namespace, wanted);
                 if wanted.exists {
+                    // It replaces lists as a whole. Server-side apply would leave ports that the creation has set.
                     let name = names::companion(&wanted.service);
-                    let patch = Patch::Apply(&object);
+                    let patch = Patch::Merge(&object);
                     self.gate
-                        .write(services.patch(&name, &apply, &patch))
+                        .write(services.patch(&name, &ours(), &patch))
                         .await?;
                 } else {
                     let object = serde_json::from_value(object)

@@ -17,7 +17,7 @@ use kube::{
 };
 use kubernetes::names;
 use parking_lot::Mutex;
-use shared::clock;
+use shared::{clock, metrics};
 use tokio::{
     sync::{Semaphore, watch},
     time::{MissedTickBehavior, interval, timeout},
@@ -116,6 +116,9 @@ pub(crate) async fn stand(
         }
         let tenure = candidate.lock().tenure(clock::since_epoch());
         gate.set(tenure);
+        metrics::AUTOSCALER_LEADER
+            .gauge(&[])
+            .set(f64::from(u8::from(tenure.is_some())));
         match (led, tenure.is_some()) {
             (false, true) => tracing::info!("Leads"),
             (true, false) => tracing::warn!("Leads no more"),

@@ -9,7 +9,7 @@ use std::{
 use autoscaler_core::{ClusterConfig, Replicas, SETTINGS, TargetSpec};
 use dashmap::DashMap;
 use kubernetes::{WorkloadView, names};
-use shared::{TargetId, clock};
+use shared::{TargetId, clock, metrics};
 use tokio::sync::watch;
 
 use super::{
@@ -110,7 +110,10 @@ impl Targets {
                     .tell(regarding, Reason::InvalidAnnotation, invalid);
             }
             let (must_stay, rival) = self.note(id, workload, &spec, now);
-            if rival {
+            if rival && self.scaler.gate.tenure().is_some() {
+                metrics::AUTOSCALER_RIVALS
+                    .counter(&[&id.to_string(), "scale"])
+                    .increment(1);
                 let (scaler, id) = (Arc::clone(&self.scaler), id.clone());
                 tokio::spawn(async move { scaler.name_rival(&id).await });
             }

@@ -207,6 +207,20 @@ impl Snapshot {
         targets
     }
 
+    /// Whether all that is left of a workload are ports that rest.
+    pub(crate) fn only_rests(&self, target: &TargetId) -> bool {
+        let namespace = target.namespace();
+        let services = self.services.get(namespace).into_iter().flatten();
+        let slices = self.slices.get(namespace).into_iter().flatten();
+        let claims = self.claims.get(target).into_iter().flatten();
+        let is_of = |record: &kubernetes::Adopted| record.workload == target.name();
+        let mut companions = services.filter(|one| one.adopted.as_ref().is_some_and(is_of));
+        let mut slices = slices.filter(|slice| slice.workload == target.name());
+        claims.into_iter().all(|claim| claim.released.is_some())
+            && companions.next().is_none()
+            && slices.next().is_none()
+    }
+
     /// Claimed ports that are in use.
     pub(crate) fn live_ports(&self) -> BTreeSet<u16> {
         let claims = self.claims.values().flatten();
