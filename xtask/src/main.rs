@@ -7,6 +7,7 @@
 mod alone;
 mod boundaries;
 mod cargo;
+mod e2e;
 mod generate;
 mod links;
 mod metadata;
@@ -39,6 +40,18 @@ enum Chore {
         #[arg(value_name = "TEST_ARG", last = true)]
         binaries: Vec<String>,
     },
+    /// Run the tests on a real cluster, which is booted and ended again. Needs root, Go and Debian packages, see
+    /// tests/cluster/README.md.
+    ///
+    /// With `ROUSE_E2E_KUBECONFIG` they run on the throwaway cluster that it names.
+    E2e {
+        /// Leave the cluster running.
+        #[arg(long)]
+        keep: bool,
+        /// Arguments for the test binary: a name to filter by, `--nocapture`.
+        #[arg(value_name = "TEST_ARG", allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Check that the crates depend on each other in one direction only.
     Boundaries,
     /// Check each crate by itself, so that no crate leans on a feature that only a sibling turns on.
@@ -56,6 +69,7 @@ enum Chore {
 fn main() -> ExitCode {
     let done = match Args::parse().chore {
         Chore::Test { cargo, binaries } => test::run(&split(cargo, binaries)),
+        Chore::E2e { keep, args } => e2e::run(&e2e::Options { keep, args }),
         Chore::Boundaries => boundaries::run(),
         Chore::CheckAlone => alone::run(),
         Chore::Generate { check } => generate::run(check),

@@ -4,7 +4,7 @@ use clap::Parser;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// A fake model server for tests, on 127.0.0.1, HTTP/1.1 and HTTP/2 with prior knowledge.
+/// A fake model server for tests, HTTP/1.1 and HTTP/2 with prior knowledge.
 ///
 /// Paths: /ready; /work[?ms=N]; /echo (streams, with trailers); /sse?n=5&ms=50; /ws (WebSocket echo); /big?bytes=N; /early
 /// (413 without reading the body); /stats. All answers carry x-served-by: PID.
@@ -14,6 +14,10 @@ pub(crate) struct Args {
     /// Port to listen on.
     #[arg(long, env = "PORT")]
     pub(crate) port: u16,
+
+    /// Address to listen on.
+    #[arg(long, default_value = "127.0.0.1")]
+    pub(crate) host: std::net::Ipv4Addr,
 
     /// Time before the port opens.
     #[arg(long, value_name = "TIME", default_value = "0ms", value_parser = duration)]

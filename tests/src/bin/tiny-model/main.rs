@@ -54,7 +54,7 @@ async fn run(args: Args) -> io::Result<ExitCode> {
         _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
     }
     let server = Arc::new(Server::new(args)?);
-    let listener = listen(server.args.port)?;
+    let listener = listen(server.args.host, server.args.port)?;
     let (closing, closed) = watch::channel(false);
     // Every task that has something to finish holds a sender; the last one to go ends the wait below.
     let (open, mut finished) = mpsc::channel::<()>(1);
@@ -85,10 +85,10 @@ async fn run(args: Args) -> io::Result<ExitCode> {
 
 /// The usual queue of 128 new connections overflows when a test opens hundreds at once, and each one too many costs its
 /// client a second.
-fn listen(port: u16) -> io::Result<TcpListener> {
+fn listen(host: Ipv4Addr, port: u16) -> io::Result<TcpListener> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
-    socket.bind((Ipv4Addr::LOCALHOST, port).into())?;
+    socket.bind((host, port).into())?;
     socket.listen(4_096)
 }
 

@@ -1,0 +1,20 @@
+//! Everything together on a real cluster: control plane, kubelet and container runtime. Run by `cargo xtask e2e`, which installs
+//! Rouse first and runs this inside the cluster's network.
+//!
+//! Clients and models keep a journal of every request; a test compares the two.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "clippy.toml's exception for tests only sees functions that are marked as tests; figures are printed"
+)]
+
+mod broken;
+mod cold;
+mod deaths;
+mod iris;
+mod opting;
+mod scaling;
+mod space;
+
+use space::Space;

@@ -1,0 +1,404 @@
+//! A namespace for one test, with models in it.
+
+use std::{
+    fmt::Write as _,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use integration::{Ledger, ledger::Told};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{Namespace, Pod, Service},
+    discovery::v1::EndpointSlice,
+};
+use kube::{
+    Api, Client,
+    api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
+
+/// Longer than anything that works takes on two busy cores.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+/// Where Rouse is.
+pub(crate) const SYSTEM: &str = "rouse-system";
+const MODEL_IMAGE: &str = "docker.io/library/tiny-model:dev";
+
+/// A namespace of its own. When the test fails, everything that may explain it is printed.
+pub(crate) struct Space {
+    pub(crate) client: Client,
+    pub(crate) name: String,
+    journals: tempfile::TempDir,
+}
+
+/// A Deployment of the tiny model with its Service of the same name.
+#[derive(Clone)]
+pub(crate) struct Model {
+    name: String,
+    image: String,
+    flags: Vec<String>,
+    annotations: Vec<(String, String)>,
+    replicas: u32,
+    enabled: bool,
+    journaled: bool,
+}
+
+impl Model {
+    pub(crate) fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            image: MODEL_IMAGE.to_owned(),
+            flags: Vec::new(),
+            // Short, so that a test need not wait for minutes.
+            annotations: vec![("autoscaling.knative.dev/window".to_owned(), "6s".to_owned())],
+            replicas: 0,
+            enabled: true,
+            journaled: true,
+        }
+    }
+
+    pub(crate) fn flags(mut self, flags: &[&str]) -> Self {
+        self.flags
+            .extend(flags.iter().map(|flag| (*flag).to_owned()));
+        self
+    }
+
+    pub(crate) fn annotate(mut self, key: &str, value: &str) -> Self {
+        self.annotations.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub(crate) fn replicas(mut self, replicas: u32) -> Self {
+        self.replicas = replicas;
+        self
+    }
+
+    pub(crate) fn image(mut self, image: &str) -> Self {
+        image.clone_into(&mut self.image);
+        self
+    }
+
+    /// Without the label, as it was before anyone heard of Rouse.
+    pub(crate) fn plain(mut self) -> Self {
+        self.enabled = false;
+        self
+    }
+
+    fn labels(&self) -> Value {
+        if self.enabled {
+            json!({"app": self.name, "rouse.dev/enabled": "true"})
+        } else {
+            json!({"app": self.name})
+        }
+    }
+
+    fn deployment(&self, journals: &Path) -> Deployment {
+        let mut args = vec!["--host=0.0.0.0".to_owned(), "--port=8080".to_owned()];
+        if self.journaled {
+            args.push(format!("--journal=/journals/{}", self.name));
+        }
+        args.extend(self.flags.iter().cloned());
+        let annotations: serde_json::Map<String, Value> = self
+            .annotations
+            .iter()
+            .map(|(key, value)| (key.clone(), json!(value)))
+            .collect();
+        let object = json!({
+            "metadata": {"name": self.name, "labels": self.labels(), "annotations": annotations},
+            "spec": {
+                "replicas": self.replicas,
+                "selector": {"matchLabels": {"app": self.name}},
+                "template": {
+                    "metadata": {"labels": self.labels()},
+                    "spec": {
+                        "terminationGracePeriodSeconds": 30,
+                        "containers": [{
+                            "name": "model",
+                            "image": self.image,
+                            "imagePullPolicy": "Never",
+                            "args": args,
+                            "ports": [{"name": "http", "containerPort": 8080}],
+                            "readinessProbe": {"httpGet": {"path": "/ready", "port": "http"}, "periodSeconds": 1},
+                            "volumeMounts": [{"name": "journals", "mountPath": "/journals"}],
+                            "securityContext": {"runAsUser": 0},
+                        }],
+                        "volumes": [{"name": "journals", "hostPath": {"path": journals}}],
+                    },
+                },
+            },
+        });
+        serde_json::from_value(object).unwrap()
+    }
+}
+
+/// The Service in front of a model of the same name.
+pub(crate) fn service(name: &str) -> Service {
+    let object = json!({
+        "metadata": {"name": name},
+        "spec": {
+            "selector": {"app": name},
+            "ports": [{"name": "http", "port": 80, "targetPort": 8080}],
+        },
+    });
+    serde_json::from_value(object).unwrap()
+}
+
+impl Space {
+    /// A new namespace named after the test.
+    pub(crate) async fn new(test: &str) -> Self {
+        let client = Client::try_default().await.expect("run by cargo xtask e2e");
+        let name = format!("{test}-{}", std::process::id());
+        let namespaces: Api<Namespace> = Api::all(client.clone());
+        let namespace = Namespace {
+            metadata: ObjectMeta {
+                name: Some(name.clone()),
+                ..ObjectMeta::default()
+            },
+            ..Namespace::default()
+        };
+        namespaces
+            .create(&PostParams::default(), &namespace)
+            .await
+            .unwrap();
+        Self {
+            client,
+            name,
+            journals: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    pub(crate) fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = kube::core::NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        Api::namespaced(self.client.clone(), &self.name)
+    }
+
+    /// Creates a model and waits until Rouse has taken it over, if it may.
+    pub(crate) async fn deploy(&self, model: &Model) -> SocketAddr {
+        self.create(model).await;
+        if model.enabled {
+            self.adopted(&model.name).await;
+        }
+        self.address(&model.name).await
+    }
+
+    /// Creates a model's Deployment and Service.
+    pub(crate) async fn create(&self, model: &Model) {
+        let deployment = model.deployment(self.journals.path());
+        self.create_objects(&service(&model.name), &deployment)
+            .await;
+    }
+
+    /// Creates a Service and a Deployment.
+    pub(crate) async fn create_objects(&self, service: &Service, deployment: &Deployment) {
+        let params = PostParams::default();
+        self.api().create(&params, service).await.unwrap();
+        self.api().create(&params, deployment).await.unwrap();
+    }
+
+    /// Waits until the Service leads to sidecars, and to activators where there is none.
+    pub(crate) async fn adopted(&self, name: &str) {
+        let (services, slices): (Api<Service>, Api<EndpointSlice>) = (self.api(), self.api());
+        let ours = ListParams::default().labels(&format!(
+            "{}={name},{}={}",
+            kubernetes::names::SERVICE_NAME,
+            kubernetes::names::SLICE_MANAGED_BY,
+            kubernetes::names::MANAGER
+        ));
+        self.until(&format!("{name} is adopted"), LONG, async || {
+            let service = services.get(name).await.ok()?;
+            let port = service.spec?.ports?.into_iter().next()?.target_port?;
+            let flipped = port
+                == k8s_openapi::apimachinery::pkg::util::intstr::IntOrString::String(
+                    "rouse-0".to_owned(),
+                );
+            let slices = slices.list(&ours).await.ok()?;
+            let listed = slices.items.iter().any(|slice| !slice.endpoints.is_empty());
+            (flipped && listed).then_some(())
+        })
+        .await;
+    }
+
+    /// Polls until there is something.
+    pub(crate) async fn until<T>(
+        &self,
+        what: &str,
+        limit: Duration,
+        mut find: impl AsyncFnMut() -> Option<T>,
+    ) -> T {
+        let end = tokio::time::Instant::now() + limit;
+        loop {
+            if let Some(found) = find().await {
+                return found;
+            }
+            assert!(
+                tokio::time::Instant::now() < end,
+                "not within {limit:?}: {what}"
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The cluster address of a Service.
+    pub(crate) async fn address(&self, name: &str) -> SocketAddr {
+        let services: Api<Service> = self.api();
+        let spec = services.get(name).await.unwrap().spec.unwrap();
+        SocketAddr::new(spec.cluster_ip.unwrap().parse().unwrap(), 80)
+    }
+
+    /// Wanted and ready replicas.
+    pub(crate) async fn replicas(&self, name: &str) -> (i32, i32) {
+        let deployments: Api<Deployment> = self.api();
+        let deployment = deployments.get(name).await.unwrap();
+        let ready = deployment
+            .status
+            .and_then(|status| status.ready_replicas)
+            .unwrap_or(0);
+        (deployment.spec.unwrap().replicas.unwrap(), ready)
+    }
+
+    /// Waits until `count` replicas are wanted and ready, and no other pod exists.
+    pub(crate) async fn settled(&self, name: &str, count: i32, limit: Duration) {
+        let pods: Api<Pod> = self.api();
+        let of = ListParams::default().labels(&format!("app={name}"));
+        self.until(&format!("{name} has {count} replicas"), limit, async || {
+            let here = pods.list(&of).await.ok()?.items.len();
+            (self.replicas(name).await == (count, count) && here == usize::try_from(count).unwrap())
+                .then_some(())
+        })
+        .await;
+    }
+
+    /// Pods of a model that are not on their way out.
+    pub(crate) async fn pods(&self, name: &str) -> Vec<Pod> {
+        let pods: Api<Pod> = self.api();
+        let of = ListParams::default().labels(&format!("app={name}"));
+        let all = pods.list(&of).await.unwrap().items;
+        all.into_iter()
+            .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+            .collect()
+    }
+
+    /// Changes a Deployment by a merge patch.
+    pub(crate) async fn patch(&self, name: &str, patch: Value) {
+        let deployments: Api<Deployment> = self.api();
+        deployments
+            .patch(name, &PatchParams::default(), &Patch::Merge(patch))
+            .await
+            .unwrap();
+    }
+
+    /// Compares the clients' account with a model's journal.
+    pub(crate) fn ledger(&self, name: &str, told: &[Told]) -> Ledger {
+        let journal = std::fs::read_to_string(self.journal(name)).unwrap_or_default();
+        Ledger::compare(told, &journal)
+    }
+
+    fn journal(&self, name: &str) -> PathBuf {
+        self.journals.path().join(name)
+    }
+
+    /// Lets the namespace go; what is left of it goes by itself.
+    pub(crate) async fn end(self) {
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        namespaces
+            .delete(&self.name, &DeleteParams::background())
+            .await
+            .unwrap();
+    }
+}
+
+impl Drop for Space {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.dump());
+        }
+    }
+}
+
+impl Space {
+    /// Everything that may explain a failure.
+    fn dump(&self) -> String {
+        let mut text = String::new();
+        let namespace = self.name.as_str();
+        for args in [
+            &[
+                "-n",
+                namespace,
+                "get",
+                "deployments,pods,services,endpointslices",
+                "-o",
+                "wide",
+            ][..],
+            &[
+                "-n",
+                namespace,
+                "get",
+                "events.events.k8s.io",
+                "--sort-by=.metadata.creationTimestamp",
+            ],
+            &[
+                "-n",
+                namespace,
+                "get",
+                "endpointslices,services",
+                "-o",
+                "yaml",
+            ],
+            &["-n", SYSTEM, "get", "pods,leases,configmaps", "-o", "wide"],
+            &[
+                "-n",
+                SYSTEM,
+                "logs",
+                "--prefix",
+                "--tail=60",
+                "-l",
+                "app.kubernetes.io/name=rouse-activator",
+            ],
+            &[
+                "-n",
+                SYSTEM,
+                "logs",
+                "--prefix",
+                "--tail=60",
+                "-l",
+                "app.kubernetes.io/name=rouse-autoscaler",
+            ],
+        ] {
+            let _written = writeln!(text, "---- kubectl {}", args.join(" "));
+            let told = Command::new("kubectl")
+                .args(args)
+                .stdin(Stdio::null())
+                .output();
+            match told {
+                Ok(told) => {
+                    text.push_str(&String::from_utf8_lossy(&told.stdout));
+                    text.push_str(&String::from_utf8_lossy(&told.stderr));
+                }
+                Err(error) => {
+                    let _written = writeln!(text, "{error}");
+                }
+            }
+        }
+        text
+    }
+}
+
+/// Orders to the cluster of `tests/cluster`, such as `stop apiserver`. Elsewhere there is none to give them to.
+pub(crate) fn order(args: &[&str]) -> bool {
+    let Some(script) = std::env::var_os("ROUSE_E2E_CLUSTER") else {
+        println!("left out: this is not a cluster of tests/cluster");
+        return false;
+    };
+    let status = Command::new(script)
+        .args(args)
+        .stdin(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success(), "{args:?}: {status}");
+    true
+}

@@ -1,0 +1,239 @@
+//! `cargo xtask e2e`: the tests on a real cluster.
+//!
+//! Builds static programs, boots the cluster of `tests/cluster` (or takes the one that `ROUSE_E2E_KUBECONFIG` names), loads
+//! images of them, installs `deploy/` and runs the tests of `tests/tests/e2e` inside the cluster's network.
+//!
+//! `KUBECONFIG` is never looked at: whatever it happens to name may be somebody's production.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, bail, ensure};
+
+use crate::cargo;
+use crate::metadata::Metadata;
+use crate::report;
+
+/// Static: the images hold nothing else.
+const TARGET: &str = "x86_64-unknown-linux-musl";
+/// The profile of what goes into images.
+const PROFILE: &str = "e2e";
+/// What goes into the image of Rouse, and from which packages.
+const PROGRAMS: [(&str, &str); 3] = [
+    ("activator", "rouse-activator"),
+    ("autoscaler", "rouse-autoscaler"),
+    ("queue-proxy", "rouse-queue-proxy"),
+];
+/// The image of Rouse, as the manifests name it.
+const IMAGE: &str = "docker.io/library/rouse:dev";
+/// The image of the model that misbehaves on demand.
+const MODEL_IMAGE: &str = "docker.io/library/tiny-model:dev";
+/// A throwaway cluster that is there already, with both images loaded.
+const FOREIGN: &str = "ROUSE_E2E_KUBECONFIG";
+
+/// How to run the tests.
+#[derive(Debug)]
+pub(crate) struct Options {
+    /// Leave the cluster running.
+    pub(crate) keep: bool,
+    /// Arguments for the test binary: a filter, `--nocapture`.
+    pub(crate) args: Vec<String>,
+}
+
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    let metadata = Metadata::load()?;
+    let root = metadata.root.clone();
+    if let Some(kubeconfig) = env::var_os(FOREIGN) {
+        let cluster = Cluster::Foreign(kubeconfig);
+        install(&root, &cluster)?;
+        return test(&root, &cluster, &options.args);
+    }
+    if let Some(missing) = missing() {
+        ensure!(
+            env::var_os("CI").is_none(),
+            "the tests on a cluster cannot run here: {missing}"
+        );
+        report::line(format!(
+            "skipped: the tests on a cluster need {missing}; or set {FOREIGN} to a throwaway cluster's kubeconfig"
+        ));
+        return Ok(());
+    }
+    build_static(&root)?;
+    let cluster = Cluster::Own(root.join("tests/cluster/run"));
+    let up = cluster.run(&["up", "--owner", &std::process::id().to_string()]);
+    let done = up
+        .and_then(|()| images(&metadata, &cluster))
+        .and_then(|()| install(&root, &cluster))
+        .and_then(|()| test(&root, &cluster, &options.args));
+    if options.keep {
+        report::line("the cluster is left running; end it with tests/cluster/run down");
+        return done;
+    }
+    let ended = cluster.run(&["down"]);
+    done.and(ended)
+}
+
+/// What this machine has not.
+fn missing() -> Option<&'static str> {
+    let root = std::fs::metadata("/proc/self").is_ok_and(|own| {
+        use std::os::unix::fs::MetadataExt as _;
+        own.uid() == 0
+    });
+    if !root {
+        return Some("root");
+    }
+    let finds = |program: &str| {
+        env::var_os("PATH").is_some_and(|path| {
+            env::split_paths(&path).any(|folder| folder.join(program).is_file())
+        })
+    };
+    if !finds("go") {
+        return Some("go 1.26 or newer in PATH");
+    }
+    (!finds("musl-gcc")).then_some("musl-gcc (Debian: musl-tools)")
+}
+
+enum Cluster {
+    /// The script of `tests/cluster`.
+    Own(PathBuf),
+    /// A kubeconfig.
+    Foreign(OsString),
+}
+
+impl Cluster {
+    /// A command of the cluster's own script.
+    fn run(&self, args: &[&str]) -> anyhow::Result<()> {
+        match self {
+            Self::Own(script) => succeed(Command::new(script).args(args)),
+            Self::Foreign(_) => bail!("a foreign cluster is neither booted nor ended here"),
+        }
+    }
+
+    /// A program where the cluster's addresses can be reached.
+    fn inside(&self, program: &Path) -> Command {
+        match self {
+            Self::Own(script) => {
+                let mut command = Command::new(script);
+                command.arg("exec").arg(program);
+                command
+            }
+            Self::Foreign(kubeconfig) => {
+                let mut command = Command::new(program);
+                command.env("KUBECONFIG", kubeconfig);
+                command
+            }
+        }
+    }
+}
+
+/// Builds what the images hold.
+fn build_static(root: &Path) -> anyhow::Result<()> {
+    let mut args = vec!["build", "--profile", PROFILE, "--target", TARGET];
+    for (package, binary) in PROGRAMS {
+        args.extend(["-p", package, "--bin", binary]);
+    }
+    args.extend(["-p", "integration", "--bin", "tiny-model"]);
+    let added = Command::new("rustup")
+        .args(["target", "add", TARGET])
+        .current_dir(root)
+        .status();
+    ensure!(
+        added.is_ok_and(|status| status.success()),
+        "rustup cannot add the target {TARGET}"
+    );
+    cargo::run(root, &args)
+}
+
+fn images(metadata: &Metadata, cluster: &Cluster) -> anyhow::Result<()> {
+    let folder = metadata.target_directory.join(TARGET).join(PROFILE);
+    let binary = |name: &str| format!("{name}={}", folder.join(name).display());
+    let mut args = vec![
+        "load-image".to_owned(),
+        "--name".to_owned(),
+        IMAGE.to_owned(),
+    ];
+    for (_, name) in PROGRAMS {
+        args.extend(["--binary".to_owned(), binary(name)]);
+    }
+    cluster.run(&args.iter().map(String::as_str).collect::<Vec<_>>())?;
+    let model = binary("tiny-model");
+    cluster.run(&["load-image", "--name", MODEL_IMAGE, "--binary", &model])
+}
+
+/// Installs Rouse as users do, but for the images, which come from no registry.
+fn install(root: &Path, cluster: &Cluster) -> anyhow::Result<()> {
+    let overlay = root.join("tests/tests/e2e/install");
+    let mut apply = cluster.inside(Path::new("kubectl"));
+    succeed(apply.args(["apply", "--server-side", "-k"]).arg(overlay))?;
+    for name in ["rouse-activator", "rouse-autoscaler"] {
+        let mut wait = cluster.inside(Path::new("kubectl"));
+        wait.args([
+            "-n",
+            "rouse-system",
+            "rollout",
+            "status",
+            "--timeout=90s",
+            "deployment",
+            name,
+        ]);
+        let done = succeed(&mut wait);
+        if done.is_err() {
+            let mut tell = cluster.inside(Path::new("kubectl"));
+            let _told = succeed(tell.args(["-n", "rouse-system", "get", "pods,events"]));
+            let mut tell = cluster.inside(Path::new("kubectl"));
+            let _told = succeed(
+                tell.args(["-n", "rouse-system", "logs", "--tail=30", "--prefix"])
+                    .arg(format!("deployment/{name}")),
+            );
+        }
+        done?;
+    }
+    Ok(())
+}
+
+/// Builds the tests and runs them one after another: they share two cores with a whole Kubernetes.
+fn test(root: &Path, cluster: &Cluster, args: &[String]) -> anyhow::Result<()> {
+    let built = cargo::command()
+        .current_dir(root)
+        .args([
+            "test",
+            "--no-run",
+            "-p",
+            "integration",
+            "--test",
+            "e2e",
+            "--message-format=json",
+        ])
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot start cargo")?;
+    ensure!(built.status.success(), "the tests do not build");
+    let program = String::from_utf8_lossy(&built.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["name"] == "e2e")
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .context("cargo names no test program")?;
+    let mut tests = cluster.inside(&program);
+    tests.args(["--test-threads", "1"]).args(args);
+    if let Cluster::Own(script) = cluster {
+        tests.env("ROUSE_E2E_CLUSTER", script);
+    }
+    succeed(tests.current_dir(root))
+}
+
+fn succeed(command: &mut Command) -> anyhow::Result<()> {
+    let status = command
+        .stdin(Stdio::null())
+        .status()
+        .with_context(|| format!("cannot start {}", command.get_program().display()))?;
+    ensure!(
+        status.success(),
+        "{} failed ({status})",
+        command.get_program().display()
+    );
+    Ok(())
+}
