@@ -35,7 +35,7 @@ use crate::{BoxFuture, Scaler};
     verbatim_doc_comment
 )]
 pub struct Args {
-    /// Look after the workloads of the cluster; those flags that name one workload are refused then.
+    /// Look after the workloads of the cluster. Flags that are about one workload are refused then.
     #[arg(
         long,
         env = "ROUSE_KUBERNETES",
