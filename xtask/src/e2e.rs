@@ -217,6 +217,8 @@ fn test(root: &Path, cluster: &Cluster, args: &[String]) -> anyhow::Result<()> {
         .filter(|message| message["target"]["name"] == "e2e")
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
         .context("cargo names no test program")?;
+    let mut prepare = Command::new(&program);
+    succeed(prepare.args(["--ignored", "prepare"]).current_dir(root))?;
     let mut tests = cluster.inside(&program);
     tests.args(["--test-threads", "1"]).args(args);
     if let Cluster::Own(script) = cluster {

@@ -6,7 +6,7 @@ use integration::{
     client::{Account, get},
     load,
 };
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::{coordination::v1::Lease, core::v1::Pod};
 use kube::{
     Api,
     api::{DeleteParams, ListParams},
@@ -120,6 +120,27 @@ async fn warm_traffic_does_not_notice_an_api_server_that_is_away_and_nothing_is_
     let (_, told) = timeout(LONG, load).await.unwrap().unwrap();
     space.ledger("m", &told).assert_exact();
     assert_eq!(space.replicas("m").await, (1, 1));
+    renewed(&space).await;
     whole_again(&space).await;
     space.end().await;
+}
+
+/// Waits until an autoscaler leads by a Lease that was renewed from now on. Pods reach an API server that was away again only
+/// once kube-proxy has learned of it, and its watches are in a back-off of up to a minute.
+async fn renewed(space: &Space) {
+    let leases: Api<Lease> = Api::namespaced(space.client.clone(), SYSTEM);
+    let time = async || {
+        leases
+            .get(kubernetes::names::LEASE)
+            .await
+            .ok()?
+            .spec?
+            .renew_time
+    };
+    let before = space.until("a Lease", LONG, time).await;
+    space
+        .until("the Lease is renewed", LONG * 2, async || {
+            time().await.filter(|now| *now > before)
+        })
+        .await;
 }

@@ -27,19 +27,29 @@ fn root() -> PathBuf {
     root.canonicalize().unwrap()
 }
 
+/// The environment that the demo uses too. It is only made outside of the cluster's network, from which nothing can be fetched.
+async fn environment() -> PathBuf {
+    let root = root();
+    let requirements = root.join("examples/iris/requirements.txt");
+    let venv = root.join("target/demo/venv");
+    let told = |line: &str| println!("{line}");
+    rouse::venv::prepare(&venv, &requirements, &((3, 10)..=(3, 13)), told)
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+#[ignore = "cargo xtask e2e runs it before the others, outside of the cluster's network"]
+async fn prepare() {
+    assert!(environment().await.is_file());
+}
+
 /// The Deployment of `examples/iris`, its program taken from this machine.
 async fn deployment() -> Value {
     let (root, name) = (root(), "sklearn-iris");
     let venv = root.join("target/demo/venv");
     let example = root.join("examples/iris");
-    let python = rouse::venv::prepare(
-        &venv,
-        &example.join("requirements.txt"),
-        &((3, 10)..=(3, 13)),
-        |line| println!("{line}"),
-    )
-    .await
-    .unwrap();
+    let python = environment().await;
     let base = python.canonicalize().unwrap();
     let base = base.parent().unwrap().parent().unwrap().to_owned();
     let folders = [

@@ -221,6 +221,16 @@ impl Space {
             (flipped && listed).then_some(())
         })
         .await;
+        self.reachable(name).await;
+    }
+
+    /// Waits until kube-proxy has learned where a Service leads. A connection without a request wakes nobody.
+    pub(crate) async fn reachable(&self, name: &str) {
+        let address = self.address(name).await;
+        self.until(&format!("{name} takes connections"), LONG, async || {
+            tokio::net::TcpStream::connect(address).await.ok().map(drop)
+        })
+        .await;
     }
 
     /// Polls until there is something.
