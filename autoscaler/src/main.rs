@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         } else {
             telemetry::Format::Text
         },
-        "info",
+        "info,kube_client=off", // what it logs as an error is told again by whoever asked
     );
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
