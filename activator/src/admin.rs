@@ -55,8 +55,11 @@ impl State {
                 )
             }
             // Never depends on the autoscaler or on any workload: a restart would not help either.
+            "/readyz" if self.process.leaving.load(Relaxed) => {
+                text(StatusCode::SERVICE_UNAVAILABLE, "leaving\n")
+            }
             "/readyz" if self.process.unready.load(Relaxed) => {
-                text(StatusCode::SERVICE_UNAVAILABLE, "starting or leaving\n")
+                text(StatusCode::SERVICE_UNAVAILABLE, "starting\n")
             }
             "/livez" | "/readyz" => text(StatusCode::OK, "ok\n"),
             _ => text(

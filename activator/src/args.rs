@@ -54,12 +54,15 @@ pub struct Args {
     #[arg(long, env = "POD_NAMESPACE", default_value = names::NAMESPACE, value_name = "NAMESPACE")]
     namespace: String,
 
-    /// Cluster: addresses to listen on for requests.
+    /// Cluster: this activator's name in Events [default: the host's].
+    #[arg(long, env = "POD_NAME", value_name = "NAME")]
+    instance: Option<String>,
+
+    /// Cluster: addresses to listen on for requests [default: all, of IPv4 and IPv6 as far as there are].
     #[arg(
         long,
         env = "ROUSE_LISTEN_IPS",
         value_delimiter = ',',
-        default_value = "0.0.0.0",
         value_name = "IPS"
     )]
     listen_ips: Vec<IpAddr>,
@@ -198,7 +201,10 @@ impl Args {
     pub fn cluster(&self) -> kubernetes::Settings {
         kubernetes::Settings {
             namespace: self.namespace.clone(),
-            listen: self.listen_ips.clone(),
+            listen: match self.listen_ips.as_slice() {
+                [] => kubernetes::everywhere(),
+                given => given.to_vec(),
+            },
             unschedulable_patience: Duration::from_secs(self.unschedulable_patience.into()),
         }
     }
@@ -216,6 +222,13 @@ impl Args {
             listen: self.webhook_listen,
             settings,
         }
+    }
+
+    /// This activator's name in Events.
+    pub fn instance(&self) -> String {
+        let host = || std::env::var("HOSTNAME").ok();
+        let given = self.instance.clone().or_else(host);
+        given.unwrap_or_else(|| names::ACTIVATOR_MANAGER.to_owned())
     }
 
     /// How long new requests are still taken after SIGTERM.

@@ -4,13 +4,14 @@
 //! what it has opened, what it has told, and when a workload failed.
 
 mod admission;
+mod events;
 mod failing;
 mod ports;
 mod scale;
 mod told;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
     sync::Arc,
     time::Duration,
@@ -26,20 +27,22 @@ use k8s_openapi::api::{
 };
 use kube::{Api, Client, runtime::watcher};
 use shared::TargetId;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until};
 
 pub use webhook::certificate::Current;
 
 pub use self::{
     admission::{Admission, certified, serve},
-    scale::KubeScale,
+    events::{Events, Queue, events},
+    ports::everywhere,
+    scale::{KubeScale, LANES},
 };
-use self::{ports::Ports, told::Told};
+use self::{events::Reason, ports::Ports, told::Told};
 use crate::Activator;
 
 /// Changes that come so close together are dealt with at once.
 const MOMENT: Duration = Duration::from_millis(1);
-/// How often everything is looked at although nothing has changed: patience ends, a port may be free again.
+/// How often everything is looked at although nothing has changed: patience may have ended.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Settings of the cluster's side.
@@ -96,6 +99,11 @@ impl Caches {
         }
     }
 
+    fn uid_of(&self, target: &TargetId) -> Option<Arc<str>> {
+        let view = self.workloads.get(target.namespace(), target.name())?;
+        Some(Arc::clone(&view.uid))
+    }
+
     async fn complete(&self) {
         tokio::join!(
             self.workloads.complete(),
@@ -107,11 +115,12 @@ impl Caches {
 }
 
 /// Keeps `activator` in step with the cluster, for ever. It is ready once the first look at everything is done and `also` says
-/// so; whether the API server can be reached later does not matter.
+/// so, unless it is leaving; whether the API server can be reached later does not matter.
 pub async fn follow(
     activator: &Activator,
     caches: &Caches,
     settings: &Settings,
+    events: Events,
     also: impl Future<Output = ()>,
 ) {
     let mut changes = [
@@ -121,14 +130,16 @@ pub async fn follow(
         caches.config.changes(),
     ];
     caches.complete().await;
-    let mut state = State::default();
+    let mut state = State::new(events);
     state.reconcile(activator, caches, settings);
     let mut also = std::pin::pin!(also);
     let mut ready = false;
     loop {
+        let look = Instant::now() + LOOK;
+        let next = state.ports.again().map_or(look, |again| again.min(look));
         tokio::select! {
             () = any_change(&mut changes, MOMENT) => {}
-            () = sleep(LOOK) => {}
+            () = sleep_until(next) => {}
             () = &mut also, if !ready => {
                 ready = true;
                 activator.set_ready(true);
@@ -138,51 +149,48 @@ pub async fn follow(
     }
 }
 
-/// Keeps the connection for wakes open, since a handshake of TLS in the middle of one would be most of its time.
-pub async fn keep_warm(client: Client) {
-    loop {
-        if let Err(error) = client.apiserver_version().await {
-            tracing::debug!(%error, "The API server cannot be asked for its version");
-        }
-        // Well below the 90 s after which unused connections are closed (hyper-util's pool).
-        sleep(Duration::from_secs(20)).await;
-    }
-}
-
 /// What was opened and told so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     config: ClusterConfig,
     data: Option<BTreeMap<String, String>>,
     ports: Ports,
     told: HashMap<TargetId, Told>,
+    events: Events,
 }
 
 impl State {
+    fn new(events: Events) -> Self {
+        Self {
+            config: ClusterConfig::default(),
+            data: None,
+            ports: Ports::default(),
+            told: HashMap::new(),
+            events,
+        }
+    }
+
     fn reconcile(&mut self, activator: &Activator, caches: &Caches, settings: &Settings) {
         self.read_config(caches, &settings.namespace);
-        let claims: Vec<_> = caches
-            .claims
-            .all()
-            .into_iter()
-            .map(|(_, claim)| claim)
-            .collect();
-        let wanted = ports::wanted(claims.iter().map(AsRef::as_ref));
+        let claims = caches.claims.all();
+        let claims = claims.iter().map(|(_, claim)| claim.as_ref());
+        let wanted = ports::wanted(claims, &settings.listen);
+        let targets: HashSet<&TargetId> = wanted.values().map(|(target, _)| target).collect();
         let mut pods: HashMap<TargetId, Vec<Arc<PodView>>> = HashMap::new();
         for (_, pod) in caches.pods.all() {
             pods.entry(pod.target.clone()).or_default().push(pod);
         }
-        // Gone first: their ports may be wanted by others.
+        // Closed first: the ports may be wanted by others.
+        self.ports.close(activator, &wanted);
         self.told.retain(|target, _| {
-            let stays = wanted.contains_key(target);
+            let stays = targets.contains(target);
             if !stays {
                 activator.remove(target);
-                self.ports.forget(target);
             }
             stays
         });
         let now = Instant::now();
-        for (target, ports) in &wanted {
+        for target in targets {
             let view = caches.workloads.get(target.namespace(), target.name());
             let pods = pods.remove(target).unwrap_or_default();
             let told = self
@@ -192,9 +200,14 @@ impl State {
             let cause = told.tell(view.as_deref(), &pods, &self.config, settings, now);
             if let Some(cause) = cause {
                 tracing::warn!(%target, reason = cause.reason, message = cause.message, "Workload cannot start");
+                let note = format!("{}: {}", cause.reason, cause.message);
+                self.events.tell(target, Reason::CannotStart, note);
             }
-            self.ports
-                .open(activator, target, ports, &settings.listen, now);
+        }
+        // Opened last: whoever comes in finds what is known.
+        for failed in self.ports.open(activator, &wanted, now) {
+            let note = format!("Port {}: {}", failed.address, failed.error);
+            self.events.tell(&failed.target, Reason::CannotListen, note);
         }
     }
 
@@ -217,3 +230,6 @@ impl State {
         self.data = Some(data);
     }
 }
+
+#[cfg(test)]
+mod tests;

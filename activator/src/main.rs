@@ -12,7 +12,7 @@ use clap::Parser;
 use shared::{files, metrics, shutdown::Signals, telemetry};
 use tokio::{
     sync::watch,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 /// How long reviews that have begun may take when the program ends.
@@ -96,13 +96,19 @@ async fn on_cluster(args: Args) -> Result<(), Ended> {
         tokio::spawn(metrics::upkeep(handle));
     }
     let access = client::config().await?;
-    // Wakes have connections of their own, and so has what is large.
-    let (wakes, watches) = (client::connect(&access)?, client::connect(&access)?);
-    let scale = Arc::new(kubernetes::KubeScale::new(wakes.clone()));
-    let activator = Activator::start(args.config(), scale, metrics)?;
+    // Each wake has a connection of its own, and none of them is what large lists come over.
+    let wakes: Result<Vec<_>, _> = (0..kubernetes::LANES)
+        .map(|_| client::connect(&access))
+        .collect();
+    let watches = client::connect(&access)?;
+    let (events, queue) = kubernetes::events();
+    let scale = Arc::new(kubernetes::KubeScale::new(wakes?, events.clone()));
+    let activator = Activator::start(args.config(), Arc::clone(&scale) as _, metrics)?;
     activator.set_ready(false);
     let settings = args.cluster();
     let caches = Arc::new(kubernetes::Caches::watch(&watches, &settings.namespace));
+    tokio::spawn(queue.write(watches.clone(), Arc::clone(&caches), args.instance()));
+    tokio::spawn(scale.keep_warm());
     let (stop, stopped) = watch::channel(false);
     let mut told = stopped.clone();
     let certificate = Arc::new(kubernetes::Current::default());
@@ -117,22 +123,27 @@ async fn on_cluster(args: Args) -> Result<(), Ended> {
             signals.next().await;
         }
         tracing::info!(held = activator.held(), "Leaving");
-        activator.set_ready(false);
+        activator.leave();
         // Others learn of it only by and by: what comes until then is held and handed out as ever.
         sleep(args.leave_delay()).await;
+        let end = Instant::now() + args.grace();
+        activator.hand_out(args.grace()).await;
+        end.saturating_duration_since(Instant::now())
     };
-    tokio::select! {
-        () = kubernetes::follow(&activator, &caches, &settings, kubernetes::certified(&certificate)) => {}
-        () = kubernetes::keep_warm(wakes) => {}
+    let certified = kubernetes::certified(&certificate);
+    // Until all is handed out, pods are still learned of.
+    let left = tokio::select! {
+        () = kubernetes::follow(&activator, &caches, &settings, events, certified) => Duration::ZERO,
         ended = &mut admission => {
             if let Ok(Err(error)) = ended {
                 return Err(Ended::Webhook(error));
             }
+            args.grace()
         }
-        () = leave => {}
-    }
+        left = leave => left,
+    };
     stop.send_replace(true);
-    activator.stop(args.grace()).await;
+    activator.stop(left).await;
     let _ended = timeout(LAST_REVIEWS, admission).await;
     Ok(())
 }

@@ -96,6 +96,7 @@ impl Activator {
             wakes: Mutex::new(VecDeque::new()),
             stopping: AtomicBool::new(false),
             unready: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
         });
         let workloads = Arc::new(DashMap::new());
         let port = stats_port(State {
@@ -217,6 +218,11 @@ impl Activator {
         self.process.unready.store(!ready, Relaxed);
     }
 
+    /// From now on `/readyz` never says so again.
+    pub fn leave(&self) {
+        self.process.leaving.store(true, Relaxed);
+    }
+
     /// Lets a workload go: what is held is answered 503, nothing new is taken, and what pods have may end.
     pub fn remove(&self, target: &TargetId) {
         if let Some((_, running)) = self.workloads.remove(target) {
@@ -235,6 +241,25 @@ impl Activator {
             .iter()
             .map(|running| running.workload.held())
             .sum()
+    }
+
+    /// The first part of [`Activator::stop`], during which it can still be told of pods: no new connection is taken, and what is
+    /// held gets up to `grace` to be handed out.
+    pub async fn hand_out(&self, grace: Duration) {
+        let end = Instant::now() + grace;
+        self.process.stopping.store(true, Relaxed);
+        for running in self.workloads.iter() {
+            running.listeners.stop_accepting();
+            running.listeners.set(Disposition::CloseAfterAnswer);
+            // The conductor, which may just be deciding otherwise, sees to it that it stays so.
+            running.workload.kick.notify_one();
+        }
+        let handed_out = async {
+            while self.held() > 0 {
+                sleep(LOOK).await;
+            }
+        };
+        let _late = timeout_at(end, handed_out).await;
     }
 
     /// Stops: answers say `Connection: close`, what is held gets up to `grace` to be handed out, and what pods have what is

@@ -41,8 +41,10 @@ pub(crate) struct Process {
     pub(crate) wakes: Mutex<VecDeque<Wake>>,
     /// Set once the activator is being stopped.
     pub(crate) stopping: AtomicBool,
-    /// Set while it should get no new clients.
+    /// Set while it should get no new clients yet.
     pub(crate) unready: AtomicBool,
+    /// Set once it should get none any more.
+    pub(crate) leaving: AtomicBool,
 }
 
 /// One workload. Made by [`crate::Activator::add`].

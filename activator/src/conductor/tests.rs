@@ -59,6 +59,7 @@ fn bed(outcomes: &[WakeOutcome]) -> Bed {
         wakes: Mutex::default(),
         stopping: AtomicBool::new(false),
         unready: AtomicBool::new(false),
+        leaving: AtomicBool::new(false),
     });
     let config = WorkloadConfig::new("default/a".parse().unwrap());
     let workload = Workload::new(config, process);

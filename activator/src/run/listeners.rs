@@ -35,6 +35,13 @@ impl Listeners {
         Some(inner.servers.swap_remove(at))
     }
 
+    /// No new connections; those that are there go on.
+    pub(crate) fn stop_accepting(&self) {
+        for server in &self.0.lock().servers {
+            server.stop_accepting();
+        }
+    }
+
     /// Takes all out.
     pub(crate) fn take_all(&self) -> Vec<Server> {
         std::mem::take(&mut self.0.lock().servers)

@@ -32,6 +32,27 @@ async fn those_held_get_the_grace_to_be_handed_out() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_hands_out_takes_no_new_client_and_still_learns_of_pods() {
+    let bed = Bed::new();
+    let site = bed.site("a", |_| {});
+    let mut raw = Raw::sent(site.address(), get("/", "x")).await;
+    site.holds(1).await;
+    bed.activator.leave();
+    let pod = Pod::start("p", 0);
+    let later = async {
+        until("closed", || {
+            std::net::TcpStream::connect(site.address()).is_err()
+        })
+        .await;
+        site.pods(&[&pod]);
+        raw.answer().await.unwrap()
+    };
+    let (answer, ()) = tokio::join!(later, bed.activator.hand_out(Duration::from_secs(20)));
+    assert_eq!((answer.status, answer.closes()), (200, true));
+    assert_eq!(bed.activator.held(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn those_still_held_after_the_grace_are_refused() {
     let bed = Bed::new();
     let site = bed.site("a", |_| {});

@@ -109,8 +109,27 @@ pub trait Handler: Clone + Send + Sync + 'static {
 /// # Errors
 /// The operating system's, e.g. the port is in use.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    listen(socket(address)?, address)
+}
+
+/// The same for the family of the address and no other: `[::]` leaves the port of `0.0.0.0` to somebody else.
+///
+/// # Errors
+/// The operating system's, e.g. the port is in use or there is no such family.
+pub fn bind_family(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket(address)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    listen(socket, address)
+}
+
+fn socket(address: SocketAddr) -> io::Result<socket2::Socket> {
     let domain = socket2::Domain::for_address(address);
-    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+    socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))
+}
+
+fn listen(socket: socket2::Socket, address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
