@@ -12,6 +12,7 @@
 mod broken;
 mod cold;
 mod deaths;
+mod floors;
 mod iris;
 mod opting;
 mod scaling;

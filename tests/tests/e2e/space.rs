@@ -21,7 +21,7 @@ use kube::{
 use serde_json::{Value, json};
 
 /// Longer than anything that works takes on two busy cores.
-pub(crate) const LONG: Duration = Duration::from_secs(60);
+pub(crate) const LONG: Duration = Duration::from_mins(1);
 /// Where Rouse is.
 pub(crate) const SYSTEM: &str = "rouse-system";
 const MODEL_IMAGE: &str = "docker.io/library/tiny-model:dev";
@@ -188,9 +188,13 @@ impl Space {
 
     /// Creates a model's Deployment and Service.
     pub(crate) async fn create(&self, model: &Model) {
-        let deployment = model.deployment(self.journals.path());
-        self.create_objects(&service(&model.name), &deployment)
+        self.create_objects(&service(&model.name), &self.deployment(model))
             .await;
+    }
+
+    /// The Deployment of a model, its journal in this namespace's folder.
+    pub(crate) fn deployment(&self, model: &Model) -> Deployment {
+        model.deployment(self.journals.path())
     }
 
     /// Creates a Service and a Deployment.
