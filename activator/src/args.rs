@@ -47,7 +47,7 @@ pub struct Args {
 
     /// Serve the enabled workloads of a cluster, found as kubectl finds it or from the pod's service account. They are
     /// listened for on the ports that the autoscaler claims; the admission webhook is served too.
-    #[arg(long, env = "ROUSE_KUBERNETES", conflicts_with_all = ["listen", "pod", "scale_url"])]
+    #[arg(long, env = "ROUSE_KUBERNETES", conflicts_with_all = ["listen", "pod", "scale_url", "target", "wake_replicas", "container_concurrency", "max_held", "max_cold_start", "always_in_path"])]
     pub kubernetes: bool,
 
     /// Cluster: the namespace of Rouse.
@@ -288,6 +288,8 @@ mod tests {
             ("", "--listen"),
             ("--listen 127.0.0.1:1 --pod x", "UID=ADDRESS:PORT"),
             ("--kubernetes --listen 127.0.0.1:1", "cannot be used with"),
+            ("--kubernetes --target a/b", "cannot be used with"),
+            ("--kubernetes --max-held 5", "cannot be used with"),
             (
                 "--kubernetes --sidecar-image-pull-policy no",
                 "IfNotPresent",

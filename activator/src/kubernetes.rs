@@ -1,6 +1,6 @@
 //! The activator on a cluster: which ports it listens on, which pods there are, and why a workload cannot start.
 //!
-//! Everything is derived anew from what the caches hold whenever they change ([`reconcile`]): nothing here remembers more than
+//! Everything is derived anew from what the caches hold whenever they change (`State::reconcile`): nothing here remembers more than
 //! what it has opened, what it has told, and when a workload failed.
 
 mod admission;

@@ -172,9 +172,11 @@ async fn poll_scale(args: &Args, tx: watch::Sender<Arc<Endpoints>>) {
 
 #[allow(clippy::print_stderr, reason = "the program's last words")]
 fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {
+    let said = error.to_string();
     let cause = error
         .source()
         .map(|source| format!(": {source}"))
+        .filter(|cause| !said.contains(cause))
         .unwrap_or_default();
     eprintln!("rouse-activator: {error}{cause}");
     ExitCode::from(code)

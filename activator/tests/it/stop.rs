@@ -185,3 +185,17 @@ async fn the_program_serves_its_pods_and_ends_with_0_when_it_is_told_to() {
         .unwrap();
     assert_eq!(status.code(), Some(0), "{stderr}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_access_to_a_cluster_the_program_says_so_once_and_ends() {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_rouse-activator"));
+    program
+        .env_clear()
+        .env("HOME", "/there/is/no/such/home")
+        .arg("--kubernetes");
+    let done = timeout(PATIENCE, program.output()).await.unwrap().unwrap();
+    assert_eq!(done.status.code(), Some(2));
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(said.matches("in-cluster").count(), 1, "{said}");
+    assert!(said.contains("set KUBECONFIG"), "{said}");
+}

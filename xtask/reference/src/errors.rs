@@ -38,7 +38,9 @@ const STATUSES: [(&str, &str); 7] = [
 
 const ACTIVATOR: &str = "\
 What a client of the activator can get; in local mode that is every client. In local mode the body of `cannot-start` also
-has the reason and the last lines that the model wrote to standard error. `rouse-activator` never says more than the text.";
+has the reason and the last lines that the model wrote to standard error. On a cluster it has Kubernetes' word for the
+reason, such as `ImagePullBackOff`; what Kubernetes says with it may name images and quotas and is only in
+[Events](events.md) and logs. `rouse-activator` with its pods given by flags never says more than the text.";
 
 const QUEUE_PROXY: &str = "\
 What a client of a queue-proxy's own ports can get, and what an activator is told beside it in `rouse-admission`. An
