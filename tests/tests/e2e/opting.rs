@@ -32,9 +32,7 @@ async fn opting_in_and_out_under_load_loses_nothing_and_leaves_the_service_as_it
     let before = ports(&space).await;
     let url = format!("http://{address}/work");
     let load =
-        tokio::spawn(
-            async move { load::run(&url, 4, load::closed(Duration::from_mins(1))).await },
-        );
+        tokio::spawn(async move { load::run(&url, 4, load::closed(Duration::from_mins(1))).await });
     let label = |value: serde_json::Value| {
         json!({
             "metadata": {"labels": {"rouse.dev/enabled": value}},
