@@ -10,6 +10,7 @@ use kube::{
     Api, Resource, ResourceExt as _,
     runtime::{
         WatchStreamExt as _,
+        utils::Backoff,
         watcher::{self, Event, watcher},
     },
 };
@@ -23,6 +24,33 @@ pub const WATCH_SECONDS: u32 = 30;
 
 /// Namespace and name.
 pub type Key = (Arc<str>, Arc<str>);
+
+/// The pauses between attempts to watch: 0.2 s, doubling to 4 s, and from the start again once anything was heard. kube's own
+/// grow to half a minute and stay there for two minutes after a success, so that an API server that came back, and then says
+/// `410 Gone`, would be old news for a minute and more.
+#[derive(Debug, Default)]
+struct Pauses(u32);
+
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(4);
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let pause = (FIRST_PAUSE * 2_u32.saturating_pow(self.0.min(16))).min(LONGEST_PAUSE);
+        self.0 += 1;
+        // Up to a quarter less, so that those who lost the same server do not all come back in the same instant.
+        let less = u32::try_from(shared::clock::micros() % 256).unwrap_or(0);
+        Some(pause.saturating_sub(pause / 1024 * less))
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        self.0 = 0;
+    }
+}
 
 /// The views of all watched objects of one kind. Dropping it ends the watch.
 #[derive(Debug)]
@@ -53,7 +81,7 @@ impl<V: PartialEq + Send + Sync + 'static> Cache<V> {
         K::DynamicType: Default,
     {
         let kind = K::kind(&K::DynamicType::default()).into_owned();
-        let stream = watcher(api, config.timeout(WATCH_SECONDS)).default_backoff();
+        let stream = watcher(api, config.timeout(WATCH_SECONDS)).backoff(Pauses::default());
         Self::follow(kind, stream, view)
     }
 
@@ -280,6 +308,24 @@ mod tests {
                 .map(|((_, name), value)| format!("{name}={value}"))
                 .collect()
         }
+    }
+
+    #[test]
+    fn pauses_stay_short_and_begin_anew_after_a_success() {
+        let mut pauses = Pauses::default();
+        let all: Vec<_> = pauses.by_ref().take(40).collect();
+        assert!(
+            all[0] <= FIRST_PAUSE && all[0] >= FIRST_PAUSE * 3 / 4,
+            "{all:?}"
+        );
+        assert!(
+            all[20..]
+                .iter()
+                .all(|pause| (3..=4).contains(&pause.as_secs())),
+            "{all:?}"
+        );
+        pauses.reset();
+        assert!(pauses.next().unwrap() <= FIRST_PAUSE);
     }
 
     #[tokio::test(start_paused = true)]

@@ -29,6 +29,7 @@ async fn opting_in_and_out_under_load_loses_nothing_and_leaves_the_service_as_it
         .flags(&["--service-time=10ms"]);
     let address = space.deploy(&model).await;
     space.settled("m", 2, LONG).await;
+    space.reachable("m").await;
     let before = ports(&space).await;
     let url = format!("http://{address}/work");
     let load =
