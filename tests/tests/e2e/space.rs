@@ -213,7 +213,7 @@ impl Space {
             kubernetes::names::SLICE_MANAGED_BY,
             kubernetes::names::MANAGER
         ));
-        self.until(&format!("{name} is adopted"), LONG, async || {
+        self.until(&format!("{name} is adopted"), LONG * 3, async || {
             let service = services.get(name).await.ok()?;
             let port = service.spec?.ports?.into_iter().next()?.target_port?;
             let flipped = port
@@ -231,7 +231,7 @@ impl Space {
     /// Waits until kube-proxy has learned where a Service leads. A connection without a request wakes nobody.
     pub(crate) async fn reachable(&self, name: &str) {
         let address = self.address(name).await;
-        self.until(&format!("{name} takes connections"), LONG, async || {
+        self.until(&format!("{name} takes connections"), LONG * 3, async || {
             tokio::net::TcpStream::connect(address).await.ok().map(drop)
         })
         .await;
