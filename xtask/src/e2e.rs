@@ -38,6 +38,8 @@ const FOREIGN: &str = "ROUSE_E2E_KUBECONFIG";
 pub(crate) struct Options {
     /// Leave the cluster running.
     pub(crate) keep: bool,
+    /// Use the cluster that is running, and leave it running.
+    pub(crate) again: bool,
     /// Arguments for the test binary: a filter, `--nocapture`.
     pub(crate) args: Vec<String>,
 }
@@ -62,7 +64,21 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     }
     build_static(&root)?;
     let cluster = Cluster::Own(root.join("tests/cluster/run"));
-    let up = cluster.run(&["up", "--owner", &std::process::id().to_string()]);
+    if options.again {
+        images(&metadata, &cluster)?;
+        install(&root, &cluster)?;
+        let mut renew = cluster.inside(Path::new("kubectl"));
+        succeed(renew.args(["-n", "rouse-system", "rollout", "restart", "deployment"]))?;
+        ready(&cluster)?;
+        return test(&root, &cluster, &options.args);
+    }
+    // A cluster that is to be kept has no owner whose end it would follow.
+    let owner = std::process::id().to_string();
+    let up = if options.keep {
+        cluster.run(&["up"])
+    } else {
+        cluster.run(&["up", "--owner", &owner])
+    };
     let done = up
         .and_then(|()| images(&metadata, &cluster))
         .and_then(|()| install(&root, &cluster))
@@ -167,6 +183,11 @@ fn install(root: &Path, cluster: &Cluster) -> anyhow::Result<()> {
     let overlay = root.join("tests/tests/e2e/install");
     let mut apply = cluster.inside(Path::new("kubectl"));
     succeed(apply.args(["apply", "--server-side", "-k"]).arg(overlay))?;
+    ready(cluster)
+}
+
+/// Waits until Rouse's own programs are ready. If they do not become so, tells what may explain it.
+fn ready(cluster: &Cluster) -> anyhow::Result<()> {
     for name in ["rouse-activator", "rouse-autoscaler"] {
         let mut wait = cluster.inside(Path::new("kubectl"));
         wait.args([
@@ -193,8 +214,54 @@ fn install(root: &Path, cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Builds the tests and runs them one after another: they share two cores with a whole Kubernetes.
+/// How many tests of the group `together` run at once: they mostly wait, but share two cores with a whole Kubernetes.
+const AT_ONCE: &str = "3";
+
+/// Builds the tests and runs them: first those that may run beside each other, then each of the others by itself.
 fn test(root: &Path, cluster: &Cluster, args: &[String]) -> anyhow::Result<()> {
+    let program = build_tests(root)?;
+    let mut prepare = Command::new(&program);
+    succeed(prepare.args(["--ignored", "prepare"]).current_dir(root))?;
+    let list = Command::new(&program)
+        .args(["--list", "--format", "terse"])
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .context("cannot list the tests")?;
+    ensure!(
+        list.status.success(),
+        "the tests cannot be listed: {}",
+        String::from_utf8_lossy(&list.stderr)
+    );
+    let list = String::from_utf8_lossy(&list.stdout).into_owned();
+    let (alone, together): (Vec<_>, Vec<_>) = list
+        .lines()
+        .filter_map(|line| line.strip_suffix(": test"))
+        .partition(|name| name.starts_with("alone::"));
+    ensure!(
+        !alone.is_empty() || !together.is_empty(),
+        "no test of that name"
+    );
+    let flags = args.iter().filter(|arg| arg.starts_with('-'));
+    let mut results = Vec::new();
+    for (names, at_once) in [(together, AT_ONCE), (alone, "1")] {
+        if names.is_empty() {
+            continue;
+        }
+        let mut tests = cluster.inside(&program);
+        tests
+            .args(["--exact", "--test-threads", at_once])
+            .args(flags.clone())
+            .args(names);
+        if let Cluster::Own(script) = cluster {
+            tests.env("ROUSE_E2E_CLUSTER", script);
+        }
+        results.push(succeed(tests.current_dir(root)));
+    }
+    results.into_iter().collect()
+}
+
+fn build_tests(root: &Path) -> anyhow::Result<PathBuf> {
     let built = cargo::command()
         .current_dir(root)
         .args([
@@ -211,20 +278,12 @@ fn test(root: &Path, cluster: &Cluster, args: &[String]) -> anyhow::Result<()> {
         .output()
         .context("cannot start cargo")?;
     ensure!(built.status.success(), "the tests do not build");
-    let program = String::from_utf8_lossy(&built.stdout)
+    String::from_utf8_lossy(&built.stdout)
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
         .filter(|message| message["target"]["name"] == "e2e")
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .context("cargo names no test program")?;
-    let mut prepare = Command::new(&program);
-    succeed(prepare.args(["--ignored", "prepare"]).current_dir(root))?;
-    let mut tests = cluster.inside(&program);
-    tests.args(["--test-threads", "1"]).args(args);
-    if let Cluster::Own(script) = cluster {
-        tests.env("ROUSE_E2E_CLUSTER", script);
-    }
-    succeed(tests.current_dir(root))
+        .context("cargo names no test program")
 }
 
 fn succeed(command: &mut Command) -> anyhow::Result<()> {

@@ -48,6 +48,9 @@ enum Chore {
         /// Leave the cluster running.
         #[arg(long)]
         keep: bool,
+        /// Use the cluster that an earlier run left: load new images, restart Rouse, and leave it running again.
+        #[arg(long, conflicts_with = "keep")]
+        again: bool,
         /// Arguments for the test binary: a name to filter by, `--nocapture`.
         #[arg(value_name = "TEST_ARG", allow_hyphen_values = true)]
         args: Vec<String>,
@@ -69,7 +72,7 @@ enum Chore {
 fn main() -> ExitCode {
     let done = match Args::parse().chore {
         Chore::Test { cargo, binaries } => test::run(&split(cargo, binaries)),
-        Chore::E2e { keep, args } => e2e::run(&e2e::Options { keep, args }),
+        Chore::E2e { keep, again, args } => e2e::run(&e2e::Options { keep, again, args }),
         Chore::Boundaries => boundaries::run(),
         Chore::CheckAlone => alone::run(),
         Chore::Generate { check } => generate::run(check),

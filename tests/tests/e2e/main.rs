@@ -1,7 +1,8 @@
 //! Everything together on a real cluster: control plane, kubelet and container runtime. Run by `cargo xtask e2e`, which installs
 //! Rouse first and runs this inside the cluster's network.
 //!
-//! Clients and models keep a journal of every request; a test compares the two.
+//! A test belongs to `alone` or to `together`, which says whether others may run beside it. Clients and models keep a journal
+//! of every request; a test compares the two.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -9,13 +10,8 @@
     reason = "clippy.toml's exception for tests only sees functions that are marked as tests; figures are printed"
 )]
 
-mod broken;
-mod cold;
-mod deaths;
-mod floors;
-mod iris;
-mod opting;
-mod scaling;
+mod alone;
 mod space;
+mod together;
 
 use space::Space;
