@@ -275,6 +275,7 @@ fn pod(text: &str) -> Result<Endpoint, String> {
         address: address.parse().map_err(|_| invalid())?,
         terminating: false,
         created: None,
+        scheduled: None,
     })
 }
 

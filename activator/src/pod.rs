@@ -8,7 +8,7 @@ use std::{
 
 use http::{HeaderMap, HeaderName, Method, Request, StatusCode, header::HOST};
 use shared::{
-    headers::{OP, POD_UID, PORT, PORT_OPEN_AGE, READY_AGE, WAIT_MS, op},
+    headers::{OP, POD_UID, PORT, PORT_OPEN_AGE, READY_AGE, STARTED_AGE, WAIT_MS, op},
     http::{
         body::Body,
         client::{self, Client},
@@ -32,6 +32,7 @@ pub(crate) struct Pod {
 /// What the queue-proxy said of its model's start.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Milestones {
+    pub(crate) sidecar_started: Option<Instant>,
     pub(crate) port_open: Option<Instant>,
     pub(crate) model_ready: Instant,
 }
@@ -96,6 +97,7 @@ async fn ask(pod: &Pod) -> Result<Milestones, shared::BoxError> {
     let now = Instant::now();
     let at = |name| age(answer.headers(), &name).and_then(|age| now.checked_sub(age));
     Ok(Milestones {
+        sidecar_started: at(STARTED_AGE),
         port_open: at(PORT_OPEN_AGE),
         model_ready: at(READY_AGE).unwrap_or(now),
     })

@@ -19,6 +19,8 @@ pub struct Endpoint {
     pub terminating: bool,
     /// When it was made (a process spawned, a pod object seen), for the wake timeline.
     pub created: Option<Instant>,
+    /// When it was seen bound to a node, for the wake timeline. Local mode has no nodes.
+    pub scheduled: Option<Instant>,
 }
 
 /// Why the workload cannot start, for the time being.

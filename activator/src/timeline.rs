@@ -16,8 +16,12 @@ pub struct Timeline {
     pub patched: Option<Instant>,
     /// The first pod was made: its process spawned, or its object created.
     pub pod_created: Option<Instant>,
-    /// The activator learned of the first pod.
+    /// The first pod was seen bound to a node. Not in local mode.
+    pub pod_scheduled: Option<Instant>,
+    /// The activator learned the first pod's address: on a cluster its network is made then.
     pub pod_seen: Option<Instant>,
+    /// The queue-proxy of the pod that was ready first had started.
+    pub sidecar_started: Option<Instant>,
     /// The model's port took a connection.
     pub port_open: Option<Instant>,
     /// The model answered its readiness probe.
@@ -51,7 +55,9 @@ impl Timeline {
             patch_sent: None,
             patched: None,
             pod_created: None,
+            pod_scheduled: None,
             pod_seen: None,
+            sidecar_started: None,
             port_open: None,
             model_ready: None,
             ready_seen: None,
@@ -68,7 +74,9 @@ impl Timeline {
             ("patch_sent", self.patch_sent),
             ("pod_created", self.pod_created),
             ("patched", self.patched),
+            ("pod_scheduled", self.pod_scheduled),
             ("pod_seen", self.pod_seen),
+            ("sidecar_started", self.sidecar_started),
             ("port_open", self.port_open),
             ("model_ready", self.model_ready),
             ("forwarded", self.forwarded),
@@ -81,14 +89,12 @@ impl Timeline {
         phases
     }
 
-    /// Our share: from noticing to the pod being made, and from the model being ready to the request being on its way.
+    /// Our share: from noticing to the scale being written, and from the model being ready to the request being on its way.
     /// What lies between is Kubernetes' and the model's, what follows is the model's.
     pub fn ours(&self) -> Duration {
-        let made = self
-            .pod_created
-            .or(self.patched)
-            .or(self.patch_sent)
-            .unwrap_or(self.noticed);
+        // In local mode the pod is made before the write returns; on a cluster Kubernetes makes it some time after.
+        let done = [self.patched, self.pod_created].into_iter().flatten().min();
+        let made = done.or(self.patch_sent).unwrap_or(self.noticed);
         let before = made.saturating_duration_since(self.noticed);
         let after = match (self.model_ready, self.forwarded) {
             (Some(ready), Some(forwarded)) => forwarded.saturating_duration_since(ready),
@@ -127,6 +133,11 @@ mod tests {
         t.forwarded = Some(now + ms(1_003));
         t.first_byte = Some(now + ms(1_010));
         assert_eq!(t.ours(), ms(5));
+        // A pod that comes long after the write is Kubernetes' time.
+        t.pod_created = Some(now + ms(40));
+        t.patched = Some(now + ms(3));
+        assert_eq!(t.ours(), ms(6));
+        t.pod_created = Some(now + ms(2));
         let wake = t.wake("a/b");
         assert!((wake.total - 1.010).abs() < 1e-9);
         assert_eq!(wake.phases[0].0, "patch_sent");

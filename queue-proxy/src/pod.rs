@@ -29,6 +29,8 @@ pub(crate) struct Pod {
     pub(crate) tickets: Tickets,
     pub(crate) metrics: Metrics,
     pub(crate) clients: Vec<Client>,
+    /// When the queue-proxy started, for wake timelines.
+    pub(crate) started: Instant,
     buffered: AtomicUsize,
     pub(crate) cut: shutdown::Rx,
 }
@@ -62,6 +64,7 @@ impl Pod {
                 .map(|port| Client::new(port.upstream, config.client))
                 .collect(),
             tickets: Tickets::default(),
+            started: Instant::now(),
             buffered: AtomicUsize::new(0),
             config,
             model,

@@ -31,7 +31,9 @@ pub mod op {
     pub const RESERVE: &str = "reserve";
 }
 
-/// On a `wait-ready` answer: microseconds since the model's port first took a connection. Ages need no common clock.
+/// On a `wait-ready` answer: microseconds since the queue-proxy started. Ages need no common clock.
+pub const STARTED_AGE: HeaderName = HeaderName::from_static("rouse-started-age");
+/// On a `wait-ready` answer: microseconds since the model's port first took a connection.
 pub const PORT_OPEN_AGE: HeaderName = HeaderName::from_static("rouse-port-open-age");
 /// On a `wait-ready` answer: microseconds since the model was first ready.
 pub const READY_AGE: HeaderName = HeaderName::from_static("rouse-ready-age");
@@ -116,6 +118,12 @@ pub fn described() -> Vec<Described> {
             ANSWER,
             "a number",
             "Requests in flight and queued in the pod, this one included, probe paths left out.",
+        ),
+        row(
+            STARTED_AGE,
+            ANSWER,
+            "microseconds",
+            "On `wait-ready`: since the queue-proxy started.",
         ),
         row(
             PORT_OPEN_AGE,

@@ -29,7 +29,14 @@ pub(super) struct Told {
     invalid: Option<String>,
     failing: Failing,
     /// When each pod was seen first, for wake timelines: the object itself says it by the second only.
-    seen: HashMap<Arc<str>, Instant>,
+    seen: HashMap<Arc<str>, Seen>,
+}
+
+/// When something was first seen of a pod.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    created: Instant,
+    scheduled: Option<Instant>,
 }
 
 impl Told {
@@ -69,12 +76,19 @@ impl Told {
         self.seen
             .retain(|uid, _| pods.iter().any(|pod| pod.uid == *uid));
         let pods = pods.iter().filter_map(|pod| {
-            let created = *self.seen.entry(Arc::clone(&pod.uid)).or_insert(now);
+            let seen = self.seen.entry(Arc::clone(&pod.uid)).or_insert(Seen {
+                created: now,
+                scheduled: None,
+            });
+            if pod.scheduled.is_some() {
+                seen.scheduled.get_or_insert(now);
+            }
             Some(Endpoint {
                 uid: Arc::clone(&pod.uid),
                 address: SocketAddr::new(pod.ip?, names::ACTIVATOR_PORT),
                 terminating: pod.terminating,
-                created: Some(created),
+                created: Some(seen.created),
+                scheduled: seen.scheduled,
             })
         });
         let endpoints = Endpoints {

@@ -103,6 +103,7 @@ impl Workload {
         {
             timeline.pod_seen = Some(now);
             timeline.pod_created = endpoint.created;
+            timeline.pod_scheduled = endpoint.scheduled;
         }
     }
 
@@ -122,6 +123,7 @@ impl Workload {
             if let Some(timeline) = &mut state.timeline
                 && timeline.model_ready.is_none()
             {
+                timeline.sidecar_started = milestones.sidecar_started;
                 timeline.port_open = milestones.port_open;
                 timeline.model_ready = Some(milestones.model_ready);
                 timeline.ready_seen = Some(Instant::now());

@@ -235,6 +235,7 @@ pub(crate) fn endpoint(uid: &str, address: SocketAddr) -> Endpoint {
         address,
         terminating: false,
         created: None,
+        scheduled: None,
     }
 }
 

@@ -111,6 +111,7 @@ async fn a_wake_is_told_in_phases_that_are_in_order_and_complete() {
         "pod_created",
         "pod_seen",
         "port_open",
+        "sidecar_started",
     ];
     assert_eq!(names, all);
     let (ours, total) = (

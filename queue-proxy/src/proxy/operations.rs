@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Response};
 use shared::{
-    headers::{LOAD, PORT_OPEN_AGE, READY_AGE, TICKET, WAIT_MS},
+    headers::{LOAD, PORT_OPEN_AGE, READY_AGE, STARTED_AGE, TICKET, WAIT_MS},
     http::{
         body::{Body, Prefetch},
         serve::Peer,
@@ -36,6 +36,7 @@ impl Front {
         headers.insert(LOAD, self.pod.stats.load().into());
         let model = *self.pod.model.borrow();
         for (name, at) in [
+            (STARTED_AGE, Some(self.pod.started)),
             (PORT_OPEN_AGE, model.port_open),
             (READY_AGE, model.first_ready),
         ] {

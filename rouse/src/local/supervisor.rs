@@ -392,6 +392,7 @@ impl Supervisor {
             address: slot.proxy.activator_address().unwrap_or(slot.address),
             terminating,
             created: Some(slot.created),
+            scheduled: None,
         };
         let endpoints = Endpoints {
             replicas: wanted,

@@ -3,3 +3,4 @@
 mod bursts;
 mod deaths;
 mod floors;
+mod leader;

@@ -11,6 +11,7 @@
 )]
 
 mod alone;
+mod audit;
 mod space;
 mod together;
 

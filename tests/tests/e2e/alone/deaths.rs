@@ -6,7 +6,7 @@ use integration::{
     client::{Account, get},
     load,
 };
-use k8s_openapi::api::{coordination::v1::Lease, core::v1::Pod};
+use k8s_openapi::api::{apps::v1::Deployment, coordination::v1::Lease, core::v1::Pod};
 use kube::{
     Api,
     api::{DeleteParams, ListParams},
@@ -28,7 +28,7 @@ async fn kill(space: &Space, selector: &str) {
 }
 
 /// Waits until Rouse's own pods are ready again.
-async fn whole_again(space: &Space) {
+pub(super) async fn whole_again(space: &Space) {
     let pods: Api<Pod> = Api::namespaced(space.client.clone(), SYSTEM);
     space
         .until("Rouse is ready again", LONG * 2, async || {
@@ -100,26 +100,37 @@ async fn activators_that_were_restarted_at_zero_wake_on_the_next_request() {
     space.end().await;
 }
 
+/// How long the API server is away.
+const AWAY: Duration = Duration::from_secs(60);
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn warm_traffic_does_not_notice_an_api_server_that_is_away_and_nothing_is_scaled_down() {
     let space = Space::new("away").await;
     let model = Model::new("m")
-        .annotate("autoscaling.knative.dev/min-scale", "1")
-        .replicas(1);
+        .annotate("autoscaling.knative.dev/target", "4")
+        .annotate("autoscaling.knative.dev/max-scale", "3")
+        .replicas(3)
+        .flags(&["--service-time=50ms"]);
     let address = space.deploy(&model).await;
-    space.settled("m", 1, LONG).await;
     let url = format!("http://{address}/work");
-    let load =
-        tokio::spawn(
-            async move { load::run(&url, 4, load::closed(Duration::from_secs(30))).await },
-        );
-    if order(&["stop", "apiserver"]) {
-        tokio::time::sleep(Duration::from_secs(20)).await;
+    let length = AWAY + Duration::from_secs(60);
+    let load = tokio::spawn(async move { load::run(&url, 12, load::closed(length)).await });
+    space.settled("m", 3, LONG).await;
+    // As long as its windows need to fill, so that the load asks for all three.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    if order(&["kill", "apiserver"]) {
+        tokio::time::sleep(AWAY).await;
         order(&["cont", "apiserver"]);
     }
-    let (_, told) = timeout(LONG, load).await.unwrap().unwrap();
+    let deployments: Api<Deployment> = space.api();
+    while !load.is_finished() {
+        if let Ok(deployment) = deployments.get("m").await {
+            assert_eq!(deployment.spec.unwrap().replicas, Some(3), "a burst");
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let (_, told) = load.await.unwrap();
     space.ledger("m", &told).assert_exact();
-    assert_eq!(space.replicas("m").await, (1, 1));
     renewed(&space).await;
     whole_again(&space).await;
     space.end().await;

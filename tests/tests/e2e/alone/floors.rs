@@ -23,7 +23,7 @@ use crate::{
 /// Between two questions of a floor.
 const PACE: Duration = Duration::from_millis(2);
 
-async fn scale(space: &Space, name: &str, replicas: u32) {
+pub(super) async fn scale(space: &Space, name: &str, replicas: u32) {
     let deployments: Api<Deployment> = space.api();
     let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
     deployments
@@ -57,7 +57,7 @@ async fn floor(space: &Space, name: &str) -> Duration {
 }
 
 /// Phases of a wake, as its answer's header tells them.
-fn phase(timing: &str, name: &str) -> f64 {
+pub(super) fn phase(timing: &str, name: &str) -> f64 {
     let prefix = format!("{name};dur=");
     let found = timing
         .split(", ")

@@ -4,7 +4,7 @@ use integration::client::{Account, get};
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
-    Space,
+    Space, audit,
     space::{LONG, Model},
 };
 
@@ -33,6 +33,7 @@ async fn fifty_clients_at_zero_cost_one_wake_and_lose_nothing() {
     let address = space
         .deploy(&Model::new("m").annotate("autoscaling.knative.dev/max-scale", "1"))
         .await;
+    let before = generation(&space).await;
     let account = Account::default();
     let mut clients = JoinSet::new();
     for _ in 0..50 {
@@ -47,6 +48,20 @@ async fn fifty_clients_at_zero_cost_one_wake_and_lose_nothing() {
     for answer in clients.join_all().await {
         assert_eq!(answer.unwrap(), 200);
     }
+    assert_eq!(generation(&space).await, before + 1, "written once");
+    if let Some(writes) = audit::writes("rouse-activator") {
+        let ours = |write: &&audit::Write| {
+            write.namespace == space.name && write.resource == "deployments/scale"
+        };
+        assert_eq!(writes.iter().filter(ours).count(), 1);
+    }
     space.ledger("m", &account.told()).assert_exact();
     space.end().await;
+}
+
+/// How often what is wanted of the Deployment was changed.
+async fn generation(space: &Space) -> i64 {
+    let deployments: kube::Api<k8s_openapi::api::apps::v1::Deployment> = space.api();
+    let deployment = deployments.get("m").await.unwrap();
+    deployment.metadata.generation.unwrap()
 }

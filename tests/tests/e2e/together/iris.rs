@@ -141,7 +141,16 @@ async fn iris_wakes_from_zero_scales_and_sleeps_without_an_error() {
         (200, r#"{"predictions":[0]}"#)
     );
     let timing = first.header("rouse-timing").to_owned();
-    for phase in ["hold", "patch", "pod", "ready"] {
+    for phase in [
+        "hold",
+        "patched",
+        "pod_scheduled",
+        "pod_seen",
+        "sidecar_started",
+        "port_open",
+        "model_ready",
+        "first_byte",
+    ] {
         assert!(timing.contains(phase), "{phase} is not in {timing}");
     }
 
