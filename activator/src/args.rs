@@ -11,8 +11,8 @@ use clap::Parser;
 use shared::{TargetId, http::sanitize::TrustedProxies, scale::ScaleUrl};
 
 use crate::{
-    BoxFuture, Config, Endpoint, Endpoints, InPath, Scale, WakeError, WakeOutcome, WorkloadConfig,
-    kubernetes,
+    BoxFuture, Config, Endpoint, Endpoints, InPath, Lookups, Scale, WakeError, WakeOutcome,
+    WorkloadConfig, kubernetes,
 };
 
 /// Holds requests while a workload has no pod, wakes it, and hands them out.
@@ -197,8 +197,8 @@ impl Args {
         })
     }
 
-    /// Settings of the cluster's side.
-    pub fn cluster(&self) -> kubernetes::Settings {
+    /// Settings of the cluster's side, where it is asked of `lookups` whose an address is.
+    pub fn cluster(&self, lookups: Lookups) -> kubernetes::Settings {
         kubernetes::Settings {
             namespace: self.namespace.clone(),
             listen: match self.listen_ips.as_slice() {
@@ -206,6 +206,7 @@ impl Args {
                 given => given.to_vec(),
             },
             unschedulable_patience: Duration::from_secs(self.unschedulable_patience.into()),
+            lookups,
         }
     }
 

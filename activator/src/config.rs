@@ -1,11 +1,13 @@
 //! Settings of the process, and of each workload.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use shared::{
     TargetId,
     http::{client, sanitize::TrustedProxies, serve},
 };
+
+use crate::Access;
 
 /// Bodies up to this size are buffered and can be sent again; the queue-proxy's limit is the same.
 pub const RESENDABLE_BYTES: usize = 64 * 1024;
@@ -38,6 +40,8 @@ pub struct WorkloadConfig {
     pub max_cold_start: Duration,
     /// See [`InPath`].
     pub in_path: InPath,
+    /// Who may send requests; none: everybody. `rouse.dev/allowed-namespaces`.
+    pub access: Option<Arc<Access>>,
 }
 
 impl WorkloadConfig {
@@ -51,6 +55,7 @@ impl WorkloadConfig {
             max_held_bytes: 64 * 1024 * 1024,
             max_cold_start: Duration::from_mins(10),
             in_path: InPath::UntilReady(Duration::from_secs(5)),
+            access: None,
         }
     }
 }

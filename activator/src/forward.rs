@@ -84,6 +84,8 @@ impl Front {
         peer: &Arc<Peer>,
     ) -> Result<Response<Body>, Failure> {
         sanitize::check_request(&mut request).map_err(Failure::Refused)?;
+        // Before anything of it is kept, counted or waited for.
+        self.check_source(peer).await?;
         let websocket = sanitize::websocket(&request).map_err(Failure::Refused)?;
         let client_upgrade = websocket.then(|| hyper::upgrade::on(&mut request));
         let trusted = &self.workload.process.config.trusted;
@@ -151,6 +153,23 @@ impl Front {
             return Ok(answer.map(|_| Body::empty()));
         }
         Ok(answer.map(|body| body.guarded(lease)))
+    }
+
+    /// Whether this workload takes requests from the other end of the connection.
+    async fn check_source(&self, peer: &Peer) -> Result<(), Failure> {
+        let Some(access) = self.workload.access() else {
+            return Ok(());
+        };
+        let found = tokio::select! {
+            biased;
+            found = access.namespace_of(peer) => found?,
+            () = peer.gone() => return Err(Failure::BodyBroken),
+        };
+        // The rule may be another one by now.
+        match self.workload.access() {
+            Some(access) if !access.allows(found.as_deref()) => Err(Failure::NamespaceNotAllowed),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod events;
 mod failing;
 mod ports;
 mod scale;
+mod sources;
 mod told;
 
 use std::{
@@ -36,9 +37,10 @@ pub use self::{
     events::{Events, Queue, events},
     ports::everywhere,
     scale::{KubeScale, LANES},
+    sources::PodSources,
 };
 use self::{events::Reason, ports::Ports, told::Told};
-use crate::Activator;
+use crate::{Activator, Lookups};
 
 /// Changes that come so close together are dealt with at once.
 const MOMENT: Duration = Duration::from_millis(1);
@@ -54,6 +56,8 @@ pub struct Settings {
     pub listen: Vec<IpAddr>,
     /// How long a pod may wait for a node before requests are refused for it: one may be on its way.
     pub unschedulable_patience: Duration,
+    /// Where to ask whose an address is.
+    pub lookups: Lookups,
 }
 
 /// What the activator watches.

@@ -8,6 +8,7 @@
 //! Which pods exist comes in through [`Endpoints`], waking goes out through [`Scale`]: Kubernetes, local mode and tests
 //! stand behind these two.
 
+pub mod access;
 pub mod admin;
 pub mod args;
 mod conductor;
@@ -22,6 +23,7 @@ pub mod seam;
 pub mod timeline;
 mod workload;
 
+pub use access::{Access, Lookups, SourceError, Sources};
 pub use config::{Config, InPath, WorkloadConfig};
 #[doc(hidden)]
 pub use rescue::contract;

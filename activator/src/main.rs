@@ -4,7 +4,7 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use ::kubernetes::client::{self, ConnectError};
 use activator::{
-    Activator, Endpoints, StartError,
+    Activator, Endpoints, Lookups, StartError,
     args::{Args, UrlScale},
     kubernetes,
 };
@@ -105,7 +105,9 @@ async fn on_cluster(args: Args) -> Result<(), Ended> {
     let scale = Arc::new(kubernetes::KubeScale::new(wakes?, events.clone()));
     let activator = Activator::start(args.config(), Arc::clone(&scale) as _, metrics)?;
     activator.set_ready(false);
-    let settings = args.cluster();
+    // Questions that requests wait for share no connection with large lists.
+    let sources = kubernetes::PodSources::new(client::connect(&access)?);
+    let settings = args.cluster(Lookups::new(Arc::new(sources)));
     let caches = Arc::new(kubernetes::Caches::watch(&watches, &settings.namespace));
     tokio::spawn(queue.write(watches.clone(), Arc::clone(&caches), args.instance()));
     tokio::spawn(scale.keep_warm());

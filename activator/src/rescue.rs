@@ -20,6 +20,10 @@ pub(crate) enum Failure {
     Refused(Refusal),
     /// The client's body broke off or was malformed.
     BodyBroken,
+    /// It comes from a namespace that may not send here, or from nobody's address.
+    NamespaceNotAllowed,
+    /// Whether it may send here cannot be found out.
+    SourceUnknown,
     /// As many requests as may be are held.
     HoldFull,
     /// As many bytes as may be are held.
@@ -51,9 +55,11 @@ pub(crate) struct Rule {
 const PAUSED_RETRY: u64 = 30;
 
 /// Codes of all rules, for metrics.
-pub(crate) const CODES: [(&str, Origin); 9] = [
+pub(crate) const CODES: [(&str, Origin); 11] = [
     ("malformed", Origin::Client),
     ("body-broken", Origin::Client),
+    ("namespace-not-allowed", Origin::Client),
+    ("source-unknown", Origin::Us),
     ("hold-full", Origin::Us),
     ("hold-bytes", Origin::Us),
     ("no-capacity", Origin::Upstream),
@@ -84,6 +90,21 @@ impl Failure {
                 "the request body ended early",
                 Client,
                 None,
+            ),
+            // Not which ones are: that is nobody's business who is none of them.
+            Self::NamespaceNotAllowed => row(
+                403,
+                "namespace-not-allowed",
+                "the workload takes no requests from this namespace or address",
+                Client,
+                None,
+            ),
+            Self::SourceUnknown => row(
+                503,
+                "source-unknown",
+                "it cannot be found out at present whether this sender is allowed",
+                Us,
+                Some(1),
             ),
             Self::HoldFull => row(
                 503,
@@ -174,6 +195,8 @@ pub fn contract() -> Vec<Row> {
     let failures = [
         refused.clone(),
         Failure::BodyBroken,
+        Failure::NamespaceNotAllowed,
+        Failure::SourceUnknown,
         Failure::HoldFull,
         Failure::HoldBytes,
         Failure::Expired,
@@ -216,6 +239,8 @@ mod tests {
         let rows = [
             (Failure::Refused(Refusal::bad("x")), 400, None),
             (Failure::BodyBroken, 400, None),
+            (Failure::NamespaceNotAllowed, 403, None),
+            (Failure::SourceUnknown, 503, Some("1")),
             (Failure::HoldFull, 503, Some("1")),
             (Failure::HoldBytes, 503, Some("1")),
             (Failure::Expired, 504, None),

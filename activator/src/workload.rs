@@ -21,7 +21,7 @@ use tokio::{
 pub(crate) use self::lease::{Budget, Held, Lease};
 use self::{metrics::Metrics, pods::Known};
 use crate::{
-    Barred, Config, Failed, Scale, WorkloadConfig,
+    Access, Barred, Config, Failed, Scale, WorkloadConfig,
     hold::{Arrival, Hold, Seq},
     rescue::Failure,
     timeline::{Timeline, Wake},
@@ -164,6 +164,10 @@ impl Workload {
 
     pub(crate) fn max_cold_start(&self) -> std::time::Duration {
         self.config.read().max_cold_start
+    }
+
+    pub(crate) fn access(&self) -> Option<Arc<Access>> {
+        self.config.read().access.clone()
     }
 
     /// A request arrives.

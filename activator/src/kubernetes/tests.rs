@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::{BoxFuture, Config, Scale, WakeError, WakeOutcome};
+use crate::{BoxFuture, Config, Scale, SourceError, Sources, WakeError, WakeOutcome};
 
 #[derive(Debug)]
 struct NoScale;
@@ -31,6 +31,27 @@ struct Bed {
     state: State,
     settings: Settings,
     _queue: Queue,
+}
+
+/// Whose `127.0.0.N` is.
+#[derive(Debug)]
+struct ByNumber;
+
+impl Sources for ByNumber {
+    fn namespace_of(&self, ip: IpAddr) -> BoxFuture<'_, Result<Option<Arc<str>>, SourceError>> {
+        Box::pin(async move {
+            Ok(match ip.to_string().as_str() {
+                "127.0.0.2" => Some("friends".into()),
+                "127.0.0.3" => Some("others".into()),
+                "127.0.0.4" => Some("n".into()),
+                "127.0.0.5" => {
+                    let reason = "no answer".to_owned();
+                    return Err(SourceError { ip, reason });
+                }
+                _ => None,
+            })
+        })
+    }
 }
 
 impl Bed {
@@ -56,6 +77,7 @@ impl Bed {
                 namespace: names::NAMESPACE.to_owned(),
                 listen: vec![Ipv4Addr::LOCALHOST.into()],
                 unschedulable_patience: Duration::from_mins(2),
+                lookups: Lookups::new(Arc::new(ByNumber)),
             },
             _queue: queue,
         }
@@ -105,6 +127,33 @@ async fn asked(port: u16) -> TcpStream {
     let request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
     stream.write_all(request).await.unwrap();
     stream
+}
+
+/// Somebody at `127.0.0.N`.
+async fn connected(from: u8, port: u16) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    let here = Ipv4Addr::new(127, 0, 0, from);
+    socket.bind(SocketAddr::from((here, 0))).unwrap();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    socket.connect(address).await.unwrap()
+}
+
+/// The next answer to a request that says it is from `127.0.0.2` and one of ours. Empty if it is held, as what is held already
+/// must stay.
+async fn asks(stream: &mut TcpStream, bed: &Bed) -> String {
+    let before = bed.activator.held();
+    let request =
+        b"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 127.0.0.2\r\nForwarded: for=127.0.0.2\r\n\
+        X-Real-IP: 127.0.0.2\r\nrouse-pod-uid: a\r\nrouse-admission: admitted\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let mut told = String::new();
+    while !told.ends_with('\n') && bed.activator.held() == before {
+        let mut piece = [0; 4_096];
+        if let Ok(read) = timeout(Duration::from_millis(10), stream.read(&mut piece)).await {
+            told.push_str(std::str::from_utf8(&piece[..read.unwrap()]).unwrap());
+        }
+    }
+    told
 }
 
 /// What is answered until the connection ends or is silent.
@@ -173,6 +222,76 @@ async fn a_port_that_is_taken_costs_nobody_else_anything_and_is_had_once_it_is_f
     bed.reconcile();
     assert!(answer(asked(port).await).await.contains("paused"));
     assert_eq!(bed.state.ports.again(), None);
+}
+
+fn allow(view: &mut WorkloadView, namespaces: &str) {
+    let key = "rouse.dev/allowed-namespaces".to_owned();
+    view.settings.insert(key, namespaces.to_owned());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_pods_of_allowed_namespaces_are_held_whatever_a_request_says() {
+    let mut bed = Bed::new();
+    let port = free().await;
+    bed.claim(port, "n/a", 0);
+    bed.workload("a", |view| allow(view, "friends"));
+    bed.reconcile();
+    for (from, status) in [(3, "403 "), (5, "503 "), (1, "403 ")] {
+        let told = asks(&mut connected(from, port).await, &bed).await;
+        let code = if status == "403 " {
+            "rouse: namespace-not-allowed: "
+        } else {
+            "rouse: source-unknown: "
+        };
+        assert!(told.contains(status) && told.contains(code), "{told}");
+        assert!(!told.contains("friends"), "{told}");
+        assert_eq!(bed.activator.held(), 0, "127.0.0.{from}");
+    }
+    let mut held = Vec::new();
+    for from in [2, 4] {
+        let mut stream = connected(from, port).await;
+        assert_eq!(asks(&mut stream, &bed).await, "", "127.0.0.{from}");
+        held.push(stream);
+    }
+    assert_eq!(bed.activator.held(), 2);
+    // Nobody is asked about where all are allowed.
+    bed.workload("a", |view| allow(view, "*"));
+    bed.reconcile();
+    assert_eq!(asks(&mut connected(5, port).await, &bed).await, "");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_annotation_counts_on_connections_that_are_there_and_a_bad_one_opens_nothing() {
+    let mut bed = Bed::new();
+    let port = free().await;
+    bed.claim(port, "n/a", 0);
+    // Whatever else is wrong: with the other settings' defaults everybody would be allowed.
+    for bad in ["Friends", "", "*,friends"] {
+        bed.workload("a", |view| allow(view, bad));
+        bed.reconcile();
+        let mut stranger = connected(3, port).await;
+        assert!(asks(&mut stranger, &bed).await.contains(" 403 "), "{bad:?}");
+    }
+    bed.workload("a", |view| {
+        allow(view, "friends");
+        let key = "autoscaling.knative.dev/target".to_owned();
+        view.settings.insert(key, "none".to_owned());
+    });
+    bed.reconcile();
+    let mut stranger = connected(3, port).await;
+    assert!(asks(&mut stranger, &bed).await.contains(" 403 "));
+    bed.workload("a", |view| allow(view, "friends,others"));
+    bed.reconcile();
+    let held = asks(&mut stranger, &bed).await;
+    assert_eq!(held, "", "on the same connection");
+    let mut other = connected(3, port).await;
+    bed.workload("a", |view| allow(view, "Others"));
+    bed.reconcile();
+    assert_eq!(asks(&mut other, &bed).await, "", "the last good one stays");
+    let mut third = connected(3, port).await;
+    bed.workload("a", |view| allow(view, "friends"));
+    bed.reconcile();
+    assert!(asks(&mut third, &bed).await.contains(" 403 "));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,14 +1,14 @@
 //! What the activator's libraries are told of one workload: its settings and its endpoints.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     net::SocketAddr,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use ::kubernetes::{PodView, WorkloadView, names};
-use autoscaler_core::{ClusterConfig, TargetSpec, wake_replicas};
+use autoscaler_core::{ClusterConfig, TargetSpec, annotations::AllowedNamespaces, wake_replicas};
 use shared::TargetId;
 use tokio::{sync::watch, time::Instant};
 
@@ -16,7 +16,7 @@ use super::{
     Settings,
     failing::{Cause, Failing, barred},
 };
-use crate::{Activator, Endpoint, Endpoints, Workload, WorkloadConfig};
+use crate::{Access, Activator, Endpoint, Endpoints, Lookups, Workload, WorkloadConfig};
 
 /// One workload, and what was told of it last.
 #[derive(Debug)]
@@ -26,6 +26,7 @@ pub(super) struct Told {
     workload: Option<Arc<Workload>>,
     endpoints: watch::Sender<Arc<Endpoints>>,
     spec: Option<TargetSpec>,
+    allowed: Option<AllowedNamespaces>,
     invalid: Option<String>,
     failing: Failing,
     /// When each pod was seen first, for wake timelines: the object itself says it by the second only.
@@ -49,6 +50,7 @@ impl Told {
             workload: activator.add(config, Vec::new(), receiver).ok(),
             endpoints,
             spec: None,
+            allowed: None,
             invalid: None,
             failing: Failing::default(),
             seen: HashMap::new(),
@@ -65,7 +67,7 @@ impl Told {
         now: Instant,
     ) -> Option<Cause> {
         if let Some(view) = view {
-            self.configure(view, config);
+            self.configure(view, config, &settings.lookups);
         }
         let unix = unix_seconds();
         let patience = settings.unschedulable_patience.as_secs().cast_signed();
@@ -105,7 +107,7 @@ impl Told {
         begun
     }
 
-    fn configure(&mut self, view: &WorkloadView, config: &ClusterConfig) {
+    fn configure(&mut self, view: &WorkloadView, config: &ClusterConfig, lookups: &Lookups) {
         let settings = view.resolve(config, self.spec.as_ref());
         if settings.invalid != self.invalid {
             if let Some(invalid) = &settings.invalid {
@@ -113,9 +115,16 @@ impl Told {
             }
             self.invalid = settings.invalid;
         }
-        if self.spec.as_ref() == Some(&settings.spec) {
+        // Apart from the others, whose defaults are in force where there are no last good ones: here that would open what
+        // somebody meant to close.
+        let allowed = AllowedNamespaces::of(&view.settings)
+            .or_else(|| self.allowed.clone())
+            .unwrap_or(AllowedNamespaces::Only(BTreeSet::new()));
+        if self.spec.as_ref() == Some(&settings.spec) && self.allowed.as_ref() == Some(&allowed) {
             return;
         }
+        let limited = allowed != AllowedNamespaces::Everybody;
+        let access = || Access::new(&self.target, allowed.clone(), lookups.clone());
         if let Some(workload) = &self.workload {
             let spec = &settings.spec;
             workload.reconfigure(WorkloadConfig {
@@ -123,10 +132,12 @@ impl Told {
                 wake_replicas: wake_replicas(spec).get(),
                 max_held: spec.max_held as usize,
                 max_cold_start: spec.max_cold_start,
+                access: limited.then(|| Arc::new(access())),
                 ..WorkloadConfig::new(self.target.clone())
             });
         }
         self.spec = Some(settings.spec);
+        self.allowed = Some(allowed);
     }
 }
 

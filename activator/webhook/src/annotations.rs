@@ -213,6 +213,7 @@ mod tests {
             (names::DRAIN_GRACE, "25h", "from 1s to 24h"),
             ("rouse.dev/sidecar-memory-limit", "much", "quantity"),
             ("rouse.dev/container-concurrency", "-1", "1000"),
+            ("rouse.dev/allowed-namespaces", "a,B", "separated by commas"),
             ("autoscaling.knative.dev/window", "1s", "6s <= 1s <= 1h0m0s"),
         ] {
             let errors = told(&[(key, value)]).unwrap_err();

@@ -12,10 +12,12 @@ use crate::{ClusterConfig, TargetSpec};
 
 mod check;
 mod keys;
+mod namespaces;
 mod resolve;
 mod warn;
 
 pub use keys::{ALL, Key, READ_ELSEWHERE};
+pub use namespaces::AllowedNamespaces;
 pub use resolve::resolve;
 
 /// Annotations by full key.

@@ -6,7 +6,11 @@ mod http2;
 mod rewind;
 mod server;
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+};
 
 use bytes::BytesMut;
 use http::{Request, Response, Version};
@@ -74,6 +78,9 @@ pub enum Disposition {
 pub struct Peer {
     /// The other end.
     pub address: SocketAddr,
+    /// What a handler has found out about the other end and need not find out again for the next request: as long as the
+    /// connection lasts, so does its other end. Never anything that the other end has said of itself.
+    pub known: OnceLock<Arc<str>>,
     link: Arc<Link>,
 }
 
@@ -160,6 +167,7 @@ async fn serve<H: Handler>(
     let link = Arc::new(Link::default());
     let peer = Arc::new(Peer {
         address,
+        known: OnceLock::new(),
         link: Arc::clone(&link),
     });
     if version == Version::HTTP_2 {

@@ -4,7 +4,7 @@
 //! Source: `pkg/apis/autoscaling/annotation_validation.go`.
 
 use super::keys::{self, Key};
-use super::{AnnotationError, Annotations};
+use super::{AllowedNamespaces, AnnotationError, Annotations};
 use crate::ClusterConfig;
 use crate::literal::{Nanos, parse_duration, parse_float, parse_int};
 
@@ -198,6 +198,11 @@ impl Check<'_> {
             && !is_absolute_path(&value)
         {
             self.invalid(keys::READY_PATH, name, &value);
+        }
+        if let Some((name, value)) = self.find(keys::ALLOWED_NAMESPACES)
+            && AllowedNamespaces::parse(&value).is_none()
+        {
+            self.invalid(keys::ALLOWED_NAMESPACES, name, &value);
         }
     }
 }

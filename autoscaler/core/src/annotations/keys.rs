@@ -196,8 +196,15 @@ pub(super) const READY_PATH: Key = Key::new(
     "Path that answers 200 to 399 once the model is ready. It counts only where the container has no readiness probe.",
 );
 
+pub(super) const ALLOWED_NAMESPACES: Key = Key::new(
+    "rouse.dev/allowed-namespaces",
+    "*, or names of namespaces separated by commas",
+    "*",
+    "Namespaces whose pods may send requests to the workload through an activator, beside its own; others are answered 403. Who sends is told by the address of the connection alone, so whoever has no pod's address of their own is refused too. Only on a cluster.",
+);
+
 /// Every key that this crate reads.
-pub const ALL: [Key; 19] = [
+pub const ALL: [Key; 20] = [
     CLASS,
     METRIC,
     TARGET,
@@ -217,6 +224,7 @@ pub const ALL: [Key; 19] = [
     MAX_HELD,
     MAX_COLD_START,
     READY_PATH,
+    ALLOWED_NAMESPACES,
 ];
 
 /// Keys of our group that other parts of Rouse read, so that nobody is warned of them here.

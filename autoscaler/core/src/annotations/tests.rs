@@ -29,6 +29,11 @@ fn an_error_names_key_value_and_what_is_allowed() {
             "0",
             r#"rouse.dev/max-held: "0": expected 1 <= 0 <= 1000000"#,
         ),
+        (
+            "rouse.dev/allowed-namespaces",
+            "a,B",
+            r#"rouse.dev/allowed-namespaces: "a,B": invalid value: a,B, allowed is *, or names of namespaces separated by commas"#,
+        ),
     ] {
         assert_eq!(read(&[(key, value)]).expect_err(value).to_string(), line);
     }
