@@ -6,6 +6,7 @@
 mod admission;
 mod events;
 mod failing;
+mod nudge;
 mod ports;
 mod scale;
 mod sources;
@@ -35,6 +36,7 @@ pub use webhook::certificate::Current;
 pub use self::{
     admission::{Admission, certified, serve},
     events::{Events, Queue, events},
+    nudge::{NudgeQueue, Nudges, nudges},
     ports::everywhere,
     scale::{KubeScale, LANES},
     sources::PodSources,
@@ -46,6 +48,9 @@ use crate::{Activator, Lookups};
 const MOMENT: Duration = Duration::from_millis(1);
 /// How often everything is looked at although nothing has changed: patience may have ended.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long after this webhook can answer the API server will have learned to ask it: a period of the readiness probe, and an
+/// `EndpointSlice` that reaches kube-proxy. If it was nobody else's either, pods could not be made until then.
+const WEBHOOK_KNOWN: Duration = Duration::from_secs(5);
 
 /// Settings of the cluster's side.
 #[derive(Clone, Debug)]
@@ -124,7 +129,7 @@ pub async fn follow(
     activator: &Activator,
     caches: &Caches,
     settings: &Settings,
-    events: Events,
+    told: (Events, Nudges),
     also: impl Future<Output = ()>,
 ) {
     let mut changes = [
@@ -134,7 +139,7 @@ pub async fn follow(
         caches.config.changes(),
     ];
     caches.complete().await;
-    let mut state = State::new(events);
+    let mut state = State::new(told);
     state.reconcile(activator, caches, settings);
     let mut also = std::pin::pin!(also);
     let mut ready = false;
@@ -147,6 +152,7 @@ pub async fn follow(
             () = &mut also, if !ready => {
                 ready = true;
                 activator.set_ready(true);
+                state.freed_at = Some(Instant::now() + WEBHOOK_KNOWN);
             }
         }
         state.reconcile(activator, caches, settings);
@@ -161,16 +167,21 @@ struct State {
     ports: Ports,
     told: HashMap<TargetId, Told>,
     events: Events,
+    nudges: Nudges,
+    /// When what kept pods from being made may be gone.
+    freed_at: Option<Instant>,
 }
 
 impl State {
-    fn new(events: Events) -> Self {
+    fn new((events, nudges): (Events, Nudges)) -> Self {
         Self {
             config: ClusterConfig::default(),
             data: None,
             ports: Ports::default(),
             told: HashMap::new(),
             events,
+            nudges,
+            freed_at: None,
         }
     }
 
@@ -194,6 +205,7 @@ impl State {
             stays
         });
         let now = Instant::now();
+        let freed = self.freed_at.take_if(|at| *at <= now).is_some();
         for target in targets {
             let view = caches.workloads.get(target.namespace(), target.name());
             let pods = pods.remove(target).unwrap_or_default();
@@ -201,8 +213,11 @@ impl State {
                 .told
                 .entry(target.clone())
                 .or_insert_with(|| Told::add(activator, target));
-            let cause = told.tell(view.as_deref(), &pods, &self.config, settings, now);
-            if let Some(cause) = cause {
+            let news = told.tell(view.as_deref(), &pods, &self.config, settings, freed, now);
+            if let Some(view) = view.filter(|_| news.nudge) {
+                self.nudges.ask(&view);
+            }
+            if let Some(cause) = news.cause {
                 tracing::warn!(%target, reason = cause.reason, message = cause.message, "Workload cannot start");
                 let note = format!("{}: {}", cause.reason, cause.message);
                 self.events.tell(target, Reason::CannotStart, note);

@@ -105,11 +105,13 @@ async fn on_cluster(args: Args) -> Result<(), Ended> {
     let scale = Arc::new(kubernetes::KubeScale::new(wakes?, events.clone()));
     let activator = Activator::start(args.config(), Arc::clone(&scale) as _, metrics)?;
     activator.set_ready(false);
+    let (nudges, nudging) = kubernetes::nudges();
     // Questions that requests wait for share no connection with large lists.
     let sources = kubernetes::PodSources::new(client::connect(&access)?);
     let settings = args.cluster(Lookups::new(Arc::new(sources)));
     let caches = Arc::new(kubernetes::Caches::watch(&watches, &settings.namespace));
     tokio::spawn(queue.write(watches.clone(), Arc::clone(&caches), args.instance()));
+    tokio::spawn(nudging.write(watches.clone()));
     tokio::spawn(scale.keep_warm());
     let (stop, stopped) = watch::channel(false);
     let mut told = stopped.clone();
@@ -135,7 +137,7 @@ async fn on_cluster(args: Args) -> Result<(), Ended> {
     let certified = kubernetes::certified(&certificate);
     // Until all is handed out, pods are still learned of.
     let left = tokio::select! {
-        () = kubernetes::follow(&activator, &caches, &settings, events, certified) => Duration::ZERO,
+        () = kubernetes::follow(&activator, &caches, &settings, (events, nudges), certified) => Duration::ZERO,
         ended = &mut admission => {
             if let Ok(Err(error)) = ended {
                 return Err(Ended::Webhook(error));

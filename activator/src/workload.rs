@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, VecDeque},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
 
@@ -56,6 +56,7 @@ pub struct Workload {
     state: Mutex<State>,
     ring: Mutex<Ring>,
     held_bytes: AtomicUsize,
+    turned_away: AtomicU64,
     /// Wakes the conductor.
     pub(crate) kick: Notify,
     /// Told whenever a lease ends.
@@ -105,6 +106,7 @@ impl Workload {
             }),
             ring: Mutex::new(Ring::new(clock::micros())),
             held_bytes: AtomicUsize::new(0),
+            turned_away: AtomicU64::new(0),
             kick: Notify::new(),
             released: Notify::new(),
             metrics: Metrics::new(&config.target.to_string()),
@@ -120,6 +122,11 @@ impl Workload {
     /// Requests held now.
     pub fn held(&self) -> usize {
         self.state.lock().hold.held()
+    }
+
+    /// Requests that were refused on arrival so far since the workload cannot start: somebody would like it to.
+    pub fn turned_away(&self) -> u64 {
+        self.turned_away.load(Relaxed)
     }
 
     /// Whether any pod takes requests.
@@ -175,6 +182,9 @@ impl Workload {
         let now = Instant::now();
         let mut state = self.state.lock();
         if let Some(failure) = state.refusal(now) {
+            if matches!(failure, Failure::CannotStart(_)) {
+                self.turned_away.fetch_add(1, Relaxed);
+            }
             return Err(failure);
         }
         match state.hold.arrive(now) {

@@ -29,6 +29,9 @@ pub const WORKLOAD: &str = "rouse.dev/workload";
 pub const ADOPTED: &str = "rouse.dev/adopted";
 /// Annotation on a claim that is not in use any more: since when, in seconds since 1970.
 pub const RELEASED: &str = "rouse.dev/released";
+/// Annotation that activators change on a `ReplicaSet` to make its controller try again: when. Not in the group of those
+/// that users write: `kubectl rollout undo` copies a `ReplicaSet`'s annotations to its Deployment, where those are read.
+pub const NUDGED: &str = "activator.rouse.dev/nudged";
 
 /// Who keeps our slices and companions, in `endpointslice.kubernetes.io/managed-by` and `app.kubernetes.io/managed-by`.
 pub const MANAGER: &str = "rouse.dev";
@@ -43,7 +46,7 @@ pub const CLAIM: &str = "rouse.dev/port-claim";
 /// Label of Services that are companions, see [`companion`].
 pub const COMPANION: &str = "rouse.dev/companion";
 
-/// Field manager of the activator: it writes a scale from 0 and nothing else.
+/// Field manager of the activator: it writes a scale from 0, and [`NUDGED`].
 pub const ACTIVATOR_MANAGER: &str = "rouse-activator";
 /// Field manager of the autoscaler.
 pub const AUTOSCALER_MANAGER: &str = "rouse-autoscaler";

@@ -35,6 +35,22 @@ pub(super) struct Cause {
     pub(super) reason: String,
     /// What Kubernetes says with it, in one line. It may name images, quotas and more: not for clients.
     pub(super) message: String,
+    /// There is a pod, and it is in trouble. Otherwise not even one could be made.
+    made: bool,
+}
+
+/// Why not even a pod can be made, although some are wanted and there is none.
+pub(super) fn refused_creation(view: &WorkloadView, pods: &[Arc<PodView>]) -> Option<Cause> {
+    if view.replicas == 0 || pods.iter().any(|pod| !pod.terminating) {
+        return None;
+    }
+    let failure = view.failure.as_ref()?;
+    let (reason, message) = failure.split_once(':').unwrap_or((failure, ""));
+    Some(Cause {
+        reason: one_line(reason),
+        message: one_line(message),
+        made: false,
+    })
 }
 
 /// What is wrong with a workload now, if anything.
@@ -54,12 +70,7 @@ fn cause(
     }
     // What the pods of an older template suffer from says nothing about the newest one.
     let Some(newest) = staying().max_by_key(|pod| pod.created) else {
-        let failure = view.failure.as_ref().filter(|_| view.replicas > 0)?;
-        let (reason, message) = failure.split_once(':').unwrap_or((failure, ""));
-        return Some(Cause {
-            reason: one_line(reason),
-            message: one_line(message),
-        });
+        return refused_creation(view, pods);
     };
     let lasts = |trouble: &Trouble| {
         if trouble.is_unschedulable() {
@@ -80,6 +91,7 @@ fn cause(
         found.get_or_insert_with(|| Cause {
             reason: reason.to_owned(),
             message: one_line(&format!("pod {}: {}", pod.name, trouble.message)),
+            made: true,
         });
     }
     found
@@ -91,6 +103,8 @@ pub(super) struct Failing {
     failed: Option<Failed>,
     strikes: u32,
     template: u64,
+    /// Why no pod can be made, if that was told: it is told again and again and has begun once.
+    unmade: Option<String>,
 }
 
 impl Failing {
@@ -99,13 +113,16 @@ impl Failing {
     /// A failure is told as long as it can be seen. If it cannot be seen because no pod is left and none is wanted, it is told
     /// for a pause that grows with every failure: that is the back-off between wakes. Another template or a pod that is
     /// ready makes all forgotten.
+    ///
+    /// If not even a pod can be made, it is tried again with nudges ([`super::nudge::Nudging`]), so the pauses are theirs: it is
+    /// told until `rests`, and not told while a try is under way.
     pub(super) fn observe(
         &mut self,
         view: Option<&WorkloadView>,
         pods: &[Arc<PodView>],
         patience: i64,
-        unix: i64,
-        now: Instant,
+        rests: Option<Instant>,
+        (unix, now): (i64, Instant),
     ) -> (Option<Failed>, Option<Cause>) {
         let Some(view) = view else {
             *self = Self::default();
@@ -120,7 +137,19 @@ impl Failing {
         }
         let mut begun = None;
         let over = |failed: &Failed| failed.retry_at <= now;
-        if let Some(cause) = cause(view, pods, patience, unix, self.failed.is_some()) {
+        let cause = cause(view, pods, patience, unix, self.failed.is_some());
+        if let Some(cause) = cause.as_ref().filter(|cause| !cause.made) {
+            self.failed = rests.map(|retry_at| Failed {
+                reason: cause.reason.clone(),
+                detail: String::new(),
+                retry_at,
+            });
+            let known = self.unmade.replace(cause.reason.clone());
+            let news = known.as_ref() != Some(&cause.reason);
+            return (self.failed.clone(), news.then(|| cause.clone()));
+        }
+        self.unmade = None;
+        if let Some(cause) = cause {
             let known = self.failed.as_ref();
             let another = known.is_none_or(|failed| failed.reason != cause.reason);
             if known.is_none() {
@@ -152,15 +181,14 @@ fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// Workloads and pods for tests.
 #[cfg(test)]
-mod tests {
+pub(super) mod testing {
     use serde_json::json;
 
     use super::*;
 
-    const PATIENCE: i64 = 120;
-
-    fn view(change: impl FnOnce(&mut WorkloadView)) -> WorkloadView {
+    pub(crate) fn view(change: impl FnOnce(&mut WorkloadView)) -> WorkloadView {
         let object = json!({
             "metadata": {"namespace": "n", "name": "m", "uid": "u", "labels": {"rouse.dev/enabled": "true"}},
             "spec": {"replicas": 1, "selector": {}, "template": {"spec": {"containers": []}}},
@@ -170,7 +198,7 @@ mod tests {
         view
     }
 
-    fn pod(reason: Option<&str>, change: impl FnOnce(&mut PodView)) -> Arc<PodView> {
+    pub(crate) fn pod(reason: Option<&str>, change: impl FnOnce(&mut PodView)) -> Arc<PodView> {
         let mut pod = PodView {
             name: "m-1".into(),
             uid: "u".into(),
@@ -193,6 +221,21 @@ mod tests {
         change(&mut pod);
         Arc::new(pod)
     }
+
+    /// One that is refused its pods.
+    pub(crate) fn quota(replicas: u32) -> WorkloadView {
+        view(|view| {
+            view.failure = Some("FailedCreate: exceeded\n quota: pods".into());
+            view.replicas = replicas;
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{testing::*, *};
+
+    const PATIENCE: i64 = 120;
 
     fn found(view: &WorkloadView, pods: &[Arc<PodView>], now: i64) -> Option<String> {
         cause(view, pods, PATIENCE, now, false).map(|cause| cause.reason)
@@ -250,12 +293,6 @@ mod tests {
 
     #[test]
     fn a_refused_pod_is_trouble_while_one_is_wanted() {
-        let quota = |replicas| {
-            view(|view| {
-                view.failure = Some("FailedCreate: exceeded\n quota: pods".into());
-                view.replicas = replicas;
-            })
-        };
         let seen = cause(&quota(1), &[], PATIENCE, 0, false).unwrap();
         assert_eq!(
             (seen.reason.as_str(), seen.message.as_str()),
@@ -299,9 +336,18 @@ mod tests {
 
         /// The pause that is told, in seconds, and whether a failure has begun.
         fn see(&mut self, view: &WorkloadView, pods: &[Arc<PodView>]) -> (Option<u64>, bool) {
-            let (failed, begun) = self
-                .failing
-                .observe(Some(view), pods, PATIENCE, 0, self.now);
+            self.see_until(view, pods, None)
+        }
+
+        fn see_until(
+            &mut self,
+            view: &WorkloadView,
+            pods: &[Arc<PodView>],
+            rests: Option<Instant>,
+        ) -> (Option<u64>, bool) {
+            let (failed, begun) =
+                self.failing
+                    .observe(Some(view), pods, PATIENCE, rests, (0, self.now));
             let pause = failed.map(|failed| (failed.retry_at - self.now).as_secs());
             (pause, begun.is_some())
         }
@@ -343,9 +389,28 @@ mod tests {
         let mended = view(|view| (view.replicas, view.template) = (0, 7));
         assert_eq!(bed.see(&mended, &[]), (None, false));
         // A quota that was raised: the condition goes before the pod comes.
-        let quota = view(|view| view.failure = Some("FailedCreate: quota".into()));
-        assert_eq!(bed.see(&quota, &[]), (Some(10), true));
+        let rests = Some(bed.now + Duration::from_secs(4));
+        assert_eq!(bed.see_until(&quota(1), &[], rests), (Some(4), true));
         assert_eq!(bed.see(&awake, &[]), (None, false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_creation_is_told_between_tries_and_has_begun_once() {
+        let mut bed = Bed::new();
+        assert_eq!(bed.see(&quota(1), &[]), (None, true), "it is tried");
+        for rest in [1, 2, 4] {
+            let until = Some(bed.now + Duration::from_secs(rest));
+            assert_eq!(bed.see_until(&quota(1), &[], until), (Some(rest), false));
+            bed.pass(rest);
+            assert_eq!(bed.see(&quota(1), &[]), (None, false), "it is tried");
+        }
+        // It goes to sleep meanwhile: nobody wakes it before the pause is over.
+        let until = Some(bed.now + Duration::from_secs(8));
+        assert_eq!(bed.see_until(&quota(1), &[], until), (Some(8), false));
+        assert_eq!(bed.see(&quota(0), &[]), (Some(8), false));
+        bed.pass(8);
+        assert_eq!(bed.see(&quota(0), &[]), (None, false));
+        assert_eq!(bed.see(&quota(1), &[]), (None, true), "anew");
     }
 
     #[tokio::test(start_paused = true)]

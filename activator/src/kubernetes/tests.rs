@@ -31,6 +31,7 @@ struct Bed {
     state: State,
     settings: Settings,
     _queue: Queue,
+    nudged: NudgeQueue,
 }
 
 /// Whose `127.0.0.N` is.
@@ -60,6 +61,7 @@ impl Bed {
         let (pods, pods_hand) = Cache::by_hand();
         let (claims, claims_hand) = Cache::by_hand();
         let (events, queue) = events();
+        let (asked, nudged) = nudges();
         Self {
             activator: Activator::start(Config::default(), Arc::new(NoScale), None).unwrap(),
             caches: Caches {
@@ -72,7 +74,7 @@ impl Bed {
             workloads: workloads_hand,
             pods: pods_hand,
             claims: claims_hand,
-            state: State::new(events),
+            state: State::new((events, asked)),
             settings: Settings {
                 namespace: names::NAMESPACE.to_owned(),
                 listen: vec![Ipv4Addr::LOCALHOST.into()],
@@ -80,6 +82,7 @@ impl Bed {
                 lookups: Lookups::new(Arc::new(ByNumber)),
             },
             _queue: queue,
+            nudged,
         }
     }
 
@@ -292,6 +295,41 @@ async fn a_changed_annotation_counts_on_connections_that_are_there_and_a_bad_one
     bed.workload("a", |view| allow(view, "friends"));
     bed.reconcile();
     assert!(asks(&mut third, &bed).await.contains(" 403 "));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_workload_that_is_refused_its_pods_is_nudged_once_when_somebody_asks() {
+    let mut bed = Bed::new();
+    let port = free().await;
+    bed.claim(port, "n/a", 0);
+    bed.workload("a", |view| {
+        view.replicas = 1;
+        view.failure = Some("FailedCreate: exceeded quota".into());
+    });
+    bed.reconcile();
+    assert_eq!(bed.nudged.take(), None, "nobody asks");
+    let mut stream = connected(1, port).await;
+    assert_eq!(asks(&mut stream, &bed).await, "");
+    bed.reconcile();
+    assert_eq!(bed.nudged.take().unwrap().to_string(), "n/a");
+    for _ in 0..3 {
+        bed.reconcile();
+    }
+    assert_eq!(bed.nudged.take(), None);
+    // The try is in vain.
+    let told = async {
+        loop {
+            bed.reconcile();
+            let mut piece = [0; 4_096];
+            let read = timeout(Duration::from_millis(50), stream.read(&mut piece)).await;
+            if let Ok(read) = read {
+                return String::from_utf8_lossy(&piece[..read.unwrap()]).into_owned();
+            }
+        }
+    };
+    let told = timeout(Duration::from_secs(10), told).await.unwrap();
+    assert!(told.contains("rouse: cannot-start"), "{told}");
+    assert!(told.contains("retry-after: 1"), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -15,8 +15,18 @@ use tokio::{sync::watch, time::Instant};
 use super::{
     Settings,
     failing::{Cause, Failing, barred},
+    nudge::Nudging,
 };
 use crate::{Access, Activator, Endpoint, Endpoints, Lookups, Workload, WorkloadConfig};
+
+/// What has just become known of a workload.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    /// Why it cannot start.
+    pub(super) cause: Option<Cause>,
+    /// Its `ReplicaSet` is to be nudged.
+    pub(super) nudge: bool,
+}
 
 /// One workload, and what was told of it last.
 #[derive(Debug)]
@@ -29,6 +39,9 @@ pub(super) struct Told {
     allowed: Option<AllowedNamespaces>,
     invalid: Option<String>,
     failing: Failing,
+    nudging: Nudging,
+    /// [`Workload::turned_away`] at the last look.
+    turned_away: u64,
     /// When each pod was seen first, for wake timelines: the object itself says it by the second only.
     seen: HashMap<Arc<str>, Seen>,
 }
@@ -53,25 +66,33 @@ impl Told {
             allowed: None,
             invalid: None,
             failing: Failing::default(),
+            nudging: Nudging::default(),
+            turned_away: 0,
             seen: HashMap::new(),
         }
     }
 
-    /// Tells what has changed. Returns why the workload cannot start, if that has just become known.
+    /// Tells what has changed. `freed`: what kept pods from being made may have just gone.
     pub(super) fn tell(
         &mut self,
         view: Option<&WorkloadView>,
         pods: &[Arc<PodView>],
         config: &ClusterConfig,
         settings: &Settings,
+        freed: bool,
         now: Instant,
-    ) -> Option<Cause> {
+    ) -> News {
         if let Some(view) = view {
             self.configure(view, config, &settings.lookups);
         }
+        let asked = self.asked();
+        let nudge = self.nudging.observe(view, pods, (asked, freed), now);
         let unix = unix_seconds();
         let patience = settings.unschedulable_patience.as_secs().cast_signed();
-        let (failed, begun) = self.failing.observe(view, pods, patience, unix, now);
+        let rests = self.nudging.rests();
+        let (failed, begun) = self
+            .failing
+            .observe(view, pods, patience, rests, (unix, now));
         if let Some(workload) = &self.workload {
             workload.bar(barred(view, pods));
         }
@@ -104,7 +125,20 @@ impl Told {
                 true
             }
         });
-        begun
+        News {
+            cause: begun,
+            nudge,
+        }
+    }
+
+    /// Whether anything is held, or was refused since the last look because the workload cannot start.
+    fn asked(&mut self) -> bool {
+        let Some(workload) = &self.workload else {
+            return false;
+        };
+        let turned_away = workload.turned_away();
+        let more = turned_away != std::mem::replace(&mut self.turned_away, turned_away);
+        more || workload.held() > 0
     }
 
     fn configure(&mut self, view: &WorkloadView, config: &ClusterConfig, lookups: &Lookups) {
