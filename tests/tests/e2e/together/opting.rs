@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::{
     Space,
-    space::{LONG, Model},
+    space::{LONG, Model, service},
 };
 
 /// What a user can see of a Service's ports.
@@ -27,7 +27,14 @@ async fn opting_in_and_out_under_load_loses_nothing_and_leaves_the_service_as_it
         .replicas(2)
         .annotate("autoscaling.knative.dev/min-scale", "2")
         .flags(&["--service-time=10ms"]);
-    let address = space.deploy(&model).await;
+    // Without it a rolling update of plain pods loses requests by itself: kube-proxy learns a moment later than the model
+    // that the pod goes.
+    let mut deployment = space.deployment(&model);
+    let pod = deployment.spec.as_mut().unwrap().template.spec.as_mut();
+    let lifecycle = json!({"preStop": {"sleep": {"seconds": 5}}});
+    pod.unwrap().containers[0].lifecycle = serde_json::from_value(lifecycle).unwrap();
+    space.create_objects(&service("m"), &deployment).await;
+    let address = space.address("m").await;
     space.settled("m", 2, LONG).await;
     space.reachable("m").await;
     let before = ports(&space).await;
