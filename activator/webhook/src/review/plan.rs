@@ -75,8 +75,7 @@ pub(super) fn plan(spec: &PodSpec, asked: &Asked) -> Result<Plan, String> {
             main.name
         ));
     }
-    let (drain_seconds, grace_seconds) =
-        grace(spec.termination_grace_period_seconds, asked.drain_grace);
+    let (drain_seconds, grace_seconds) = grace(grace_of(spec), asked.drain_grace);
     Ok(Plan {
         upstreams,
         ready_path: asked.ready_path.clone().filter(|_| probe.is_none()),
@@ -123,11 +122,16 @@ fn has_pre_stop(main: &Container) -> bool {
     lifecycle.is_some_and(|lifecycle| lifecycle.pre_stop.is_some())
 }
 
-/// The longest drain, and the pod's new grace period where it needs one.
-fn grace(pod: Option<i64>, asked: Option<Duration>) -> (u64, Option<u64>) {
-    let pod = pod.map_or(DEFAULT_GRACE_SECONDS, |seconds| {
-        u64::try_from(seconds).unwrap_or(0)
-    });
+/// The grace period of a pod, in seconds.
+pub(super) fn grace_of(spec: &PodSpec) -> u64 {
+    spec.termination_grace_period_seconds
+        .map_or(DEFAULT_GRACE_SECONDS, |seconds| {
+            u64::try_from(seconds).unwrap_or(0)
+        })
+}
+
+/// The longest drain, and the new grace period of a pod that needs one.
+fn grace(pod: u64, asked: Option<Duration>) -> (u64, Option<u64>) {
     let drain = match asked {
         Some(asked) => asked.as_secs() + u64::from(asked.subsec_nanos() > 0),
         None if pod == DEFAULT_GRACE_SECONDS => REQUEST_SECONDS,
@@ -157,8 +161,16 @@ mod tests {
             (Some(20), s(5), 5, None),
             (None, s(900), 900, Some(915)),
         ] {
-            assert_eq!(grace(pod, asked), (drain, new), "{pod:?} {asked:?}");
+            let spec = PodSpec {
+                termination_grace_period_seconds: pod,
+                ..PodSpec::default()
+            };
+            assert_eq!(
+                grace(grace_of(&spec), asked),
+                (drain, new),
+                "{pod:?} {asked:?}"
+            );
         }
-        assert_eq!(grace(None, Some(Duration::from_millis(60_001))).0, 61);
+        assert_eq!(grace(30, Some(Duration::from_millis(60_001))).0, 61);
     }
 }

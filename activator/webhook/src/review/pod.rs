@@ -3,13 +3,21 @@
 //! The patch touches nothing that it does not name, so fields that this version does not know stay as they are. A pod that has
 //! its sidecar is left alone, so asking again changes nothing.
 
-use k8s_openapi::{api::core::v1::PodSpec, apimachinery::pkg::apis::meta::v1::OwnerReference};
+use json_patch::PatchOperation;
+use k8s_openapi::{
+    api::core::v1::{PodSpec, Probe},
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
+};
 use kube::{api::ObjectMeta, core::DynamicObject};
 use kubernetes::names;
 use serde_json::json;
 use shared::TargetId;
 
-use super::{Malformed, Request, Verdict, add, is_enabled, part, plan::plan, remove, sidecar};
+use super::{
+    Malformed, Request, Verdict, add, is_enabled, part,
+    plan::{self, plan},
+    remove, sidecar,
+};
 use crate::{Lookup, Settings, annotations};
 
 /// By which a `ReplicaSet`'s name differs from its Deployment's.
@@ -87,12 +95,41 @@ pub(super) fn review(
             &["spec", "terminationGracePeriodSeconds"],
             json!(seconds),
         ));
+        patch.extend(keep_restarts_quick(&spec));
     }
     Ok(Verdict {
         denied: None,
         patch,
         warnings: plan.warnings,
     })
+}
+
+/// The pod's grace period is also how long a container that hangs, and does not end upon SIGTERM, has until its liveness or startup
+/// probe restarts it. A longer one is for the drain of a pod that goes; a restart keeps the time that it had. To be applied
+/// once the sidecar is in its place.
+fn keep_restarts_quick(spec: &PodSpec) -> Vec<PatchOperation> {
+    let before = plan::grace_of(spec).max(1);
+    let kinds = [
+        ("initContainers", spec.init_containers.as_ref(), 1),
+        ("containers", Some(&spec.containers), 0),
+    ];
+    let mut patch = Vec::new();
+    for (kind, containers, shift) in kinds {
+        for (place, container) in containers.into_iter().flatten().enumerate() {
+            for (field, probe) in [
+                ("livenessProbe", &container.liveness_probe),
+                ("startupProbe", &container.startup_probe),
+            ] {
+                let given = |probe: &Probe| probe.termination_grace_period_seconds.is_some();
+                if probe.as_ref().is_some_and(|probe| !given(probe)) {
+                    let place = (place + shift).to_string();
+                    let key = ["spec", kind, &place, field, "terminationGracePeriodSeconds"];
+                    patch.push(add(&key, json!(before)));
+                }
+            }
+        }
+    }
+    patch
 }
 
 /// The name of the Deployment or `StatefulSet` that a pod belongs to.

@@ -49,6 +49,8 @@ pub(super) fn container(
             period_seconds: Some(10),
             timeout_seconds: Some(5),
             failure_threshold: Some(6),
+            // Not the pod's, which covers a drain.
+            termination_grace_period_seconds: Some(30),
             ..health("/livez")
         }),
         lifecycle: Some(Lifecycle {

@@ -334,6 +334,47 @@ fn the_hooks_carry_a_token_that_only_the_pod_knows() {
 }
 
 #[test]
+fn a_grace_period_that_is_raised_for_the_drain_does_not_delay_restarts_of_what_hangs() {
+    let with_grace = |grace: Value| {
+        inject(&with(|pod| {
+            pod["spec"]["terminationGracePeriodSeconds"] = grace;
+            pod["spec"]["initContainers"] = json!([
+                {"name": "helper", "restartPolicy": "Always", "livenessProbe": {"tcpSocket": {"port": 1}}},
+            ]);
+            pod["spec"]["containers"][0]["startupProbe"] = json!({"tcpSocket": {"port": 8080}});
+            pod["spec"]["containers"][0]["livenessProbe"] = json!({"tcpSocket": {"port": 8080}});
+            let own = json!({"tcpSocket": {"port": 1}, "terminationGracePeriodSeconds": 7});
+            let other = json!({"name": "other", "livenessProbe": own});
+            pod["spec"]["containers"].as_array_mut().unwrap().push(other);
+        }))
+        .0["spec"]
+            .clone()
+    };
+    let seconds = |probe: &Value| probe["terminationGracePeriodSeconds"].clone();
+    for (given, kept) in [(json!(null), json!(30)), (json!(30), json!(30))] {
+        let spec = with_grace(given);
+        assert_eq!(spec["terminationGracePeriodSeconds"], 315);
+        assert_eq!(spec["initContainers"][1]["name"], "helper");
+        let model = &spec["containers"][0];
+        for probe in [
+            &spec["initContainers"][1]["livenessProbe"],
+            &model["startupProbe"],
+            &model["livenessProbe"],
+        ] {
+            assert_eq!(seconds(probe), kept, "{probe}");
+        }
+        let other = &spec["containers"][1]["livenessProbe"];
+        assert_eq!(seconds(other), 7, "the user's own stays");
+    }
+    // What is not raised delays nothing.
+    let spec = with_grace(json!(600));
+    assert_eq!(
+        seconds(&spec["containers"][0]["livenessProbe"]),
+        Value::Null
+    );
+}
+
+#[test]
 fn a_users_own_pre_stop_and_second_container_are_left_alone_with_a_warning() {
     let own = json!({"preStop": {"exec": {"command": ["sleep", "5"]}}});
     let (injected, warnings) = inject(&with(|pod| {

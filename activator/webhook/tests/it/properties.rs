@@ -118,6 +118,16 @@ fn rest(pod: &Value) -> Value {
     init.as_array_mut()
         .unwrap()
         .retain(|container| container["name"] != "queue-proxy");
+    for kind in ["initContainers", "containers"] {
+        for container in spec[kind].as_array_mut().unwrap() {
+            if let Some(probe) = container.get_mut("livenessProbe") {
+                probe
+                    .as_object_mut()
+                    .unwrap()
+                    .remove("terminationGracePeriodSeconds");
+            }
+        }
+    }
     let annotations = pod["metadata"]
         .as_object_mut()
         .unwrap()
@@ -148,6 +158,11 @@ proptest! {
         }
         let grace = |pod: &Value| pod["spec"]["terminationGracePeriodSeconds"].as_i64().unwrap_or(30);
         prop_assert!(grace(&injected) >= grace(&pod), "it is never shortened");
+        let restart = |pod: &Value| {
+            let probe = &pod["spec"]["containers"][0]["livenessProbe"];
+            probe["terminationGracePeriodSeconds"].as_i64().unwrap_or_else(|| grace(pod))
+        };
+        prop_assert_eq!(restart(&injected), restart(&pod).max(i64::from(grace(&injected) > grace(&pod))));
 
         let mut again = request("pods", "CREATE", &injected);
         again["request"]["uid"] = json!(OTHER_UID);
