@@ -10,6 +10,7 @@
 
 pub mod client;
 pub mod deployment;
+pub mod grpc;
 pub mod ledger;
 pub mod load;
 pub mod process;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, Response};
+use http::{HeaderMap, HeaderName, Response};
 use shared::{
     headers::{LOAD, PORT_OPEN_AGE, READY_AGE, STARTED_AGE, TICKET, WAIT_MS},
     http::{
@@ -13,7 +13,7 @@ use shared::{
 use tokio::time::{Instant, timeout};
 
 use super::Front;
-use crate::{breaker::Source, rescue::Failure};
+use crate::{breaker::Source, model::Model, rescue::Failure};
 
 impl Front {
     /// Answers when the model is ready, on a connection that the request can then follow on.
@@ -35,19 +35,8 @@ impl Front {
         let headers = answer.headers_mut();
         headers.insert(LOAD, self.pod.stats.load().into());
         let model = *self.pod.model.borrow();
-        for (name, at) in [
-            (STARTED_AGE, Some(self.pod.started)),
-            (PORT_OPEN_AGE, model.port_open),
-            (READY_AGE, model.first_ready),
-        ] {
-            if let Some(at) = at {
-                headers.insert(
-                    name,
-                    u64::try_from(at.elapsed().as_micros())
-                        .unwrap_or(u64::MAX)
-                        .into(),
-                );
-            }
+        for (name, age) in ages(self.pod.started, &model, Instant::now()) {
+            headers.insert(name, age.into());
         }
         Ok(answer)
     }
@@ -68,5 +57,42 @@ impl Front {
             .headers_mut()
             .insert(LOAD, self.pod.stats.load().into());
         Ok(answer)
+    }
+}
+
+/// How long ago the start and the model's milestones were, in microseconds. Of one instant, so that whoever takes the ages back from another
+/// one never gets the second milestone before the first.
+fn ages(started: Instant, model: &Model, now: Instant) -> impl Iterator<Item = (HeaderName, u64)> {
+    let age = move |at: Instant| {
+        let age = now.saturating_duration_since(at).as_micros();
+        u64::try_from(age).unwrap_or(u64::MAX)
+    };
+    let milestones = [
+        (STARTED_AGE, Some(started)),
+        (PORT_OPEN_AGE, model.port_open),
+        (READY_AGE, model.first_ready),
+    ];
+    milestones
+        .into_iter()
+        .filter_map(move |(name, at)| Some((name, age(at?))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn milestones_of_one_instant_have_one_age() {
+        let at = Instant::now();
+        let model = Model {
+            port_open: Some(at),
+            first_ready: Some(at),
+            ready: true,
+        };
+        let now = at + Duration::from_micros(1_500);
+        let told: Vec<_> = ages(at, &model, now).collect();
+        let all = [STARTED_AGE, PORT_OPEN_AGE, READY_AGE].map(|name| (name, 1_500));
+        assert_eq!(told, all);
+        assert_eq!(ages(at, &Model::default(), now).count(), 1);
     }
 }

@@ -10,9 +10,11 @@
     reason = "clippy.toml's exception for tests only sees functions that are marked as tests; figures are printed"
 )]
 
+mod activators;
 mod alone;
 mod audit;
 mod space;
+mod talk;
 mod together;
 
 use space::Space;

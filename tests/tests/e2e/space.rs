@@ -1,9 +1,10 @@
 //! A namespace for one test, with models in it.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
     time::Duration,
 };
@@ -94,10 +95,15 @@ impl Model {
         }
     }
 
-    fn deployment(&self, journals: &Path) -> Deployment {
-        let mut args = vec!["--host=0.0.0.0".to_owned(), "--port=8080".to_owned()];
+    fn deployment(&self, namespace: &str, journals: &Path) -> Deployment {
+        let mut args = vec![
+            "--host=0.0.0.0".to_owned(),
+            "--port=8080".to_owned(),
+            "--name=$(POD)".to_owned(),
+        ];
         if self.journaled {
-            args.push(format!("--journal=/journals/{}", self.name));
+            let journal = journal(namespace, &self.name, "$(POD)");
+            args.push(format!("--journal=/journals/{journal}"));
         }
         args.extend(self.flags.iter().cloned());
         let annotations: serde_json::Map<String, Value> = self
@@ -119,6 +125,7 @@ impl Model {
                             "image": self.image,
                             "imagePullPolicy": "Never",
                             "args": args,
+                            "env": [{"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
                             "ports": [{"name": "http", "containerPort": 8080}],
                             "readinessProbe": {"httpGet": {"path": "/ready", "port": "http"}, "periodSeconds": 1},
                             "volumeMounts": [{"name": "journals", "mountPath": "/journals"}],
@@ -131,6 +138,23 @@ impl Model {
         });
         serde_json::from_value(object).unwrap()
     }
+}
+
+/// The name of a pod's journal. It is part of its model's command line, and no other test's.
+pub(crate) fn journal(namespace: &str, name: &str, pod: &str) -> String {
+    format!("{namespace}.{name}.{pod}")
+}
+
+/// Whether a pod takes requests.
+pub(crate) fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref());
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 /// The Service in front of a model of the same name.
@@ -194,7 +218,7 @@ impl Space {
 
     /// The Deployment of a model, its journal in this namespace's folder.
     pub(crate) fn deployment(&self, model: &Model) -> Deployment {
-        model.deployment(self.journals.path())
+        model.deployment(&self.name, self.journals.path())
     }
 
     /// Creates a Service and a Deployment.
@@ -306,14 +330,22 @@ impl Space {
             .unwrap();
     }
 
-    /// Compares the clients' account with a model's journal.
+    /// Compares the clients' account with a model's journals.
     pub(crate) fn ledger(&self, name: &str, told: &[Told]) -> Ledger {
-        let journal = std::fs::read_to_string(self.journal(name)).unwrap_or_default();
-        Ledger::compare(told, &journal)
+        let journals = self.journals(name).into_values().collect::<String>();
+        Ledger::compare(told, &journals)
     }
 
-    fn journal(&self, name: &str) -> PathBuf {
-        self.journals.path().join(name)
+    /// What each pod of a model has executed, by the pod's name.
+    pub(crate) fn journals(&self, name: &str) -> BTreeMap<String, String> {
+        let start = journal(&self.name, name, "");
+        let files = std::fs::read_dir(self.journals.path()).unwrap();
+        let journals = files.filter_map(|file| {
+            let file = file.unwrap();
+            let pod = file.file_name().to_str()?.strip_prefix(&start)?.to_owned();
+            Some((pod, std::fs::read_to_string(file.path()).unwrap()))
+        });
+        journals.collect()
     }
 
     /// Lets the namespace go; what is left of it goes by itself.

@@ -2,6 +2,15 @@
 
 mod broken;
 mod cold;
+mod hung;
 mod iris;
+mod killed;
+mod late;
+mod misdirected;
 mod opting;
+mod protocols;
 mod scaling;
+mod settling;
+mod spread;
+mod strangers;
+mod writers;

@@ -7,7 +7,8 @@ use std::time::Duration;
 /// A fake model server for tests, HTTP/1.1 and HTTP/2 with prior knowledge.
 ///
 /// Paths: /ready; /work[?ms=N]; /echo (streams, with trailers); /sse?n=5&ms=50; /ws (WebSocket echo); /big?bytes=N; /early
-/// (413 without reading the body); /stats. All answers carry x-served-by: PID.
+/// (413 without reading the body); /tiny.Model/Echo (gRPC: the messages back); /hang (nothing is answered from then on, not even
+/// /ready); /stats. All answers carry x-served-by: NAME.
 #[derive(Debug, Parser)]
 #[command(name = "tiny-model", version)]
 pub(crate) struct Args {
@@ -18,6 +19,10 @@ pub(crate) struct Args {
     /// Address to listen on.
     #[arg(long, default_value = "127.0.0.1")]
     pub(crate) host: std::net::Ipv4Addr,
+
+    /// What it calls itself in x-served-by: its process id if not given.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
 
     /// Time before the port opens.
     #[arg(long, value_name = "TIME", default_value = "0ms", value_parser = duration)]

@@ -3,10 +3,11 @@
 use crate::body::{BoxError, Content, Counted, Tracked, Zeros, events, stream, text};
 use crate::socket;
 use crate::stats::{Activity, Open, Server};
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, TRAILER};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, TRAILER};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use std::future::{pending, ready};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -14,6 +15,8 @@ use tokio::time::sleep;
 
 /// The header by which clients name their requests.
 const REQUEST_ID: &str = "x-request-id";
+/// The trailer that ends a gRPC call.
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// The header by which we name ourselves.
 const SERVED_BY: &str = "x-served-by";
 
@@ -26,6 +29,10 @@ pub(crate) async fn answer(
 ) -> Result<Response<Tracked>, BoxError> {
     let is_admin = matches!(request.uri().path(), "/ready" | "/stats");
     let is_head = request.method() == Method::HEAD;
+    let is_last = request.uri().path() == "/hang";
+    if server.is_hung() {
+        return pending().await;
+    }
     let Some(mut open) = Open::begin(&server, &activity, !is_admin) else {
         let open = Open::begin(&server, &activity, false)
             .ok_or("administrative requests have no limit")?;
@@ -43,7 +50,12 @@ pub(crate) async fn answer(
         "/ready" => json(StatusCode::SERVICE_UNAVAILABLE, r#"{"ready":false}"#),
         "/stats" => json(StatusCode::OK, server.json()),
         "/work" => work(&server, request).await?,
-        "/echo" => echo(&server, request),
+        "/echo" | "/tiny.Model/Echo" => echo(&server, request),
+        "/hang" => {
+            read_and_execute(&server, request).await?;
+            server.hang();
+            json(StatusCode::OK, r#"{"hung":true}"#)
+        }
         "/sse" => {
             let (count, gap) = (
                 number(&request, "n").unwrap_or(5),
@@ -84,6 +96,9 @@ pub(crate) async fn answer(
         },
         _ => json(StatusCode::NOT_FOUND, r#"{"error":"no such path"}"#),
     };
+    if server.is_hung() && !is_last {
+        return pending().await;
+    }
     let response = response.map(|content| Tracked::new(content, open));
     Ok(sign(
         &server,
@@ -126,7 +141,7 @@ async fn work(server: &Server, request: Request<Incoming>) -> Result<Response<Co
     ))
 }
 
-/// Sends the body back while it arrives; it counts as executed when the body has arrived.
+/// Sends the body back while it arrives; it counts as executed when the body has arrived. To gRPC it says that all is well.
 fn echo(server: &Arc<Server>, request: Request<Incoming>) -> Response<Content> {
     let (parts, body) = request.into_parts();
     let mut response = Response::new(());
@@ -137,16 +152,26 @@ fn echo(server: &Arc<Server>, request: Request<Incoming>) -> Response<Content> {
         }
     }
     let server = Arc::clone(server);
+    let is_grpc = parts
+        .headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
     let done = move |bytes| {
         server.execute(id(&parts.headers), &parts.method, parts.uri.path(), bytes)?;
         Ok(())
     };
+    let body = Counted {
+        inner: body,
+        bytes: 0,
+        done: Some(done),
+    };
     response.map(|()| {
-        stream(Counted {
-            inner: body,
-            bytes: 0,
-            done: Some(done),
-        })
+        if is_grpc {
+            let well = HeaderMap::from_iter([(GRPC_STATUS, HeaderValue::from_static("0"))]);
+            stream(body.with_trailers(ready(Some(Ok(well)))))
+        } else {
+            stream(body)
+        }
     })
 }
 
@@ -193,8 +218,8 @@ fn json(status: StatusCode, content: impl Into<bytes::Bytes>) -> Response<Conten
 }
 
 fn sign(server: &Server, mut response: Response<Tracked>) -> Response<Tracked> {
-    if let Ok(pid) = HeaderValue::from_str(&server.pid) {
-        response.headers_mut().insert(SERVED_BY, pid);
+    if let Ok(name) = HeaderValue::from_str(&server.name) {
+        response.headers_mut().insert(SERVED_BY, name);
     }
     response
 }

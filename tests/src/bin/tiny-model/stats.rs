@@ -6,7 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::process;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -15,6 +15,8 @@ use tokio::time::Instant;
 pub(crate) struct Server {
     pub(crate) args: Args,
     pub(crate) pid: String,
+    /// How it signs its answers.
+    pub(crate) name: String,
     pub(crate) opened: Instant,
     pub(crate) requests: AtomicU64,
     cancelled: AtomicU64,
@@ -22,6 +24,7 @@ pub(crate) struct Server {
     open: AtomicUsize,
     max_open: AtomicUsize,
     connections: AtomicU64,
+    hung: AtomicBool,
     journal: Option<File>,
     dice: AtomicU64,
 }
@@ -30,9 +33,11 @@ impl Server {
     pub(crate) fn new(args: Args) -> io::Result<Self> {
         let append = |path| OpenOptions::new().create(true).append(true).open(path);
         let journal = args.journal.as_ref().map(append).transpose()?;
+        let pid = process::id().to_string();
         Ok(Self {
+            name: args.name.clone().unwrap_or_else(|| pid.clone()),
             args,
-            pid: process::id().to_string(),
+            pid,
             opened: Instant::now(),
             requests: AtomicU64::new(0),
             cancelled: AtomicU64::new(0),
@@ -40,6 +45,7 @@ impl Server {
             open: AtomicUsize::new(0),
             max_open: AtomicUsize::new(0),
             connections: AtomicU64::new(0),
+            hung: AtomicBool::new(false),
             journal,
             dice: AtomicU64::new(0),
         })
@@ -47,6 +53,15 @@ impl Server {
 
     pub(crate) fn is_ready(&self) -> bool {
         self.args.crash_before_ready.is_none() && self.opened.elapsed() >= self.args.ready_delay
+    }
+
+    /// From now on nothing is answered.
+    pub(crate) fn hang(&self) {
+        self.hung.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_hung(&self) -> bool {
+        self.hung.load(Relaxed)
     }
 
     pub(crate) fn connected(&self) {

@@ -4,9 +4,54 @@ use integration::client::{Account, get};
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
-    Space, audit,
+    Space, activators, audit,
     space::{LONG, Model},
 };
+
+/// Every phase of a cold start that activators know of; some change places, as the second of two may be seen first.
+const PHASES: [&str; 8] = [
+    "patch_sent",
+    "patched",
+    "pod_created",
+    "pod_seen",
+    "port_open",
+    "model_ready",
+    "forwarded",
+    "first_byte",
+];
+
+/// The phases in a `rouse-timing`, in seconds.
+fn timeline(header: &str) -> Vec<(String, f64)> {
+    let parts = header
+        .split(", ")
+        .filter_map(|part| part.split_once(";dur="));
+    parts
+        .filter(|(name, _)| *name != "hold")
+        .map(|(name, ms)| (name.to_owned(), ms.parse::<f64>().unwrap() / 1e3))
+        .collect()
+}
+
+/// All phases are there, none goes back, and all of it lies within what the client has waited.
+fn check(phases: &[(String, f64)], took: f64) {
+    let has = |name: &&str| phases.iter().any(|(phase, _)| phase == name);
+    assert!(PHASES.iter().all(has), "a phase is missing: {phases:?}");
+    assert!(phases.is_sorted_by(|a, b| a.1 <= b.1), "{phases:?}");
+    assert!(
+        phases.iter().all(|(_, at)| (0.0..=took).contains(at)),
+        "{phases:?}"
+    );
+    let at = |name| phases.iter().position(|(phase, _)| phase == name).unwrap();
+    for pair in [
+        ["patch_sent", "patched"],
+        ["patch_sent", "pod_seen"],
+        ["pod_seen", "port_open"],
+        ["port_open", "model_ready"],
+        ["model_ready", "forwarded"],
+        ["forwarded", "first_byte"],
+    ] {
+        assert!(at(pair[0]) < at(pair[1]), "{pair:?} in {phases:?}");
+    }
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_first_request_at_zero_is_answered_and_the_workload_sleeps_again() {
@@ -21,7 +66,20 @@ async fn the_first_request_at_zero_is_answered_and_the_workload_sleeps_again() {
         began.elapsed(),
         answer.header("rouse-timing")
     );
+    let took = began.elapsed().as_secs_f64();
     assert_eq!(answer.status, 200, "{}", answer.text());
+    let told = timeline(answer.header("rouse-timing"));
+    check(&told, took);
+    let wakes = activators::wakes(&space, "m").await;
+    let [wake] = &wakes[..] else {
+        panic!("one wake: {wakes:?}");
+    };
+    let kept: Vec<(String, f64)> = serde_json::from_value(wake["phases"].clone()).unwrap();
+    check(&kept, took);
+    let names =
+        |all: &[(String, f64)]| all.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&kept), names(&told));
+    println!("of {:.3} s, {:.4} s are ours", wake["total"], wake["ours"]);
     space.settled("m", 0, LONG * 2).await;
     space.ledger("m", &account.told()).assert_exact();
     space.end().await;
