@@ -1,5 +1,6 @@
 //! Tests that touch only their own namespace: some of them run at once.
 
+mod access;
 mod broken;
 mod cold;
 mod hung;

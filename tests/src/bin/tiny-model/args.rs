@@ -8,7 +8,8 @@ use std::time::Duration;
 ///
 /// Paths: /ready; /work[?ms=N]; /echo (streams, with trailers); /sse?n=5&ms=50; /ws (WebSocket echo); /big?bytes=N; /early
 /// (413 without reading the body); /tiny.Model/Echo (gRPC: the messages back); /hang (nothing is answered from then on, not even
-/// /ready); /stats. All answers carry x-served-by: NAME.
+/// /ready); /ask?ADDRESS:PORT/PATH (sends a GET there with the headers that it is given, and answers what it is answered);
+/// /stats. All answers carry x-served-by: NAME.
 #[derive(Debug, Parser)]
 #[command(name = "tiny-model", version)]
 pub(crate) struct Args {

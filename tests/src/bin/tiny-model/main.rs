@@ -6,6 +6,7 @@
 mod args;
 mod body;
 mod connection;
+mod relay;
 mod route;
 mod socket;
 mod stats;

@@ -1,6 +1,7 @@
 //! What each path does.
 
 use crate::body::{BoxError, Content, Counted, Tracked, Zeros, events, stream, text};
+use crate::relay;
 use crate::socket;
 use crate::stats::{Activity, Open, Server};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, TRAILER};
@@ -27,7 +28,7 @@ pub(crate) async fn answer(
     request: Request<Incoming>,
     sockets: (watch::Receiver<bool>, mpsc::Sender<()>),
 ) -> Result<Response<Tracked>, BoxError> {
-    let is_admin = matches!(request.uri().path(), "/ready" | "/stats");
+    let is_admin = matches!(request.uri().path(), "/ready" | "/stats" | "/ask");
     let is_head = request.method() == Method::HEAD;
     let is_last = request.uri().path() == "/hang";
     if server.is_hung() {
@@ -49,6 +50,7 @@ pub(crate) async fn answer(
         "/ready" if server.is_ready() => json(StatusCode::OK, r#"{"ready":true}"#),
         "/ready" => json(StatusCode::SERVICE_UNAVAILABLE, r#"{"ready":false}"#),
         "/stats" => json(StatusCode::OK, server.json()),
+        "/ask" => relay::ask(&request).await,
         "/work" => work(&server, request).await?,
         "/echo" | "/tiny.Model/Echo" => echo(&server, request),
         "/hang" => {
@@ -208,7 +210,7 @@ fn number<B>(request: &Request<B>, name: &str) -> Option<u64> {
         .ok()
 }
 
-fn json(status: StatusCode, content: impl Into<bytes::Bytes>) -> Response<Content> {
+pub(crate) fn json(status: StatusCode, content: impl Into<bytes::Bytes>) -> Response<Content> {
     let mut response = Response::new(text(content));
     *response.status_mut() = status;
     response

@@ -9,11 +9,13 @@ use crate::{
 };
 
 /// Every phase of a cold start that activators know of; some change places, as the second of two may be seen first.
-const PHASES: [&str; 8] = [
+const PHASES: [&str; 10] = [
     "patch_sent",
     "patched",
     "pod_created",
+    "pod_scheduled",
     "pod_seen",
+    "sidecar_started",
     "port_open",
     "model_ready",
     "forwarded",
@@ -44,7 +46,8 @@ fn check(phases: &[(String, f64)], took: f64) {
     for pair in [
         ["patch_sent", "patched"],
         ["patch_sent", "pod_seen"],
-        ["pod_seen", "port_open"],
+        ["pod_scheduled", "pod_seen"],
+        ["sidecar_started", "port_open"],
         ["port_open", "model_ready"],
         ["model_ready", "forwarded"],
         ["forwarded", "first_byte"],
