@@ -101,7 +101,7 @@ async fn activators_that_were_restarted_at_zero_wake_on_the_next_request() {
 }
 
 /// How long the API server is away.
-const AWAY: Duration = Duration::from_secs(60);
+const AWAY: Duration = Duration::from_mins(1);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn warm_traffic_does_not_notice_an_api_server_that_is_away_and_nothing_is_scaled_down() {
@@ -113,7 +113,7 @@ async fn warm_traffic_does_not_notice_an_api_server_that_is_away_and_nothing_is_
         .flags(&["--service-time=50ms"]);
     let address = space.deploy(&model).await;
     let url = format!("http://{address}/work");
-    let length = AWAY + Duration::from_secs(60);
+    let length = AWAY + Duration::from_mins(1);
     let load = tokio::spawn(async move { load::run(&url, 12, load::closed(length)).await });
     space.settled("m", 3, LONG).await;
     // As long as its windows need to fill, so that the load asks for all three.

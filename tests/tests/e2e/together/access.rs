@@ -23,10 +23,11 @@ async fn asker(space: &Space) -> SocketAddr {
 /// Has `asker` ask, with headers that say that `friend` does.
 async fn ask(account: &Account, asker: SocketAddr, address: SocketAddr, friend: &str) -> Answer {
     let mut request = get(&format!("/ask?{address}/work"));
+    let forwarded = format!("for={friend}");
     for (name, value) in [
         ("x-forwarded-for", friend),
         ("x-real-ip", friend),
-        ("forwarded", &format!("for={friend}")),
+        ("forwarded", forwarded.as_str()),
         ("rouse-pod-uid", "a"),
         ("rouse-admission", "admitted"),
     ] {
@@ -68,8 +69,7 @@ async fn only_pods_of_allowed_namespaces_wake_a_workload_whatever_their_requests
 
     let answer = ask(&account, friend, address, &ip).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
-    let ledger = space.ledger("m", &account.told()).checked();
-    println!("{ledger:?}");
+    let _ledger = space.ledger("m", &account.told()).checked();
     space.end().await;
     friends.end().await;
     strangers.end().await;

@@ -62,11 +62,11 @@ async fn late(
     address: SocketAddr,
     account: Account,
 ) -> Met {
-    let (began, count) = (Instant::now(), connections.len());
+    let (began, count) = (Instant::now(), u32::try_from(connections.len()).unwrap());
     let mut met = Met::default();
-    for (n, mut connection) in connections.into_iter().enumerate() {
+    for (n, mut connection) in (0_u32..).zip(connections) {
         // Further apart towards the end: the last ones meet a pod that takes its leave.
-        let share = (n as f64 / count as f64).powf(1.5);
+        let share = (f64::from(n) / f64::from(count)).powf(1.5);
         tokio::time::sleep_until(began + LATE.mul_f64(share)).await;
         let id = account.name();
         let request = || {
