@@ -81,15 +81,14 @@ impl ScaleRival {
     }
 }
 
-/// Who wrote a field last and is none of us, by the managed fields of its object.
+/// Who wrote a field of the spec last and is none of us, by the managed fields of its object. A status has fields of the same
+/// names, and its writer is nobody's rival.
 pub(crate) fn writer(fields: &[ManagedFieldsEntry], field: &str) -> Option<String> {
-    let field = format!("\"f:{field}\"");
+    let field = format!("f:{field}");
     let other = |entry: &&ManagedFieldsEntry| {
         let manager = entry.manager.as_deref().unwrap_or_default();
-        let wrote = entry
-            .fields_v1
-            .as_ref()
-            .is_some_and(|fields| fields.0.to_string().contains(&field));
+        let spec = entry.fields_v1.as_ref().and_then(|all| all.0.get("f:spec"));
+        let wrote = spec.is_some_and(|spec| spec.get(&field).is_some());
         wrote && manager != names::AUTOSCALER_MANAGER && manager != names::ACTIVATOR_MANAGER
     };
     fields
@@ -165,6 +164,8 @@ mod tests {
             {"manager": "kubectl", "time": "2026-01-01T00:00:01Z", "fieldsV1": {"f:spec": {"f:replicas": {}}}},
             {"manager": "hpa", "time": "2026-01-01T00:00:05Z", "fieldsV1": {"f:spec": {"f:replicas": {}}}},
             {"manager": "later", "time": "2026-01-01T00:00:07Z", "fieldsV1": {"f:spec": {"f:template": {}}}},
+            {"manager": "kube-controller-manager", "time": "2026-01-01T00:00:08Z", "subresource": "status",
+                "fieldsV1": {"f:status": {"f:replicas": {}}}},
         ]))
         .unwrap();
         assert_eq!(writer(&fields, "replicas").as_deref(), Some("hpa"));
