@@ -70,9 +70,10 @@ impl WorkloadView {
         let spec = deployment.spec.as_ref()?;
         let template = spec.template.metadata.as_ref();
         let mut settings = annotations::Annotations::new();
+        // The template's last: they win, as in local mode and at admission.
         let given = [
-            template.and_then(|meta| meta.annotations.as_ref()),
             meta.annotations.as_ref(),
+            template.and_then(|meta| meta.annotations.as_ref()),
         ];
         for (key, value) in given.into_iter().flatten().flatten() {
             if annotations::is_ours(key) {
@@ -205,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn the_deployments_annotations_win_over_the_templates() {
+    fn the_templates_annotations_win_over_the_deployments() {
         let seen = view(|_| {}).unwrap();
         assert_eq!(
             (seen.replicas, seen.template_enabled, seen.paused),
@@ -216,7 +217,7 @@ mod tests {
         assert!(!seen.settings.contains_key("other"));
         let settings = seen.resolve(&ClusterConfig::default(), None);
         assert_eq!(settings.invalid, None);
-        assert!((settings.spec.total - 5.0).abs() < 1e-9);
+        assert!((settings.spec.total - 9.0).abs() < 1e-9);
         assert_eq!(
             settings.spec.max_scale.map(autoscaler_core::Replicas::get),
             Some(4)
@@ -261,7 +262,8 @@ mod tests {
             .resolve(&ClusterConfig::default(), None)
             .spec;
         let bad = view(|d| {
-            d["metadata"]["annotations"]["autoscaling.knative.dev/target"] = json!("-1");
+            d["spec"]["template"]["metadata"]["annotations"]["autoscaling.knative.dev/target"] =
+                json!("-1");
         })
         .unwrap();
         let kept = bad.resolve(&ClusterConfig::default(), Some(&good));
