@@ -5,7 +5,6 @@ mod broken;
 mod cold;
 mod hung;
 mod iris;
-mod killed;
 mod late;
 mod misdirected;
 mod opting;
