@@ -4,3 +4,4 @@ mod bursts;
 mod deaths;
 mod floors;
 mod leader;
+mod protocols;

@@ -8,7 +8,6 @@ mod iris;
 mod late;
 mod misdirected;
 mod opting;
-mod protocols;
 mod scaling;
 mod settling;
 mod spread;

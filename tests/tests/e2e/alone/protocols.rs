@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Longer than what is idle takes to go to zero: the window, the grace and some ticks. What is open is open for so long.
-const OPEN: Duration = Duration::from_secs(20);
+const OPEN: Duration = Duration::from_secs(30);
 /// What has to be left of it when the workload has come down to one replica: longer than an idle pod drains.
 const REST: Duration = Duration::from_secs(9);
 /// More than it ever takes to come to each of two pods by chance.
