@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
     Api, Client, Error,
     api::{Patch, PatchParams},
@@ -17,13 +17,43 @@ use tokio::time::timeout;
 /// Limit on one write. Its outcome is not known then, which is harmless: it is tested when it is tried again.
 pub const WRITE_LIMIT: Duration = Duration::from_secs(5);
 
+/// How late in the history of an object something is: its resource version, where that is a number.
+///
+/// Kubernetes promises that those of one kind of object can be compared as integers from 1.35 on (KEP-5504); every API server
+/// over etcd has made them so before. What is no number is neither earlier nor later than anything.
+///
+/// Two versions are always equal: it accompanies what is known of an object, and alone makes no difference to it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Version(Option<u64>);
+
+impl Version {
+    /// The version of the object with this metadata.
+    pub fn of(meta: &ObjectMeta) -> Self {
+        let given = meta.resource_version.as_deref();
+        Self(given.and_then(|version| version.parse().ok()))
+    }
+
+    /// Whether it is certain that this is later than `other`.
+    pub fn is_after(self, other: Self) -> bool {
+        matches!((self.0, other.0), (Some(ours), Some(other)) if ours > other)
+    }
+}
+
+impl PartialEq for Version {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Version {}
+
 /// A write whose outcome is an error or unknown. One line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct WriteError(pub String);
 
-/// Changes the replicas of the Deployment `target` from `from` to `to` in the name of the field manager `manager`. False if
-/// there were not `from`.
+/// Changes the replicas of the Deployment `target` from `from` to `to` in the name of the field manager `manager`. The version
+/// of the Deployment that this made, or nothing if there were not `from`.
 ///
 /// # Errors
 /// [`WriteError`] if the API server says no or nothing.
@@ -33,7 +63,7 @@ pub async fn change(
     target: &TargetId,
     from: u32,
     to: u32,
-) -> Result<bool, WriteError> {
+) -> Result<Option<Version>, WriteError> {
     let api: Api<Deployment> = Api::namespaced(client.clone(), target.namespace());
     let params = PatchParams {
         field_manager: Some(manager.to_owned()),
@@ -42,7 +72,7 @@ pub async fn change(
     for form in forms(from, to) {
         let written = api.patch_scale(target.name(), &params, &form);
         match timeout(WRITE_LIMIT, written).await {
-            Ok(Ok(_)) => return Ok(true),
+            Ok(Ok(scale)) => return Ok(Some(Version::of(&scale.metadata))),
             // The test failed, or somebody was faster between it and the write.
             Ok(Err(Error::Api(status))) if matches!(status.code, 409 | 422) => {}
             Ok(Err(error)) => return Err(WriteError(error.to_string())),
@@ -53,7 +83,7 @@ pub async fn change(
             }
         }
     }
-    Ok(false)
+    Ok(None)
 }
 
 /// The patches to try, one after another: a scale of 0 has no `replicas` in its JSON (`omitempty` in
@@ -83,6 +113,20 @@ mod tests {
             Patch::Json(patch) => serde_json::to_value(patch).unwrap(),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn versions_are_compared_as_numbers_or_not_at_all() {
+        let version = |text: &str| {
+            Version::of(&ObjectMeta {
+                resource_version: Some(text.to_owned()),
+                ..ObjectMeta::default()
+            })
+        };
+        assert!(version("1000").is_after(version("999")));
+        assert!(!version("999").is_after(version("999")));
+        assert!(!version("x2").is_after(version("1")) && !version("2").is_after(version("x1")));
+        assert!(!version("2").is_after(Version::default()));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use k8s_openapi::api::{
 };
 use shared::TargetId;
 
-use crate::{names, ports};
+use crate::{names, ports, scale::Version};
 
 /// A Deployment that is opted in, as far as Rouse cares.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct WorkloadView {
     pub target: TargetId,
     /// UID of the Deployment.
     pub uid: Arc<str>,
+    /// When it became as it is here.
+    pub version: Version,
     /// `spec.replicas`.
     pub replicas: u32,
     /// Annotations of Knative's and our own group: the template's, and over them the Deployment's.
@@ -93,6 +95,7 @@ impl WorkloadView {
         Some(Self {
             target: TargetId::new(meta.namespace.as_deref()?, meta.name.as_deref()?).ok()?,
             uid: meta.uid.as_deref()?.into(),
+            version: Version::of(meta),
             // The API server fills in 1 where nothing is said.
             replicas: spec
                 .replicas

@@ -68,12 +68,12 @@ impl KubeScale {
             Err(none) => Err(none.to_owned()),
         };
         match written {
-            Ok(true) => {
+            Ok(Some(_)) => {
                 let note = format!("A request has come: from 0 to {replicas} replicas");
                 self.events.tell(target, Reason::Woken, note);
                 Ok(WakeOutcome::Woken)
             }
-            Ok(false) => Ok(WakeOutcome::NotAtZero),
+            Ok(None) => Ok(WakeOutcome::NotAtZero),
             Err(reason) => {
                 self.events.tell(target, Reason::CannotWake, reason.clone());
                 Err(WakeError {

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
-use kubernetes::names;
+use kubernetes::{names, scale::Version};
 
 /// So often within [`WITHIN`] is no accident.
 const OFTEN: usize = 3;
@@ -53,21 +53,44 @@ impl Rival {
 #[derive(Debug, Default)]
 pub(crate) struct ScaleRival {
     rival: Rival,
-    wrote: Option<u32>,
+    wrote: Option<(u32, Version)>,
+    writing: bool,
 }
 
 impl ScaleRival {
-    /// We have written this number. From 0 on the activator is the writer, and nobody's rival.
-    pub(crate) fn wrote(&mut self, to: u32) {
-        self.rival.forget_value();
-        self.wrote = (to > 0).then_some(to);
+    /// We are about to write another number. Until it is known what became of that, nothing that is seen says anything.
+    pub(crate) fn writes(&mut self) {
+        self.writing = true;
     }
 
-    /// The number that is there. True if ours was changed once too often just now.
-    pub(crate) fn saw(&mut self, now: Duration, replicas: u32) -> bool {
-        let Some(wrote) = self.wrote else {
+    /// Our write was refused, since something else was there.
+    pub(crate) fn was_refused(&mut self) {
+        self.writing = false;
+    }
+
+    /// Nobody knows whether we have written.
+    pub(crate) fn lost_track(&mut self) {
+        *self = Self {
+            rival: std::mem::take(&mut self.rival),
+            ..Self::default()
+        };
+        self.rival.forget_value();
+    }
+
+    /// We have written this number, which made this version. From 0 on the activator is the writer, and nobody's rival.
+    pub(crate) fn wrote(&mut self, to: u32, version: Version) {
+        self.rival.forget_value();
+        self.wrote = (to > 0).then_some((to, version));
+        self.writing = false;
+    }
+
+    /// The number that is there in this version. True if ours was changed once too often just now.
+    pub(crate) fn saw(&mut self, now: Duration, replicas: u32, version: Version) -> bool {
+        let Some((wrote, made)) = self.wrote.filter(|_| !self.writing) else {
             return false;
         };
+        // A rival may be so quick that ours is never seen in place.
+        self.rival.landed |= version.is_after(made);
         let was = self.rival.landed;
         let often = self.rival.saw(now, replicas == wrote);
         if was && replicas != wrote {
@@ -100,12 +123,20 @@ pub(crate) fn writer(fields: &[ManagedFieldsEntry], field: &str) -> Option<Strin
 
 #[cfg(test)]
 mod tests {
+    use kube::api::ObjectMeta;
     use serde_json::json;
 
     use super::*;
 
     fn at(secs: u64) -> Duration {
         Duration::from_secs(secs)
+    }
+
+    fn version(number: u64) -> Version {
+        Version::of(&ObjectMeta {
+            resource_version: Some(number.to_string()),
+            ..ObjectMeta::default()
+        })
     }
 
     #[test]
@@ -142,19 +173,68 @@ mod tests {
     #[test]
     fn an_activator_that_wakes_is_no_rival_of_a_scale_and_an_autoscaler_is() {
         let mut rival = ScaleRival::default();
+        let unknown = Version::default();
         for secs in 0..10 {
-            rival.wrote(0);
-            assert!(!rival.saw(at(secs), 0) && !rival.saw(at(secs), 1));
+            rival.wrote(0, unknown);
+            assert!(!rival.saw(at(secs), 0, unknown) && !rival.saw(at(secs), 1, unknown));
         }
         let mut told = Vec::new();
         for secs in 0..3 {
-            rival.wrote(5);
-            rival.saw(at(secs), 2); // not seen yet
-            rival.saw(at(secs), 5);
-            told.push(rival.saw(at(secs), 2));
+            rival.wrote(5, unknown);
+            rival.saw(at(secs), 2, unknown); // not seen yet
+            rival.saw(at(secs), 5, unknown);
+            told.push(rival.saw(at(secs), 2, unknown));
         }
         assert_eq!(told, [false, false, true]);
         assert!(rival.is_contested(at(4)));
+    }
+
+    #[test]
+    fn a_rival_so_quick_that_our_number_is_never_seen_is_noticed_by_the_version() {
+        let mut rival = ScaleRival::default();
+        let mut told = Vec::new();
+        for round in 1..=3 {
+            rival.wrote(5, version(10 * round));
+            assert!(
+                !rival.saw(at(round), 2, version(10 * round - 1)),
+                "from before"
+            );
+            assert!(
+                !rival.saw(at(round), 2, version(10 * round - 1)),
+                "from before"
+            );
+            told.push(rival.saw(at(round), 2, version(10 * round + 1)));
+            assert!(
+                !rival.saw(at(round), 2, version(10 * round + 2)),
+                "counted once"
+            );
+        }
+        assert_eq!(told, [false, false, true]);
+    }
+
+    #[test]
+    fn our_own_next_number_is_no_rivals() {
+        let mut rival = ScaleRival::default();
+        for round in 1..=9 {
+            rival.writes();
+            // Seen before the answer to our write.
+            assert!(!rival.saw(at(round), round as u32, version(10 * round)));
+            if round % 3 == 0 {
+                rival.lost_track();
+            } else {
+                rival.wrote(round as u32, version(10 * round));
+            }
+            assert!(!rival.saw(at(round), round as u32, version(10 * round)));
+        }
+        // One that was refused leaves what was known.
+        rival.wrote(5, version(100));
+        rival.writes();
+        rival.was_refused();
+        for round in 0..2 {
+            assert!(!rival.saw(at(20), 2, version(101 + 10 * round)));
+            rival.wrote(5, version(102 + 10 * round));
+        }
+        assert!(rival.saw(at(20), 2, version(150)));
     }
 
     #[test]

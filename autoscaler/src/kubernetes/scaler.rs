@@ -8,15 +8,15 @@ use kube::{
     Api, Client,
     api::{Patch, PatchParams},
 };
-use kubernetes::names;
+use kubernetes::{names, scale::Version};
 use serde_json::json;
 use shared::{TargetId, clock};
 use tokio::time::timeout;
 
 use super::{
     events::{Events, Reason, Regarding},
-    gate::{Denied, Gate},
-    rival,
+    gate::Gate,
+    rival::{self, ScaleRival},
     state::States,
     view::{DELETION_COST, SeenPod},
     world::Caches,
@@ -80,26 +80,36 @@ impl Scaler for ClusterScaler {
         Box::pin(async move {
             let manager = names::AUTOSCALER_MANAGER;
             let change = kubernetes::scale::change(&self.client, manager, &target, from, to);
+            self.rival(&target, ScaleRival::writes);
             let written = match self.gate.write(change).await {
                 Ok(written) => written,
-                Err(error @ (Denied::NotLeader | Denied::Timeout | Denied::Failed(_))) => {
+                // Also one who led no more when the answer was due does not know.
+                Err(error) => {
+                    self.rival(&target, ScaleRival::lost_track);
                     return Err(error.to_string());
                 }
             };
-            if written {
-                self.tell(&target, from, to);
+            match written {
+                Some(version) => self.tell(&target, from, to, version),
+                None => self.rival(&target, ScaleRival::was_refused),
             }
-            Ok(written)
+            Ok(written.is_some())
         })
     }
 }
 
 impl ClusterScaler {
-    fn tell(&self, target: &TargetId, from: u32, to: u32) {
+    fn rival(&self, target: &TargetId, note: impl FnOnce(&mut ScaleRival)) {
+        if let Some(mut state) = self.states.get_mut(target) {
+            note(&mut state.scale);
+        }
+    }
+
+    fn tell(&self, target: &TargetId, from: u32, to: u32, version: Version) {
         let Some(mut state) = self.states.get_mut(target) else {
             return;
         };
-        state.scale.wrote(to);
+        state.scale.wrote(to, version);
         let regarding = Regarding::deployment(target.namespace(), target.name(), &state.uid);
         let (reason, note) = match to {
             0 => (

@@ -160,7 +160,7 @@ impl Targets {
         }
         state.paused = workload.paused;
         state.window = spec.stable_window;
-        let rival = state.scale.saw(now, workload.replicas);
+        let rival = state.scale.saw(now, workload.replicas, workload.version);
         (state.must_stay(now), rival)
     }
 }

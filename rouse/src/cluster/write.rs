@@ -134,7 +134,7 @@ pub(super) async fn wake(cluster: &Cluster, name: &str) -> Result<(), Failed> {
     let woken = scale::change(&cluster.client, MANAGER, &target, 0, replicas)
         .await
         .map_err(|error| Failed(error.to_string()))?;
-    cluster.output.line(if woken {
+    cluster.output.line(if woken.is_some() {
         format!("{target}: 0 to {replicas} replicas")
     } else {
         format!("{target} is awake: {} replicas", view.replicas)
