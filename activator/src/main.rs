@@ -15,6 +15,8 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
+/// What was handed out in the last moment of the grace gets this long to be answered.
+const LAST_ANSWERS: Duration = Duration::from_secs(30);
 /// How long reviews that have begun may take when the program ends.
 const LAST_REVIEWS: Duration = Duration::from_secs(5);
 
@@ -147,7 +149,9 @@ async fn on_cluster(args: Args) -> Result<(), Ended> {
         left = leave => left,
     };
     stop.send_replace(true);
-    activator.stop(left).await;
+    activator
+        .stop_patiently(left, LAST_ANSWERS.min(args.grace()))
+        .await;
     let _ended = timeout(LAST_REVIEWS, admission).await;
     Ok(())
 }

@@ -108,7 +108,7 @@ pub async fn run(
 fn identity(pod: &str) -> String {
     use std::hash::{BuildHasher as _, RandomState};
     let lot = RandomState::new().hash_one(std::process::id());
-    format!("{pod}_{lot:016x}")
+    kubernetes::leader::holder(pod, lot)
 }
 
 /// Keeps the activators to be asked in step, and says when everything is seen.

@@ -13,7 +13,11 @@ use kube::{
 use kubernetes::names;
 use serde::de::DeserializeOwned;
 
-use super::{Cluster, Failed, write};
+use super::{
+    Cluster, Failed,
+    left::{self, Whose},
+    write,
+};
 
 /// Label of everything that the manifests bring.
 const PART_OF: &str = "app.kubernetes.io/part-of=rouse";
@@ -41,6 +45,10 @@ pub(super) async fn run(cluster: &Cluster, dry_run: bool) -> Result<(), Failed> 
         };
         // The first that cannot be given back ends this: Rouse must stay for its sake.
         write::disable(&there, &name).await?;
+    }
+    if !dry_run {
+        // Also what belongs to one that was opted out by hand a moment ago.
+        left::wait(cluster, Whose::Anybody).await?;
     }
     // Admission before the programs that serve it, or pods of nobody's concern could be refused meanwhile.
     delete_all::<MutatingWebhookConfiguration>(cluster, dry_run).await?;

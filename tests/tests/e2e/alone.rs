@@ -3,5 +3,6 @@
 mod bursts;
 mod deaths;
 mod floors;
+mod idle;
 mod leader;
 mod protocols;

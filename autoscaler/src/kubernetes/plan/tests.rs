@@ -275,6 +275,11 @@ fn a_workload_that_leaves_at_zero_is_woken_and_its_fallback_stays_until_it_is_re
     assert!(matches!(world.standing, Standing::Out { replicas: 1, .. }));
     assert_eq!(leads(&world), [true, true]);
     assert!(!world.slices.is_empty());
+    let mut at_service = world.slices.iter().filter(|slice| slice.service == "s");
+    assert!(
+        at_service.all(|slice| slice.conditions == Conditions::Fallback),
+        "used only as long as no pod is ready"
+    );
     world.standing = Standing::Out {
         replicas: 1,
         ready: true,
