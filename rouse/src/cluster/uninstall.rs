@@ -1,7 +1,10 @@
 //! `uninstall`: Rouse leaves, and every workload goes on serving.
 
 use k8s_openapi::api::{
-    admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration},
+    admissionregistration::v1::{
+        MutatingWebhookConfiguration, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+        ValidatingWebhookConfiguration,
+    },
     apps::v1::Deployment,
     core::v1::Namespace,
     rbac::v1::{ClusterRole, ClusterRoleBinding},
@@ -53,6 +56,8 @@ pub(super) async fn run(cluster: &Cluster, dry_run: bool) -> Result<(), Failed> 
     // Admission before the programs that serve it, or pods of nobody's concern could be refused meanwhile.
     delete_all::<MutatingWebhookConfiguration>(cluster, dry_run).await?;
     delete_all::<ValidatingWebhookConfiguration>(cluster, dry_run).await?;
+    delete_all::<ValidatingAdmissionPolicyBinding>(cluster, dry_run).await?;
+    delete_all::<ValidatingAdmissionPolicy>(cluster, dry_run).await?;
     delete_all::<ClusterRoleBinding>(cluster, dry_run).await?;
     delete_all::<ClusterRole>(cluster, dry_run).await?;
     if dry_run {

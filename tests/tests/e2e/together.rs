@@ -3,11 +3,13 @@
 mod access;
 mod broken;
 mod cold;
+mod commands;
 mod hung;
 mod iris;
 mod late;
 mod misdirected;
 mod opting;
+mod rights;
 mod scaling;
 mod settling;
 mod spread;
