@@ -4,4 +4,5 @@ mod bursts;
 mod deaths;
 mod floors;
 mod leader;
+mod leaving;
 mod protocols;
