@@ -5,4 +5,5 @@ mod deaths;
 mod floors;
 mod idle;
 mod leader;
+mod leaving;
 mod protocols;
