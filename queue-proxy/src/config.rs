@@ -17,6 +17,10 @@ pub const RESENDABLE_BYTES: usize = 64 * 1024;
 /// Tickets for HTTP/2 requests that may be out at once.
 pub const MAX_TICKETS: usize = 10_000;
 
+/// Half of Knative's default stable window (60 s): the average that decides on the next replica has seen the last one carry its
+/// share of kept connections.
+const MAX_CONNECTION_AGE: Duration = Duration::from_secs(30);
+
 /// One request port of the pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Port {
@@ -65,6 +69,9 @@ pub struct Config {
     pub drain: drain::Rule,
     /// Longest time a drain may take.
     pub grace: Duration,
+    /// Age at which clients' connections end after their next answer, give or take a tenth; none for no limit. Those of activators
+    /// have none: activators balance requests.
+    pub max_connection_age: Option<Duration>,
     /// Whether answers carry the `rouse-timing` header.
     pub timing_header: bool,
 }
@@ -96,7 +103,16 @@ impl Config {
             },
             drain: drain::Rule::default(),
             grace: Duration::from_mins(5),
+            max_connection_age: Some(MAX_CONNECTION_AGE),
             timing_header: true,
+        }
+    }
+
+    /// Limits of the ports for clients.
+    pub(crate) fn front_serve(&self) -> serve::Config {
+        serve::Config {
+            max_age: self.max_connection_age,
+            ..self.serve
         }
     }
 

@@ -5,6 +5,7 @@ mod broken;
 mod cold;
 mod hung;
 mod iris;
+mod kept;
 mod late;
 mod misdirected;
 mod opting;
