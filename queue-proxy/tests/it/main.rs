@@ -17,6 +17,7 @@ mod program;
 mod raw;
 mod readiness;
 mod responses;
+mod restart;
 mod rig;
 mod slow;
 mod stat;

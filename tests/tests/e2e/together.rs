@@ -6,6 +6,7 @@ mod cold;
 mod hung;
 mod iris;
 mod kept;
+mod killed;
 mod late;
 mod misdirected;
 mod opting;
