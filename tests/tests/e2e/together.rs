@@ -6,6 +6,8 @@ mod cold;
 mod commands;
 mod hung;
 mod iris;
+mod kept;
+mod killed;
 mod late;
 mod misdirected;
 mod opting;
