@@ -125,7 +125,7 @@ mod tests {
 
     use super::*;
 
-    fn service(name: &str, target: Value) -> Service {
+    fn service(name: &str, target: &Value) -> Service {
         serde_json::from_value(json!({
             "metadata": {"namespace": "n", "name": name},
             "spec": {"selector": {"app": name}, "ports": [{"port": 80, "targetPort": target}]},
@@ -159,9 +159,9 @@ mod tests {
     #[test]
     fn everything_that_leads_to_us_is_left_and_nothing_else() {
         let services = [
-            service("a", json!("rouse-0")),
-            service("b", json!(8080)),
-            service("c", json!("http")),
+            service("a", &json!("rouse-0")),
+            service("b", &json!(8080)),
+            service("c", &json!("http")),
             companion("a"),
             companion("b"),
         ];
