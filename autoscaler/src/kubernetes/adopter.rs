@@ -16,7 +16,7 @@ use k8s_openapi::{
     apimachinery::pkg::util::intstr::IntOrString as TargetPort,
 };
 use kube::{Api, Client};
-use kubernetes::{names, watch::any_change};
+use kubernetes::{Adopted, names, watch::any_change};
 use parking_lot::Mutex;
 use shared::{TargetId, clock, metrics};
 use tokio::{
@@ -236,17 +236,13 @@ impl Adopter {
                 continue;
             };
             let mut often = false;
-            for port in &service.ports {
-                let Some(one) = record.ports.iter().find(|one| one.port == port.port) else {
-                    continue;
-                };
-                let flipped = TargetPort::String(names::request_port_name(one.index));
-                let key = (world.target.clone(), service.name.clone(), port.port);
+            for (port, flipped) in watched(service, record) {
+                let key = (world.target.clone(), service.name.clone(), port);
                 let rival = self.rivals.entry(key).or_default();
                 if record.leaving {
                     rival.forget_value();
                 } else {
-                    often |= rival.saw(now, port.target == flipped);
+                    often |= rival.saw(now, flipped);
                 }
             }
             if often && leads {
@@ -395,6 +391,20 @@ impl Adopter {
     }
 }
 
+/// The ports of a Service that we lead elsewhere, and whether each does lead to the sidecars. UDP may have the same number as
+/// TCP (HTTP/3), and is never ours: taken for the same port, each would seem to undo the other.
+fn watched<'a>(
+    service: &'a ServiceView,
+    record: &'a Adopted,
+) -> impl Iterator<Item = (u16, bool)> + 'a {
+    let tcp = service.ports.iter().filter(|port| port.tcp);
+    tcp.filter_map(|port| {
+        let one = record.ports.iter().find(|one| one.port == port.port)?;
+        let flipped = TargetPort::String(names::request_port_name(one.index));
+        Some((port.port, port.target == flipped))
+    })
+}
+
 /// Tells who keeps writing a Service back.
 async fn name_rival(
     client: Client,
@@ -505,9 +515,39 @@ impl Action {
 
 #[cfg(test)]
 mod tests {
+    use kubernetes::AdoptedPort;
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_udp_port_of_the_same_number_is_not_taken_for_a_rival() {
+        let object = json!({
+            "metadata": {"namespace": "n", "name": "iris", "uid": "s"},
+            "spec": {"selector": {"app": "iris"}, "ports": [
+                {"name": "https", "port": 443, "targetPort": "rouse-0"},
+                {"name": "http3", "port": 443, "protocol": "UDP", "targetPort": 8443},
+            ]},
+        });
+        let object: Service = serde_json::from_value(object).unwrap();
+        let service = ServiceView::of(&object).unwrap();
+        let record = Adopted {
+            ports: vec![AdoptedPort {
+                port: 443,
+                was: TargetPort::Int(8080),
+                index: 0,
+            }],
+            ..Adopted::default()
+        };
+        let mut rival = Rival::default();
+        for secs in 0..10 {
+            for (_, flipped) in watched(&service, &record) {
+                assert!(!rival.saw(Duration::from_secs(secs), flipped));
+            }
+        }
+        let seen: Vec<_> = watched(&service, &record).collect();
+        assert_eq!(seen, [(443, true)]);
+    }
 
     #[test]
     fn a_deployment_that_the_watch_does_not_show_is_judged_by_itself() {
