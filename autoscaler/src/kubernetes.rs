@@ -29,6 +29,7 @@ mod events;
 mod execute;
 mod gate;
 mod lease;
+mod pace;
 mod plan;
 mod rival;
 mod scaler;

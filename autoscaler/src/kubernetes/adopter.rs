@@ -1,11 +1,12 @@
 //! The loop around the plans: looks, plans for every workload, and while we lead carries out what is planned.
 //!
 //! Standbys plan too, so that they know since when a workload is adopted. One workload has one plan under way at a time; one
-//! that failed is made anew after a pause that grows.
+//! that failed or changed nothing is made anew after a pause that grows.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     net::SocketAddr,
+    ops::Bound,
     sync::Arc,
     time::Duration,
 };
@@ -27,6 +28,7 @@ use tokio::{
 use super::{
     events::{Events, Reason, Regarding},
     execute::{Executor, Failed, reaches},
+    pace::Pace,
     plan::{Action, Plan, Standing, World, plan},
     rival::{self, Rival},
     targets::Targets,
@@ -40,10 +42,6 @@ const MOMENT: Duration = Duration::from_millis(50);
 const LOOK: Duration = Duration::from_millis(500);
 /// How old the answer about a Deployment that is not opted in may be.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
-/// After a plan was carried out, until caches show it.
-const SETTLE: Duration = Duration::from_millis(200);
-/// The first and the longest pause after a failure.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// Plans carried out at the same time.
 const AT_ONCE: usize = 16;
 /// A port on which an activator was seen listening is looked at again after so long.
@@ -64,8 +62,13 @@ pub(crate) struct Adopter {
     rivals: HashMap<(TargetId, String, u16), Rival>,
     told: HashMap<TargetId, Told>,
     jobs: JoinSet<Outcome>,
+    /// Whose plan is carried out, or who is asked for.
     busy: HashSet<TargetId>,
-    retries: HashMap<TargetId, Retry>,
+    /// How many plans are being carried out.
+    carrying: usize,
+    paces: HashMap<TargetId, Pace>,
+    /// Whose plan was started last.
+    turn: Option<TargetId>,
 }
 
 /// What was told of a workload.
@@ -82,16 +85,10 @@ struct Outside {
     asked: Duration,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Retry {
-    at: Duration,
-    pause: Duration,
-}
-
 /// What a job came to.
 #[derive(Debug)]
 enum Outcome {
-    Carried(TargetId, Result<(), Failed>),
+    Carried(TargetId, Result<Vec<Action>, Failed>),
     Asked(TargetId, Option<(Standing, String)>),
 }
 
@@ -107,7 +104,9 @@ impl Adopter {
             told: HashMap::new(),
             jobs: JoinSet::new(),
             busy: HashSet::new(),
-            retries: HashMap::new(),
+            carrying: 0,
+            paces: HashMap::new(),
+            turn: None,
         }
     }
 
@@ -154,36 +153,36 @@ impl Adopter {
         self.outside
             .retain(|target, _| targets.contains(target) && !seen.workloads.contains_key(target));
         self.told.retain(|target, _| targets.contains(target));
-        self.retries.retain(|target, _| targets.contains(target));
+        self.paces.retain(|target, _| targets.contains(target));
         self.rivals
             .retain(|(target, ..), _| targets.contains(target));
-        for target in targets {
-            let standing = match seen.workloads.get(&target) {
+        let mut contested = self.contested(now);
+        for target in in_turn(&targets, self.turn.as_ref()) {
+            let standing = match seen.workloads.get(target) {
                 Some(workload) => Standing::In(Arc::clone(workload)),
                 // Nothing is taken apart any more: nobody has to be asked.
-                None if seen.only_rests(&target) => Standing::Gone,
-                None if leads => match self.ask_outside(&target, now) {
+                None if seen.only_rests(target) => Standing::Gone,
+                None if leads => match self.ask_outside(target, now) {
                     Some(standing) => standing,
                     None => continue,
                 },
                 None => continue,
             };
-            let contested = self.contested(&target, now);
             let world = seen.world(
-                &target,
+                target,
                 standing,
                 &listening,
-                contested,
+                contested.remove(target).unwrap_or_default(),
                 super::unix_seconds(),
             );
             self.watch_rivals(&world, now, leads);
             let plan = plan(&world);
-            if let Some(mut state) = self.targets.states.get_mut(&target) {
+            if let Some(mut state) = self.targets.states.get_mut(target) {
                 state.saw(now, plan.may_sleep);
             }
             if leads {
                 self.tell(&world, &plan);
-                self.start(&target, plan, now);
+                self.start(target, plan, now);
             }
         }
     }
@@ -217,12 +216,15 @@ impl Adopter {
         fresh.map(|known| known.standing.clone())
     }
 
-    fn contested(&self, target: &TargetId, now: Duration) -> BTreeSet<String> {
-        self.rivals
-            .iter()
-            .filter(|((of, ..), rival)| of == target && rival.is_contested(now))
-            .map(|((_, service, _), _)| service.clone())
-            .collect()
+    /// Services that are left alone, by workload.
+    fn contested(&self, now: Duration) -> HashMap<TargetId, BTreeSet<String>> {
+        let mut contested: HashMap<_, BTreeSet<_>> = HashMap::new();
+        let rivals = self.rivals.iter();
+        for ((target, service, _), _) in rivals.filter(|(_, rival)| rival.is_contested(now)) {
+            let of = contested.entry(target.clone()).or_default();
+            of.insert(service.clone());
+        }
+        contested
     }
 
     /// Looks at whether adopted Services still are as we made them.
@@ -293,13 +295,18 @@ impl Adopter {
 
     /// Starts to carry out a plan, unless one is under way or it is too early.
     fn start(&mut self, target: &TargetId, plan: Plan, now: Duration) {
-        let early = self.retries.get(target).is_some_and(|retry| now < retry.at);
-        if plan.actions.is_empty() || early || self.busy.len() >= AT_ONCE {
+        let early = match self.paces.get_mut(target) {
+            Some(pace) => pace.is_early(now, &plan.actions),
+            None => false,
+        };
+        if plan.actions.is_empty() || early || self.carrying >= AT_ONCE {
             return;
         }
         if !self.busy.insert(target.clone()) {
             return;
         }
+        self.carrying += 1;
+        self.turn = Some(target.clone());
         for action in &plan.actions {
             let Action::FlipBack { service, ports, .. } = action else {
                 continue;
@@ -324,7 +331,7 @@ impl Adopter {
                 }
                 tracing::info!(%target, step = action.word(), "Adoption");
             }
-            Outcome::Carried(target, Ok(()))
+            Outcome::Carried(target, Ok(plan.actions))
         });
     }
 
@@ -344,8 +351,9 @@ impl Adopter {
                     );
                 }
             }
-            Outcome::Carried(target, Ok(())) => {
+            Outcome::Carried(target, Ok(actions)) => {
                 self.busy.remove(&target);
+                self.carrying -= 1;
                 let given_back = self.outside.get(&target);
                 if let Some(outside) = given_back.filter(|one| !one.uid.is_empty()) {
                     let regarding =
@@ -355,16 +363,11 @@ impl Adopter {
                         self.targets.events.tell(regarding, Reason::GivenBack, note);
                     }
                 }
-                self.retries.insert(
-                    target,
-                    Retry {
-                        at: now + SETTLE,
-                        pause: PAUSES.0,
-                    },
-                );
+                self.paces.entry(target).or_default().carried(now, actions);
             }
             Outcome::Carried(target, Err(error)) => {
                 self.busy.remove(&target);
+                self.carrying -= 1;
                 if matches!(error, Failed::NoPortLeft)
                     && let Some(state) = self.targets.states.get(&target)
                 {
@@ -374,21 +377,29 @@ impl Adopter {
                         .events
                         .tell(regarding, Reason::NoPortLeft, error.to_string());
                 }
-                let pause = self
-                    .retries
-                    .get(&target)
-                    .map_or(PAUSES.0, |retry| (retry.pause * 2).min(PAUSES.1));
-                let pause = if matches!(error, Failed::Conflict) {
-                    pause.min(Duration::from_secs(2))
-                } else {
-                    pause
-                };
+                let conflict = matches!(error, Failed::Conflict);
+                let pace = self.paces.entry(target.clone()).or_default();
+                let pause = pace.failed(now, conflict);
                 tracing::warn!(%target, %error, ?pause, "Adoption is tried again");
-                let at = now + pause;
-                self.retries.insert(target, Retry { at, pause });
             }
         }
     }
+}
+
+/// Everybody, beginning after whoever had the last turn: those whose plans change nothing would keep all others waiting if
+/// they always came first.
+fn in_turn<'a>(
+    targets: &'a BTreeSet<TargetId>,
+    last: Option<&TargetId>,
+) -> impl Iterator<Item = &'a TargetId> + use<'a> {
+    let (before, after) = match last {
+        Some(last) => (
+            Some(targets.range(..=last)),
+            targets.range((Bound::Excluded(last), Bound::Unbounded)),
+        ),
+        None => (None, targets.range::<TargetId, _>(..)),
+    };
+    after.chain(before.into_iter().flatten())
 }
 
 /// The ports of a Service that we lead elsewhere, and whether each does lead to the sidecars. UDP may have the same number as
@@ -448,8 +459,7 @@ async fn probe(caches: Arc<Caches>, listening: Arc<Mutex<HashMap<u16, Duration>>
     let mut tick = interval(LOOK);
     loop {
         tick.tick().await;
-        let seen = caches.snapshot();
-        let live = seen.live_ports();
+        let (live, activators) = caches.to_probe();
         let now = clock::since_epoch();
         let due: Vec<u16> = {
             let mut known = listening.lock();
@@ -462,7 +472,6 @@ async fn probe(caches: Arc<Caches>, listening: Arc<Mutex<HashMap<u16, Duration>>
                 .take(PROBES)
                 .collect()
         };
-        let activators: Vec<_> = seen.activators.into_iter().collect();
         let asked = stream::iter(due).map(|port| {
             let activators = &activators;
             async move {
@@ -519,6 +528,21 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn whoever_had_the_last_turn_comes_last() {
+        let targets: BTreeSet<TargetId> =
+            ["n/a", "n/b", "n/c"].map(|id| id.parse().unwrap()).into();
+        let order = |last: Option<&str>| {
+            let last = last.map(|last| last.parse().unwrap());
+            let order = in_turn(&targets, last.as_ref());
+            order.map(TargetId::name).collect::<Vec<_>>().join("")
+        };
+        assert_eq!(order(None), "abc");
+        assert_eq!(order(Some("n/a")), "bca");
+        assert_eq!(order(Some("n/c")), "abc");
+        assert_eq!(order(Some("n/bb")), "cab", "one that is gone");
+    }
 
     #[test]
     fn a_udp_port_of_the_same_number_is_not_taken_for_a_rival() {

@@ -168,6 +168,8 @@ pub(crate) struct SliceView {
     pub(crate) ports: BTreeMap<String, (u16, Option<String>)>,
     /// The conditions of all its endpoints.
     pub(crate) conditions: Conditions,
+    /// It is being deleted, which a finalizer may keep from ending.
+    pub(crate) terminating: bool,
 }
 
 /// What is said of every endpoint in a slice of ours.
@@ -246,7 +248,17 @@ impl SliceView {
                 })
                 .collect(),
             conditions: conditions.unwrap_or(Conditions::Other),
+            terminating: meta.deletion_timestamp.is_some(),
         })
+    }
+
+    /// Whether it is as wanted. One that is being deleted is used until it is gone, and only then made anew.
+    pub(crate) fn is_as(&self, wanted: &Self) -> bool {
+        let as_wanted = Self {
+            terminating: wanted.terminating,
+            ..self.clone()
+        };
+        as_wanted == *wanted
     }
 }
 
