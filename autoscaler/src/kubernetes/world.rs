@@ -313,7 +313,7 @@ fn fact(pod: &SeenPod) -> Option<PodFact> {
 /// The addresses to list: those of ready activators that stay; if there is none, of all that stay, since one that is not ready
 /// for a moment is better than nobody.
 fn listed<'a>(activators: impl Iterator<Item = &'a ActivatorView>) -> BTreeSet<IpAddr> {
-    let staying: Vec<_> = activators.filter(|one| !one.terminating).collect();
+    let staying: Vec<_> = activators.filter(|one| one.gone_by.is_none()).collect();
     let some_ready = staying.iter().any(|one| one.ready);
     let chosen = staying.iter().filter(|one| one.ready || !some_ready);
     chosen.flat_map(|one| one.ips.iter().copied()).collect()

@@ -28,7 +28,7 @@ impl Everything {
         let activator = ActivatorView {
             ips: vec![[10, 0, 0, 1].into()],
             ready: true,
-            terminating: false,
+            gone_by: None,
         };
         let activators = vec![(key("activator"), Arc::new(activator))];
         Snapshot::new(
@@ -149,10 +149,10 @@ fn how_long_a_look_takes() {
 
 #[test]
 fn ready_activators_are_listed_and_for_want_of_them_all_that_stay() {
-    let one = |last: u8, ready, terminating| ActivatorView {
+    let one = |last: u8, ready, terminating: bool| ActivatorView {
         ips: vec![[10, 0, 0, last].into()],
         ready,
-        terminating,
+        gone_by: terminating.then_some(1),
     };
     let listed = |all: &[ActivatorView]| listed(all.iter()).len();
     assert_eq!(listed(&[one(1, true, false), one(2, false, false)]), 1);
