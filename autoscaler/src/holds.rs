@@ -26,6 +26,9 @@ const FRESH: Duration = Duration::from_secs(3);
 /// takes every second, or some seconds later while it waits for a write.
 const WANTED: Duration = Duration::from_secs(30);
 
+/// Whoever has not answered for so long is named in the log. A restart is over by then.
+const SILENT: Duration = Duration::from_secs(30);
+
 /// What is held for each workload, from all activators.
 #[derive(Clone, Debug, Default)]
 pub struct Holds {
@@ -49,6 +52,30 @@ struct Held {
     activator: SocketAddr,
     requests: u64,
     told: Instant,
+}
+
+/// An activator that is asked.
+type Asked = (SocketAddr, Source, Silence);
+
+/// Since when an activator has not answered.
+#[derive(Debug, Default)]
+struct Silence {
+    since: Option<Instant>,
+    told: bool,
+}
+
+impl Silence {
+    /// It was asked. True once, when it has not answered for so long that somebody should know.
+    fn asked(&mut self, answered: bool, now: Instant) -> bool {
+        if answered {
+            *self = Self::default();
+            return false;
+        }
+        let since = *self.since.get_or_insert(now);
+        let tell = !self.told && now.saturating_duration_since(since) >= SILENT;
+        self.told |= tell;
+        tell
+    }
 }
 
 /// Seconds of one workload that wait to be taken. A controller takes them every second; more than a stable window of
@@ -88,13 +115,13 @@ impl Holds {
 
     /// Asks `activators` once a second, for ever.
     pub async fn watch(self, activators: watch::Receiver<Vec<SocketAddr>>) {
-        let mut sources: Vec<(SocketAddr, Source)> = Vec::new();
+        let mut sources: Vec<Asked> = Vec::new();
         let mut tick = interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
             let wanted = activators.borrow().clone();
-            sources.retain(|(address, source)| {
+            sources.retain(|(address, source, _)| {
                 let stays = wanted.contains(address);
                 if !stays {
                     source.close();
@@ -103,8 +130,8 @@ impl Holds {
                 stays
             });
             for address in wanted {
-                if !sources.iter().any(|(known, _)| *known == address) {
-                    sources.push((address, Source::new(address)));
+                if !sources.iter().any(|(known, ..)| *known == address) {
+                    sources.push((address, Source::new(address), Silence::default()));
                 }
             }
             self.round(&mut sources).await;
@@ -113,21 +140,23 @@ impl Holds {
     }
 
     /// One GET per activator, all at once.
-    async fn round(&self, sources: &mut Vec<(SocketAddr, Source)>) {
+    async fn round(&self, sources: &mut Vec<Asked>) {
         let mut asking = JoinSet::new();
-        for (address, source) in std::mem::take(sources) {
+        for (address, source, silence) in std::mem::take(sources) {
             asking.spawn(async move {
                 let answer = source.ask(ACTIVATOR_MAX_BYTES).await;
-                (address, source, answer)
+                (address, source, silence, answer)
             });
         }
         let mut complete = !asking.is_empty();
         while let Some(asked) = asking.join_next().await {
-            let Ok((address, mut source, answer)) = asked else {
+            let Ok((address, mut source, mut silence, answer)) = asked else {
                 complete = false;
                 continue;
             };
-            match answer.and_then(|bytes| Ok(ActivatorStat::decode(&bytes)?)) {
+            let answer = answer.and_then(|bytes| Ok(ActivatorStat::decode(&bytes)?));
+            let tell = silence.asked(answer.is_ok(), Instant::now());
+            match answer {
                 Ok(stat) => self.absorb(address, &mut source, &stat),
                 Err(error) => {
                     complete = false;
@@ -135,9 +164,16 @@ impl Holds {
                         .counter(&["activators", "error"])
                         .increment(1);
                     tracing::debug!(%address, %error, "Activator not scraped");
+                    if tell {
+                        tracing::warn!(
+                            %address, %error,
+                            "An activator has not answered for {} s: until it does or is gone, no workload goes to zero",
+                            SILENT.as_secs()
+                        );
+                    }
                 }
             }
-            sources.push((address, source));
+            sources.push((address, source, silence));
         }
         if complete {
             *self.heard.lock() = Some(Instant::now());
@@ -292,6 +328,19 @@ mod tests {
 
     fn id(target: &str) -> TargetId {
         target.parse().unwrap()
+    }
+
+    #[test]
+    fn an_activator_that_stays_silent_is_named_once_until_it_has_answered() {
+        let mut silence = Silence::default();
+        let start = Instant::now();
+        let mut told = Vec::new();
+        for second in 0..100_u32 {
+            if silence.asked(second == 50, start + Duration::from_secs(1) * second) {
+                told.push(second);
+            }
+        }
+        assert_eq!(told, [30, 81]);
     }
 
     #[tokio::test(flavor = "current_thread", start_paused = true)]

@@ -30,6 +30,7 @@ mod execute;
 mod gate;
 mod lease;
 mod leaving;
+mod pace;
 mod plan;
 mod rival;
 mod scaler;
@@ -139,7 +140,7 @@ async fn follow_activators(
         tick.tick().await;
         ready.store(caches.are_complete(), Ordering::Relaxed);
         let seen = caches.activators.all();
-        let wanted = to_ask(seen.iter().map(|(_, view)| &**view));
+        let wanted = to_ask(seen.iter().map(|(_, view)| &**view), unix_seconds());
         activators.send_if_modified(|known| {
             *known != wanted && {
                 *known = wanted;
@@ -149,9 +150,14 @@ async fn follow_activators(
     }
 }
 
-/// All activators that may hold requests: terminating ones do until they are gone, and one that is not ready may.
-fn to_ask<'a>(activators: impl Iterator<Item = &'a view::ActivatorView>) -> Vec<SocketAddr> {
+/// All activators that may hold requests: terminating ones do until they are gone, and one that is not ready may. One that can
+/// hold none must not be asked: while anybody who is does not answer, no workload goes to zero.
+fn to_ask<'a>(
+    activators: impl Iterator<Item = &'a view::ActivatorView>,
+    now: i64,
+) -> Vec<SocketAddr> {
     activators
+        .filter(|one| one.may_hold(now))
         .filter_map(|one| one.ips.first())
         .map(|ip| SocketAddr::new(*ip, names::ACTIVATOR_STATS_PORT))
         .collect()
@@ -173,15 +179,24 @@ mod tests {
 
     #[test]
     fn whoever_may_hold_something_is_asked() {
-        let all = [(true, false), (false, false), (true, true)].map(|(ready, terminating)| {
-            view::ActivatorView {
-                ips: vec![[10, 0, 0, 1].into(), "fd00::1".parse().unwrap()],
-                ready,
-                terminating,
-            }
+        let all = [
+            (true, None),
+            (false, None),
+            (true, Some(100)),
+            (false, Some(100)),
+        ];
+        let all = all.map(|(ready, gone_by)| view::ActivatorView {
+            ips: vec![[10, 0, 0, 1].into(), "fd00::1".parse().unwrap()],
+            ready,
+            gone_by,
         });
-        let asked = to_ask(all.iter());
-        assert_eq!(asked.len(), 3);
+        let asked = to_ask(all.iter(), 100);
+        assert_eq!(asked.len(), 4);
+        assert_eq!(
+            to_ask(all.iter(), 200).len(),
+            3,
+            "its node must have killed it"
+        );
         assert_eq!(asked[0].port(), names::ACTIVATOR_STATS_PORT);
     }
 }

@@ -1,11 +1,12 @@
 //! The loop around the plans: looks, plans for every workload, and while we lead carries out what is planned.
 //!
 //! Standbys plan too, so that they know since when a workload is adopted. One workload has one plan under way at a time; one
-//! that failed is made anew after a pause that grows.
+//! that failed or changed nothing is made anew after a pause that grows.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     net::SocketAddr,
+    ops::Bound,
     sync::Arc,
     time::Duration,
 };
@@ -16,7 +17,7 @@ use k8s_openapi::{
     apimachinery::pkg::util::intstr::IntOrString as TargetPort,
 };
 use kube::{Api, Client};
-use kubernetes::{names, watch::any_change};
+use kubernetes::{Adopted, names, watch::any_change};
 use parking_lot::Mutex;
 use shared::{TargetId, clock, metrics};
 use tokio::{
@@ -29,6 +30,7 @@ use super::{
     events::{Events, Reason, Regarding},
     execute::{Executor, Failed, reaches},
     leaving::{self, End, Leaving, Stage},
+    pace::Pace,
     plan::{Action, Plan, Standing, World, plan},
     rival::{self, Rival},
     targets::Targets,
@@ -42,10 +44,6 @@ const MOMENT: Duration = Duration::from_millis(50);
 const LOOK: Duration = Duration::from_millis(500);
 /// How old the answer about a Deployment that is not opted in may be.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
-/// After a plan was carried out, until caches show it.
-const SETTLE: Duration = Duration::from_millis(200);
-/// The first and the longest pause after a failure.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// Plans carried out at the same time.
 const AT_ONCE: usize = 16;
 /// A port on which an activator was seen listening is looked at again after so long.
@@ -68,13 +66,18 @@ pub(crate) struct Adopter {
     rivals: HashMap<(TargetId, String, u16), Rival>,
     told: HashMap<TargetId, Told>,
     jobs: JoinSet<Outcome>,
+    /// Whose plan is carried out, or who is asked for.
     busy: HashSet<TargetId>,
-    retries: HashMap<TargetId, Retry>,
     /// Whether Rouse is being deleted.
     asked: watch::Receiver<bool>,
     leaving: Leaving,
     /// Workloads that were given back for that reason.
     given_back: HashSet<TargetId>,
+    /// How many plans are being carried out.
+    carrying: usize,
+    paces: HashMap<TargetId, Pace>,
+    /// Whose plan was started last.
+    turn: Option<TargetId>,
 }
 
 /// What was told of a workload.
@@ -91,16 +94,10 @@ struct Outside {
     asked: Duration,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Retry {
-    at: Duration,
-    pause: Duration,
-}
-
 /// What a job came to.
 #[derive(Debug)]
 enum Outcome {
-    Carried(TargetId, Result<(), Failed>),
+    Carried(TargetId, Result<Vec<Action>, Failed>),
     Asked(TargetId, Option<(Standing, String)>),
 }
 
@@ -121,10 +118,12 @@ impl Adopter {
             told: HashMap::new(),
             jobs: JoinSet::new(),
             busy: HashSet::new(),
-            retries: HashMap::new(),
             asked,
             leaving: Leaving::default(),
             given_back: HashSet::new(),
+            carrying: 0,
+            paces: HashMap::new(),
+            turn: None,
         }
     }
 
@@ -182,44 +181,44 @@ impl Adopter {
         self.outside
             .retain(|target, _| targets.contains(target) && !seen.workloads.contains_key(target));
         self.told.retain(|target, _| targets.contains(target));
-        self.retries.retain(|target, _| targets.contains(target));
+        self.paces.retain(|target, _| targets.contains(target));
         self.rivals
             .retain(|(target, ..), _| targets.contains(target));
         let mut left = Vec::new();
-        for target in targets {
-            let standing = match seen.workloads.get(&target) {
+        let mut contested = self.contested(now);
+        for target in in_turn(&targets, self.turn.as_ref()) {
+            let standing = match seen.workloads.get(target) {
                 Some(workload) => Some(Standing::In(Arc::clone(workload))),
                 // Nothing is taken apart any more: nobody has to be asked.
-                None if seen.only_rests(&target) => Some(Standing::Gone),
-                None if leads => self.ask_outside(&target, now),
+                None if seen.only_rests(target) => Some(Standing::Gone),
+                None if leads => self.ask_outside(target, now),
                 None => None,
             };
             let Some(standing) = standing else {
-                left.push(target);
+                left.push(target.clone());
                 continue;
             };
-            let contested = self.contested(&target, now);
             let world = seen.world(
-                &target,
+                target,
                 standing,
                 &listening,
-                contested,
+                contested.remove(target).unwrap_or_default(),
                 super::unix_seconds(),
             );
             if stage != Stage::Stays {
                 if !self.give_back(world, stage, leads, now) {
-                    left.push(target);
+                    left.push(target.clone());
                 }
                 continue;
             }
             self.watch_rivals(&world, now, leads);
             let plan = plan(&world);
-            if let Some(mut state) = self.targets.states.get_mut(&target) {
+            if let Some(mut state) = self.targets.states.get_mut(target) {
                 state.saw(now, plan.may_sleep);
             }
             if leads {
                 self.tell(&world, &plan);
-                self.start(&target, plan, now);
+                self.start(target, plan, now);
             }
         }
         let under_way = !left.is_empty() || !self.busy.is_empty();
@@ -248,7 +247,7 @@ impl Adopter {
         let stage = self.leaving.stage(now, asked);
         if before != stage {
             // What could not be done before may be possible now, and there is little time.
-            self.retries.clear();
+            self.paces.clear();
         }
         stage
     }
@@ -306,12 +305,15 @@ impl Adopter {
         fresh.map(|known| known.standing.clone())
     }
 
-    fn contested(&self, target: &TargetId, now: Duration) -> BTreeSet<String> {
-        self.rivals
-            .iter()
-            .filter(|((of, ..), rival)| of == target && rival.is_contested(now))
-            .map(|((_, service, _), _)| service.clone())
-            .collect()
+    /// Services that are left alone, by workload.
+    fn contested(&self, now: Duration) -> HashMap<TargetId, BTreeSet<String>> {
+        let mut contested: HashMap<_, BTreeSet<_>> = HashMap::new();
+        let rivals = self.rivals.iter();
+        for ((target, service, _), _) in rivals.filter(|(_, rival)| rival.is_contested(now)) {
+            let of = contested.entry(target.clone()).or_default();
+            of.insert(service.clone());
+        }
+        contested
     }
 
     /// Looks at whether adopted Services still are as we made them.
@@ -325,17 +327,13 @@ impl Adopter {
                 continue;
             };
             let mut often = false;
-            for port in &service.ports {
-                let Some(one) = record.ports.iter().find(|one| one.port == port.port) else {
-                    continue;
-                };
-                let flipped = TargetPort::String(names::request_port_name(one.index));
-                let key = (world.target.clone(), service.name.clone(), port.port);
+            for (port, flipped) in watched(service, record) {
+                let key = (world.target.clone(), service.name.clone(), port);
                 let rival = self.rivals.entry(key).or_default();
                 if record.leaving {
                     rival.forget_value();
                 } else {
-                    often |= rival.saw(now, port.target == flipped);
+                    often |= rival.saw(now, flipped);
                 }
             }
             if often && leads {
@@ -386,13 +384,18 @@ impl Adopter {
 
     /// Starts to carry out a plan, unless one is under way or it is too early.
     fn start(&mut self, target: &TargetId, plan: Plan, now: Duration) {
-        let early = self.retries.get(target).is_some_and(|retry| now < retry.at);
-        if plan.actions.is_empty() || early || self.busy.len() >= AT_ONCE {
+        let early = match self.paces.get_mut(target) {
+            Some(pace) => pace.is_early(now, &plan.actions),
+            None => false,
+        };
+        if plan.actions.is_empty() || early || self.carrying >= AT_ONCE {
             return;
         }
         if !self.busy.insert(target.clone()) {
             return;
         }
+        self.carrying += 1;
+        self.turn = Some(target.clone());
         for action in &plan.actions {
             let Action::FlipBack { service, ports, .. } = action else {
                 continue;
@@ -417,7 +420,7 @@ impl Adopter {
                 }
                 tracing::info!(%target, step = action.word(), "Adoption");
             }
-            Outcome::Carried(target, Ok(()))
+            Outcome::Carried(target, Ok(plan.actions))
         });
     }
 
@@ -437,8 +440,9 @@ impl Adopter {
                     );
                 }
             }
-            Outcome::Carried(target, Ok(())) => {
+            Outcome::Carried(target, Ok(actions)) => {
                 self.busy.remove(&target);
+                self.carrying -= 1;
                 let given_back = self.outside.get(&target);
                 if let Some(outside) = given_back.filter(|one| !one.uid.is_empty()) {
                     let regarding =
@@ -448,16 +452,11 @@ impl Adopter {
                         self.targets.events.tell(regarding, Reason::GivenBack, note);
                     }
                 }
-                self.retries.insert(
-                    target,
-                    Retry {
-                        at: now + SETTLE,
-                        pause: PAUSES.0,
-                    },
-                );
+                self.paces.entry(target).or_default().carried(now, actions);
             }
             Outcome::Carried(target, Err(error)) => {
                 self.busy.remove(&target);
+                self.carrying -= 1;
                 if matches!(error, Failed::NoPortLeft)
                     && let Some(state) = self.targets.states.get(&target)
                 {
@@ -467,21 +466,44 @@ impl Adopter {
                         .events
                         .tell(regarding, Reason::NoPortLeft, error.to_string());
                 }
-                let pause = self
-                    .retries
-                    .get(&target)
-                    .map_or(PAUSES.0, |retry| (retry.pause * 2).min(PAUSES.1));
-                let pause = if matches!(error, Failed::Conflict) || *self.asked.borrow() {
-                    pause.min(Duration::from_secs(2))
-                } else {
-                    pause
-                };
+                // Who leaves has little time.
+                let soon = matches!(error, Failed::Conflict) || *self.asked.borrow();
+                let pace = self.paces.entry(target.clone()).or_default();
+                let pause = pace.failed(now, soon);
                 tracing::warn!(%target, %error, ?pause, "Adoption is tried again");
-                let at = now + pause;
-                self.retries.insert(target, Retry { at, pause });
             }
         }
     }
+}
+
+/// Everybody, beginning after whoever had the last turn: those whose plans change nothing would keep all others waiting if
+/// they always came first.
+fn in_turn<'a>(
+    targets: &'a BTreeSet<TargetId>,
+    last: Option<&TargetId>,
+) -> impl Iterator<Item = &'a TargetId> + use<'a> {
+    let (before, after) = match last {
+        Some(last) => (
+            Some(targets.range(..=last)),
+            targets.range((Bound::Excluded(last), Bound::Unbounded)),
+        ),
+        None => (None, targets.range::<TargetId, _>(..)),
+    };
+    after.chain(before.into_iter().flatten())
+}
+
+/// The ports of a Service that we lead elsewhere, and whether each does lead to the sidecars. UDP may have the same number as
+/// TCP (HTTP/3), and is never ours: taken for the same port, each would seem to undo the other.
+fn watched<'a>(
+    service: &'a ServiceView,
+    record: &'a Adopted,
+) -> impl Iterator<Item = (u16, bool)> + 'a {
+    let tcp = service.ports.iter().filter(|port| port.tcp);
+    tcp.filter_map(|port| {
+        let one = record.ports.iter().find(|one| one.port == port.port)?;
+        let flipped = TargetPort::String(names::request_port_name(one.index));
+        Some((port.port, port.target == flipped))
+    })
 }
 
 /// Tells who keeps writing a Service back.
@@ -527,8 +549,7 @@ async fn probe(caches: Arc<Caches>, listening: Arc<Mutex<HashMap<u16, Duration>>
     let mut tick = interval(LOOK);
     loop {
         tick.tick().await;
-        let seen = caches.snapshot();
-        let live = seen.live_ports();
+        let (live, activators) = caches.to_probe();
         let now = clock::since_epoch();
         let due: Vec<u16> = {
             let mut known = listening.lock();
@@ -541,7 +562,6 @@ async fn probe(caches: Arc<Caches>, listening: Arc<Mutex<HashMap<u16, Duration>>
                 .take(PROBES)
                 .collect()
         };
-        let activators: Vec<_> = seen.activators.into_iter().collect();
         let asked = stream::iter(due).map(|port| {
             let activators = &activators;
             async move {
@@ -594,9 +614,54 @@ impl Action {
 
 #[cfg(test)]
 mod tests {
+    use kubernetes::AdoptedPort;
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn whoever_had_the_last_turn_comes_last() {
+        let targets: BTreeSet<TargetId> =
+            ["n/a", "n/b", "n/c"].map(|id| id.parse().unwrap()).into();
+        let order = |last: Option<&str>| {
+            let last = last.map(|last| last.parse().unwrap());
+            let order = in_turn(&targets, last.as_ref());
+            order.map(TargetId::name).collect::<Vec<_>>().join("")
+        };
+        assert_eq!(order(None), "abc");
+        assert_eq!(order(Some("n/a")), "bca");
+        assert_eq!(order(Some("n/c")), "abc");
+        assert_eq!(order(Some("n/bb")), "cab", "one that is gone");
+    }
+
+    #[test]
+    fn a_udp_port_of_the_same_number_is_not_taken_for_a_rival() {
+        let object = json!({
+            "metadata": {"namespace": "n", "name": "iris", "uid": "s"},
+            "spec": {"selector": {"app": "iris"}, "ports": [
+                {"name": "https", "port": 443, "targetPort": "rouse-0"},
+                {"name": "http3", "port": 443, "protocol": "UDP", "targetPort": 8443},
+            ]},
+        });
+        let object: Service = serde_json::from_value(object).unwrap();
+        let service = ServiceView::of(&object).unwrap();
+        let record = Adopted {
+            ports: vec![AdoptedPort {
+                port: 443,
+                was: TargetPort::Int(8080),
+                index: 0,
+            }],
+            ..Adopted::default()
+        };
+        let mut rival = Rival::default();
+        for secs in 0..10 {
+            for (_, flipped) in watched(&service, &record) {
+                assert!(!rival.saw(Duration::from_secs(secs), flipped));
+            }
+        }
+        let seen: Vec<_> = watched(&service, &record).collect();
+        assert_eq!(seen, [(443, true)]);
+    }
 
     #[test]
     fn a_deployment_that_the_watch_does_not_show_is_judged_by_itself() {

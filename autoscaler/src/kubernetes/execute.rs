@@ -473,6 +473,7 @@ mod tests {
             ]
             .into(),
             conditions: Conditions::Fallback,
+            terminating: false,
         };
         let owner = Owner {
             name: "iris".into(),

@@ -39,7 +39,7 @@ pub(crate) struct World {
     pub(crate) standing: Standing,
     /// Its pods with a sidecar, terminating ones left out.
     pub(crate) pods: Vec<PodFact>,
-    /// Labels of ready pods without a sidecar in its namespace.
+    /// Labels of ready pods without a sidecar that the Services select; of several that one selects, one is enough.
     pub(crate) bare: Vec<BTreeMap<String, String>>,
     /// Services that select its pods, and those whose companions or slices are there because of it.
     pub(crate) services: Vec<Arc<ServiceView>>,
@@ -50,7 +50,7 @@ pub(crate) struct World {
     pub(crate) claims: Vec<Claim>,
     /// Addresses to list in slices.
     pub(crate) activators: BTreeSet<IpAddr>,
-    /// Claimed ports on which an activator was seen listening.
+    /// Those of its claimed ports on which an activator was seen listening.
     pub(crate) listening: BTreeSet<u16>,
     /// Services that somebody else keeps writing back.
     pub(crate) contested: BTreeSet<String>,
@@ -244,6 +244,7 @@ pub(crate) fn plan(world: &World) -> Plan {
     }
     leave::orphans(world, &mut plan.actions);
     leave::claims(world, &claims, &mut plan.actions);
+    plan.actions.retain(|action| !is_under_way(world, action));
     plan.may_sleep = all_adopted && !plan.adopted.is_empty();
     plan.finished = !matches!(world.standing, Standing::In(_))
         && plan.actions.is_empty()
@@ -251,6 +252,22 @@ pub(crate) fn plan(world: &World) -> Plan {
         && world.slices.is_empty()
         && world.claims.is_empty();
     plan
+}
+
+/// Whether what an action deletes is being deleted already: a finalizer, which anybody may put there, keeps it for as long as
+/// they like.
+fn is_under_way(world: &World, action: &Action) -> bool {
+    match action {
+        Action::RemoveSlice { name } => {
+            let mut slices = world.slices.iter();
+            slices.any(|slice| slice.terminating && slice.name == *name)
+        }
+        Action::RemoveCompanion { uid, .. } => {
+            let mut companions = world.companions.values();
+            companions.any(|one| one.terminating && one.uid == *uid)
+        }
+        _ => false,
+    }
 }
 
 /// The claim that counts for each request port.
@@ -509,8 +526,9 @@ fn keep_slices(
                 .map(|port| (port.name.clone(), (port.claim, port.app_protocol.clone())))
                 .collect(),
             conditions,
+            terminating: false,
         };
-        if seen.is_none_or(|seen| **seen != slice) {
+        if seen.is_none_or(|seen| !seen.is_as(&slice)) {
             settled = false;
             actions.push(Action::KeepSlice {
                 slice,

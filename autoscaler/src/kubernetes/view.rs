@@ -168,6 +168,8 @@ pub(crate) struct SliceView {
     pub(crate) ports: BTreeMap<String, (u16, Option<String>)>,
     /// The conditions of all its endpoints.
     pub(crate) conditions: Conditions,
+    /// It is being deleted, which a finalizer may keep from ending.
+    pub(crate) terminating: bool,
 }
 
 /// What is said of every endpoint in a slice of ours.
@@ -246,7 +248,17 @@ impl SliceView {
                 })
                 .collect(),
             conditions: conditions.unwrap_or(Conditions::Other),
+            terminating: meta.deletion_timestamp.is_some(),
         })
+    }
+
+    /// Whether it is as wanted. One that is being deleted is used until it is gone, and only then made anew.
+    pub(crate) fn is_as(&self, wanted: &Self) -> bool {
+        let as_wanted = Self {
+            terminating: wanted.terminating,
+            ..self.clone()
+        };
+        as_wanted == *wanted
     }
 }
 
@@ -288,8 +300,13 @@ pub(crate) struct ActivatorView {
     /// One per IP family.
     pub(crate) ips: Vec<IpAddr>,
     pub(crate) ready: bool,
-    pub(crate) terminating: bool,
+    /// It is being deleted, and its node kills it by then: its deletionTimestamp, which has its grace period in it. In seconds
+    /// since 1970.
+    pub(crate) gone_by: Option<i64>,
 }
+
+/// Clocks of nodes and ours may differ by so many seconds, and killing takes its time.
+const GONE_MARGIN: i64 = 30;
 
 impl ActivatorView {
     pub(crate) fn of(pod: &Pod) -> Option<Self> {
@@ -301,8 +318,19 @@ impl ActivatorView {
         Some(Self {
             ips: ips.filter_map(|ip| ip.ip.parse().ok()).collect(),
             ready: is_ready(pod),
-            terminating: pod.metadata.deletion_timestamp.is_some(),
+            gone_by: pod
+                .metadata
+                .deletion_timestamp
+                .as_ref()
+                .map(|time| time.0.as_second()),
         })
+    }
+
+    /// Whether it may hold requests. One on a node that died stays in the API as terminating for as long as nobody removes the
+    /// node: it is not ready, and when its time is over either its node has killed it, or nobody reaches it any more.
+    pub(crate) fn may_hold(&self, now: i64) -> bool {
+        let is_over = |at: i64| now >= at.saturating_add(GONE_MARGIN);
+        self.ready || !self.gone_by.is_some_and(is_over)
     }
 }
 
@@ -362,6 +390,28 @@ mod tests {
         assert_eq!(ports[0].target, TargetPort::Int(80));
         assert!(ports[0].tcp && !ports[1].tcp);
         assert_eq!(ports[1].place, 1);
+    }
+
+    #[test]
+    fn an_activator_may_hold_requests_until_its_node_must_have_killed_it() {
+        let pod = |ready: &str, deleted: Value| {
+            let object = json!({
+                "metadata": {"namespace": "n", "name": "p", "uid": "u", "deletionTimestamp": deleted},
+                "status": {"phase": "Running", "podIPs": [{"ip": "10.0.0.7"}],
+                    "conditions": [{"type": "Ready", "status": ready}]},
+            });
+            ActivatorView::of(&serde_json::from_value(object).unwrap()).unwrap()
+        };
+        let deleted = json!("2026-01-01T00:00:00Z");
+        let at = 1_767_225_600;
+        let silent = pod("False", deleted.clone());
+        assert_eq!(silent.gone_by, Some(at));
+        // In its grace period, and for a while after that.
+        assert!(silent.may_hold(at - 60) && silent.may_hold(at + 29));
+        assert!(!silent.may_hold(at + 30));
+        // Whoever is ready is there, whatever the time says, and who is not may be again.
+        assert!(pod("True", deleted).may_hold(at + 1_000));
+        assert!(pod("False", Value::Null).may_hold(at + 1_000));
     }
 
     #[test]

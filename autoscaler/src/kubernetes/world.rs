@@ -21,6 +21,12 @@ use super::{
     view::{ActivatorView, SeenPod, ServiceView, SliceView},
 };
 
+mod space;
+#[cfg(test)]
+mod tests;
+
+use space::Space;
+
 /// All caches.
 #[derive(Debug)]
 pub(crate) struct Caches {
@@ -109,6 +115,15 @@ impl Caches {
         ]
     }
 
+    /// Claimed ports that are in use, and the activators that should listen on them.
+    pub(crate) fn to_probe(&self) -> (BTreeSet<u16>, BTreeSet<IpAddr>) {
+        let claims = self.claims.all();
+        let live = claims.iter().filter(|(_, claim)| claim.released.is_none());
+        let activators = self.activators.all();
+        let activators = listed(activators.iter().map(|(_, view)| &**view));
+        (live.map(|(_, claim)| claim.port).collect(), activators)
+    }
+
     pub(crate) fn snapshot(&self) -> Snapshot {
         Snapshot::new(
             self.workloads.all(),
@@ -126,14 +141,9 @@ impl Caches {
 pub(crate) struct Snapshot {
     pub(crate) workloads: BTreeMap<TargetId, Arc<WorkloadView>>,
     pub(crate) pods: BTreeMap<TargetId, Vec<Arc<SeenPod>>>,
-    /// Ready pods without a sidecar, by namespace.
-    bare: BTreeMap<Arc<str>, Vec<BTreeMap<String, String>>>,
-    services: BTreeMap<Arc<str>, Vec<Arc<ServiceView>>>,
-    slices: BTreeMap<Arc<str>, Vec<Arc<SliceView>>>,
+    spaces: BTreeMap<Arc<str>, Space>,
     claims: BTreeMap<TargetId, Vec<Claim>>,
-    pub(crate) activators: BTreeSet<IpAddr>,
-    /// Workloads by namespace.
-    names: BTreeMap<Arc<str>, Vec<Arc<WorkloadView>>>,
+    activators: BTreeSet<IpAddr>,
 }
 
 type All<V> = Vec<(Key, Arc<V>)>;
@@ -149,10 +159,8 @@ impl Snapshot {
     ) -> Self {
         let mut all = Self::default();
         for ((namespace, _), view) in workloads {
-            all.names
-                .entry(namespace)
-                .or_default()
-                .push(Arc::clone(&view));
+            let space = all.spaces.entry(namespace).or_default();
+            space.workloads.push(Arc::clone(&view));
             all.workloads.insert(view.target.clone(), view);
         }
         for ((namespace, _), pod) in pods {
@@ -165,15 +173,19 @@ impl Snapshot {
                 SeenPod::Bare {
                     labels,
                     ready: true,
-                } => all.bare.entry(namespace).or_default().push(labels.clone()),
+                } => {
+                    let space = all.spaces.entry(namespace).or_default();
+                    space.bare.push(labels.clone());
+                }
                 SeenPod::Bare { .. } => {}
             }
         }
-        for ((namespace, _), view) in services {
-            all.services.entry(namespace).or_default().push(view);
+        for ((namespace, name), view) in services {
+            let space = all.spaces.entry(namespace).or_default();
+            space.services.insert(name, view);
         }
         for ((namespace, _), view) in slices {
-            all.slices.entry(namespace).or_default().push(view);
+            all.spaces.entry(namespace).or_default().slices.push(view);
         }
         for (_, claim) in claims {
             all.claims
@@ -182,6 +194,9 @@ impl Snapshot {
                 .push(Claim::clone(&claim));
         }
         all.activators = listed(activators.iter().map(|(_, view)| &**view));
+        for space in all.spaces.values_mut() {
+            space.order();
+        }
         all
     }
 
@@ -189,45 +204,25 @@ impl Snapshot {
     pub(crate) fn targets(&self) -> BTreeSet<TargetId> {
         let mut targets: BTreeSet<_> = self.workloads.keys().cloned().collect();
         targets.extend(self.claims.keys().cloned());
-        for (namespace, services) in &self.services {
-            let records = services.iter().filter(|one| one.companion);
-            targets.extend(
-                records.filter_map(|one| {
-                    TargetId::new(namespace, &one.adopted.as_ref()?.workload).ok()
-                }),
-            );
-        }
-        for (namespace, slices) in &self.slices {
-            targets.extend(
-                slices
-                    .iter()
-                    .filter_map(|slice| TargetId::new(namespace, &slice.workload).ok()),
-            );
+        for (namespace, space) in &self.spaces {
+            let records = space.services.values().filter(|one| one.companion);
+            let records = records.filter_map(|one| Some(&one.adopted.as_ref()?.workload));
+            let slices = space.slices.iter().map(|slice| &slice.workload);
+            let names = records.chain(slices);
+            targets.extend(names.filter_map(|name| TargetId::new(namespace, name).ok()));
         }
         targets
     }
 
     /// Whether all that is left of a workload are ports that rest.
     pub(crate) fn only_rests(&self, target: &TargetId) -> bool {
-        let namespace = target.namespace();
-        let services = self.services.get(namespace).into_iter().flatten();
-        let slices = self.slices.get(namespace).into_iter().flatten();
         let claims = self.claims.get(target).into_iter().flatten();
-        let is_of = |record: &kubernetes::Adopted| record.workload == target.name();
-        let mut companions = services.filter(|one| one.adopted.as_ref().is_some_and(is_of));
-        let mut slices = slices.filter(|slice| slice.workload == target.name());
+        let space = self.spaces.get(target.namespace());
+        let name = target.name();
         claims.into_iter().all(|claim| claim.released.is_some())
-            && companions.next().is_none()
-            && slices.next().is_none()
-    }
-
-    /// Claimed ports that are in use.
-    pub(crate) fn live_ports(&self) -> BTreeSet<u16> {
-        let claims = self.claims.values().flatten();
-        claims
-            .filter(|claim| claim.released.is_none())
-            .map(|claim| claim.port)
-            .collect()
+            && space.is_none_or(|space| {
+                space.recorded(name).next().is_none() && space.of_workload(name).next().is_none()
+            })
     }
 
     /// One workload's part.
@@ -239,26 +234,24 @@ impl Snapshot {
         contested: BTreeSet<String>,
         now: i64,
     ) -> World {
-        let namespace = target.namespace();
-        let all = self.services.get(namespace).map_or(&[][..], Vec::as_slice);
-        let slices = self.slices.get(namespace).map_or(&[][..], Vec::as_slice);
-        let by_name = |name: &str| all.iter().find(|one| one.name == name);
+        let nothing = Space::default();
+        let space = self.spaces.get(target.namespace()).unwrap_or(&nothing);
         let is_of = |companion: &ServiceView| {
             let record = companion.adopted.as_ref();
             companion.companion && record.is_some_and(|r| r.workload == target.name())
         };
-        let selects = |service: &ServiceView| {
-            !service.companion
-                && matches!(&standing, Standing::In(workload) if workload.selected_by(&service.selector))
-        };
+        let selects = |service: &ServiceView| matches!(&standing, Standing::In(workload) if workload.selected_by(&service.selector));
+        let beside = space.of_workload(target.name());
+        let beside: BTreeSet<&str> = beside.map(|slice| slice.service.as_str()).collect();
         let mut companions = BTreeMap::new();
         let mut services = Vec::new();
-        for service in all.iter().filter(|one| !one.companion) {
-            let companion = by_name(&names::companion(&service.name));
-            let ours = companion.is_some_and(|one| is_of(one))
-                || slices
-                    .iter()
-                    .any(|s| s.service == service.name && s.workload == target.name());
+        for name in space.concern(target.name()) {
+            let service = space.services.get(name).filter(|one| !one.companion);
+            let Some(service) = service else {
+                continue;
+            };
+            let companion = space.services.get(names::companion(name).as_str());
+            let ours = companion.is_some_and(|one| is_of(one)) || beside.contains(name);
             // A Service that another workload has adopted since is that one's.
             let others = companion.is_some_and(|one| one.adopted.is_some() && !is_of(one));
             if selects(service) || (ours && !others) {
@@ -269,45 +262,39 @@ impl Snapshot {
             }
         }
         // Companions whose Services are gone.
-        for companion in all.iter().filter(|one| is_of(one)) {
-            let end = names::companion("");
+        let end = names::companion("");
+        for companion in space.recorded(target.name()).filter(|one| is_of(one)) {
             let service = companion.name.strip_suffix(&end).unwrap_or(&companion.name);
             companions
                 .entry(service.to_owned())
                 .or_insert_with(|| Arc::clone(companion));
         }
-        let ours = |slice: &&Arc<SliceView>| {
-            slice.workload == target.name()
-                || services.iter().any(|one| one.name == slice.service)
-                || companions
-                    .values()
-                    .any(|one| one.companion && one.name == slice.service)
-        };
-        let shared = services
+        let led_by = companions.values().filter(|one| one.companion);
+        let led_by = led_by.chain(&services).map(|one| one.name.as_str());
+        let shared = services.iter().filter_map(|service| {
+            let other = space.other(&service.name, target.name())?;
+            Some((service.name.clone(), other.target.to_string()))
+        });
+        let bare = services
             .iter()
-            .filter_map(|service| {
-                let others = self.names.get(namespace)?;
-                let other = others
-                    .iter()
-                    .find(|one| one.target != *target && one.selected_by(&service.selector))?;
-                Some((service.name.clone(), other.target.to_string()))
-            })
-            .collect();
+            .filter_map(|service| space.bare(&service.name));
+        let claims = self.claims.get(target).cloned().unwrap_or_default();
+        let ports = claims.iter().map(|claim| claim.port);
         World {
-            slices: slices.iter().filter(ours).cloned().collect(),
+            slices: space.slices(target.name(), led_by),
             pods: self.pods.get(target).map_or_else(Vec::new, |pods| {
                 pods.iter().filter_map(|pod| fact(pod)).collect()
             }),
-            bare: self.bare.get(namespace).cloned().unwrap_or_default(),
-            claims: self.claims.get(target).cloned().unwrap_or_default(),
+            bare: bare.cloned().collect(),
             activators: self.activators.clone(),
-            listening: listening.clone(),
+            listening: ports.filter(|port| listening.contains(port)).collect(),
+            claims,
             target: target.clone(),
             standing,
+            shared: shared.collect(),
             services,
             companions,
             contested,
-            shared,
             now,
         }
     }
@@ -326,27 +313,8 @@ fn fact(pod: &SeenPod) -> Option<PodFact> {
 /// The addresses to list: those of ready activators that stay; if there is none, of all that stay, since one that is not ready
 /// for a moment is better than nobody.
 fn listed<'a>(activators: impl Iterator<Item = &'a ActivatorView>) -> BTreeSet<IpAddr> {
-    let staying: Vec<_> = activators.filter(|one| !one.terminating).collect();
+    let staying: Vec<_> = activators.filter(|one| one.gone_by.is_none()).collect();
     let some_ready = staying.iter().any(|one| one.ready);
     let chosen = staying.iter().filter(|one| one.ready || !some_ready);
     chosen.flat_map(|one| one.ips.iter().copied()).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ready_activators_are_listed_and_for_want_of_them_all_that_stay() {
-        let one = |last: u8, ready, terminating| ActivatorView {
-            ips: vec![[10, 0, 0, last].into()],
-            ready,
-            terminating,
-        };
-        let listed = |all: &[ActivatorView]| listed(all.iter()).len();
-        assert_eq!(listed(&[one(1, true, false), one(2, false, false)]), 1);
-        assert_eq!(listed(&[one(1, false, false), one(2, false, false)]), 2);
-        assert_eq!(listed(&[one(1, true, true), one(2, false, false)]), 1);
-        assert_eq!(listed(&[one(1, true, true)]), 0);
-    }
 }

@@ -536,6 +536,50 @@ fn a_service_that_is_not_ours_is_never_taken_for_a_companion() {
 }
 
 #[test]
+fn what_is_being_deleted_already_is_not_deleted_again() {
+    let mut world = world();
+    settle(&mut world);
+    world.services.clear();
+    world.standing = Standing::Gone;
+    let removals = |world: &World| {
+        let actions = plan(world).actions.into_iter();
+        let removals = actions.filter(|action| {
+            matches!(
+                action,
+                Action::RemoveSlice { .. } | Action::RemoveCompanion { .. }
+            )
+        });
+        removals.count()
+    };
+    assert_eq!(
+        removals(&world),
+        2,
+        "the companion, and the Service's slice"
+    );
+    for slice in &mut world.slices {
+        Arc::make_mut(slice).terminating = true;
+    }
+    assert_eq!(removals(&world), 1);
+    for companion in world.companions.values_mut() {
+        Arc::make_mut(companion).terminating = true;
+    }
+    assert_eq!(removals(&world), 0);
+    assert!(!plan(&world).finished, "it still is there");
+}
+
+#[test]
+fn a_slice_that_is_being_deleted_is_used_until_it_is_gone() {
+    let mut world = world();
+    let settled = settle(&mut world);
+    for slice in &mut world.slices {
+        Arc::make_mut(slice).terminating = true;
+    }
+    assert_eq!(plan(&world), settled);
+    world.slices.clear();
+    assert!(!plan(&world).actions.is_empty());
+}
+
+#[test]
 fn request_ports_are_chosen_by_annotation_name_protocol_or_upstream() {
     let workload = workload(|_| {});
     let chosen = |ports: Value, annotation: Option<&str>| {
