@@ -368,7 +368,7 @@ impl Adopter {
             Outcome::Carried(target, Err(error)) => {
                 self.busy.remove(&target);
                 self.carrying -= 1;
-                if matches!(error, Failed::NoPortLeft)
+                if matches!(error, Failed::NoPortLeft(_))
                     && let Some(state) = self.targets.states.get(&target)
                 {
                     let regarding =
