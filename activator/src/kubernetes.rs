@@ -113,6 +113,19 @@ impl Caches {
         Some(Arc::clone(&view.uid))
     }
 
+    /// Waits until no claim is in use any more: every workload is given back.
+    pub async fn given_back(&self) {
+        let mut changes = [self.claims.changes()];
+        while self
+            .claims
+            .all()
+            .iter()
+            .any(|(_, claim)| claim.released.is_none())
+        {
+            any_change(&mut changes, MOMENT).await;
+        }
+    }
+
     async fn complete(&self) {
         tokio::join!(
             self.workloads.complete(),

@@ -2,7 +2,10 @@
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
-use ::kubernetes::client::{self, ConnectError};
+use ::kubernetes::{
+    client::{self, ConnectError},
+    leaving, names,
+};
 use activator::{
     Activator, Endpoints, Lookups, StartError,
     args::{Args, UrlScale},
@@ -15,8 +18,13 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
+/// What was handed out in the last moment of the grace gets this long to be answered.
+const LAST_ANSWERS: Duration = Duration::from_secs(30);
 /// How long reviews that have begun may take when the program ends.
 const LAST_REVIEWS: Duration = Duration::from_secs(5);
+/// If Rouse is being deleted, what is led here stays so until workloads are given back, but not for longer than this: the
+/// autoscalers take less time, and the grace period of the Pod more.
+const GIVE_BACK_LIMIT: Duration = Duration::from_secs(50);
 
 fn main() -> ExitCode {
     // A bad flag ends here, with status 2, before anything else exists.
@@ -110,6 +118,7 @@ async fn on_cluster(args: Args) -> Result<(), Ended> {
     let sources = kubernetes::PodSources::new(client::connect(&access)?);
     let settings = args.cluster(Lookups::new(Arc::new(sources)));
     let caches = Arc::new(kubernetes::Caches::watch(&watches, &settings.namespace));
+    let (parting, known) = (watches.clone(), Arc::clone(&caches));
     tokio::spawn(queue.write(watches.clone(), Arc::clone(&caches), args.instance()));
     tokio::spawn(nudging.write(watches.clone()));
     tokio::spawn(scale.keep_warm());
@@ -127,11 +136,27 @@ async fn on_cluster(args: Args) -> Result<(), Ended> {
             signals.next().await;
         }
         tracing::info!(held = activator.held(), "Leaving");
-        activator.leave();
-        // Others learn of it only by and by: what comes until then is held and handed out as ever.
-        sleep(args.leave_delay()).await;
-        let end = Instant::now() + args.grace();
-        activator.hand_out(args.grace()).await;
+        let namespace = &settings.namespace;
+        let deleted = leaving::is_asked(&parting, namespace, names::ACTIVATOR_ACCOUNT).await;
+        if deleted {
+            // Nobody comes in our place. Services lead here until they are given back, and then nowhere near.
+            tracing::warn!("Rouse is being deleted: stays until workloads are given back");
+            let _late = timeout(GIVE_BACK_LIMIT, known.given_back()).await;
+            activator.leave();
+        } else {
+            activator.leave();
+            // Others learn of it only by and by: what comes until then is held and handed out as ever.
+            sleep(args.leave_delay()).await;
+        }
+        // The deletion of a namespace does not wait as long as an upgrade may.
+        let grace = args.grace();
+        let grace = if deleted {
+            grace.min(LAST_ANSWERS)
+        } else {
+            grace
+        };
+        let end = Instant::now() + grace;
+        activator.hand_out(grace).await;
         end.saturating_duration_since(Instant::now())
     };
     let certified = kubernetes::certified(&certificate);
@@ -147,7 +172,9 @@ async fn on_cluster(args: Args) -> Result<(), Ended> {
         left = leave => left,
     };
     stop.send_replace(true);
-    activator.stop(left).await;
+    activator
+        .stop_patiently(left, LAST_ANSWERS.min(args.grace()))
+        .await;
     let _ended = timeout(LAST_REVIEWS, admission).await;
     Ok(())
 }

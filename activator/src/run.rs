@@ -265,6 +265,11 @@ impl Activator {
     /// Stops: answers say `Connection: close`, what is held gets up to `grace` to be handed out, and what pods have what is
     /// left of it (but 2 s, if `grace` is no shorter) to end. Then all is cut.
     pub async fn stop(self, grace: Duration) {
+        self.stop_patiently(grace, LEAST_PATIENCE.min(grace)).await;
+    }
+
+    /// As [`Activator::stop`], but what pods have gets no less than `patience` to end, also if nothing of `grace` is left.
+    pub async fn stop_patiently(self, grace: Duration, patience: Duration) {
         let end = Instant::now() + grace;
         self.process.stopping.store(true, Relaxed);
         for running in self.workloads.iter() {
@@ -283,9 +288,7 @@ impl Activator {
             .iter()
             .map(|running| running.key().clone())
             .collect();
-        let patience = end
-            .saturating_duration_since(Instant::now())
-            .max(LEAST_PATIENCE.min(grace));
+        let patience = end.saturating_duration_since(Instant::now()).max(patience);
         let mut closing = JoinSet::new();
         for (_, running) in targets
             .iter()

@@ -1,8 +1,8 @@
 //! The autoscaler on a cluster: what there is comes from watches, the leader adopts Services and writes scales, standbys do
 //! everything but write.
 //!
-//! Decisions are pure and tested by themselves: `plan` (adoption), `lease` (who leads), `rival` (who keeps undoing our writes),
-//! `state` (what stands against a write), `view` (what is kept of objects). The rest is their shell.
+//! Decisions are pure and tested by themselves: `plan` (adoption), `leaving` (when Rouse is deleted), `lease` (who leads), `rival`
+//! (who keeps undoing our writes), `state` (what stands against a write), `view` (what is kept of objects). The rest is their shell.
 
 use std::{
     net::SocketAddr,
@@ -29,6 +29,7 @@ mod events;
 mod execute;
 mod gate;
 mod lease;
+mod leaving;
 mod pace;
 mod plan;
 mod rival;
@@ -47,7 +48,8 @@ pub struct Config {
     pub pod: String,
 }
 
-/// Runs until `stop` is true, and gives up the Lease then. `ready` becomes true when everything is seen.
+/// Runs until `stop` is true, and gives up the Lease then; if Rouse is being deleted, gives every workload back before. `ready`
+/// becomes true when everything is seen.
 ///
 /// # Errors
 /// One line if there is no access to a cluster.
@@ -61,6 +63,7 @@ pub async fn run(
     // Lists are large and writes are urgent: they share no connection.
     let connect = || client::connect(&access).map_err(|error| error.to_string());
     let (watching, writing, electing) = (connect()?, connect()?, connect()?);
+    let parting = connect()?;
     let caches = Arc::new(world::Caches::watch(&watching, &config.namespace));
     let gate = gate::Gate::closed();
     let events = events::Events::start(writing.clone(), gate.clone(), config.pod.clone());
@@ -87,19 +90,32 @@ pub async fn run(
         ports: Arc::new(claims::Ports::new(Arc::clone(&caches.claims))),
     };
     let targets = targets::Targets::new(controllers, holds, scaler, config.namespace.clone());
-    tasks.spawn(adopter::Adopter::new(Arc::clone(&caches), executor, targets).run());
+    let (asked, leave) = watch::channel(false);
+    let (gone, is_gone) = watch::channel(false);
+    let (end, ended) = watch::channel(false);
+    let adopter = adopter::Adopter::new(Arc::clone(&caches), executor, targets, leave);
+    let (client, namespace) = (parting.clone(), config.namespace.clone());
+    tasks.spawn(async move {
+        adopter.run().await;
+        leaving::release(&client, &namespace).await;
+        gone.send_replace(true);
+    });
+    let namespace = config.namespace.clone();
+    tasks.spawn(leaving::follow(
+        parting, namespace, stop, asked, is_gone, end,
+    ));
     // Whoever leads knows everything: a process that cannot watch must not keep others from leading.
-    let mut stopped = stop.clone();
+    let mut stopped = ended.clone();
     tokio::select! {
         () = caches.complete() => {}
-        _ = stopped.wait_for(|stop| *stop) => return Ok(()),
+        _ = stopped.wait_for(|ended| *ended) => return Ok(()),
     }
     gate::stand(
         electing,
         config.namespace,
         identity(&config.pod),
         gate,
-        stop,
+        ended,
     )
     .await;
     Ok(())
@@ -109,7 +125,7 @@ pub async fn run(
 fn identity(pod: &str) -> String {
     use std::hash::{BuildHasher as _, RandomState};
     let lot = RandomState::new().hash_one(std::process::id());
-    format!("{pod}_{lot:016x}")
+    kubernetes::leader::holder(pod, lot)
 }
 
 /// Keeps the activators to be asked in step, and says when everything is seen.

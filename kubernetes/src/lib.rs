@@ -6,6 +6,8 @@
 pub mod adopted;
 pub mod claim;
 pub mod client;
+pub mod leader;
+pub mod leaving;
 pub mod names;
 pub mod pod;
 pub mod ports;

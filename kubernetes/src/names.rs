@@ -51,6 +51,13 @@ pub const ACTIVATOR_MANAGER: &str = "rouse-activator";
 /// Field manager of the autoscaler.
 pub const AUTOSCALER_MANAGER: &str = "rouse-autoscaler";
 
+/// `ServiceAccount` of the activators, and the name of all roles and bindings of theirs.
+pub const ACTIVATOR_ACCOUNT: &str = "rouse-activator";
+/// The same of the autoscalers.
+pub const AUTOSCALER_ACCOUNT: &str = "rouse-autoscaler";
+/// Finalizer on those objects: they stay until every workload is given back.
+pub const GIVE_BACK: &str = "rouse.dev/give-back";
+
 /// Where Rouse itself lives unless it is told otherwise.
 pub const NAMESPACE: &str = "rouse-system";
 /// Cluster-wide defaults: a `ConfigMap` in our namespace with the keys of Knative's config-autoscaler.

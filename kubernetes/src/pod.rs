@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use k8s_openapi::{
-    api::core::v1::{ContainerState, ContainerStatus, Pod, PodCondition},
+    api::core::v1::{Container, ContainerState, ContainerStatus, Pod, PodCondition, PodSpec},
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use shared::TargetId;
@@ -95,7 +95,7 @@ impl PodView {
         };
         let ready_condition = condition("Ready");
         let ready = ready_condition.is_some_and(is_true);
-        let model = pod.spec.as_ref()?.containers.first()?.name.as_str();
+        let model = model(pod.spec.as_ref()?)?.1.name.as_str();
         let containers: Vec<&ContainerStatus> = status
             .into_iter()
             .flat_map(|s| [&s.init_container_statuses, &s.container_statuses])
@@ -212,6 +212,17 @@ fn transition(condition: &PodCondition) -> Option<i64> {
 
 fn seconds(time: &Time) -> i64 {
     time.0.as_second()
+}
+
+/// Proxies of service meshes that other webhooks put among the containers, some of them first, so that the others wait for them:
+/// linkerd's `proxy.await`, Istio's `holdApplicationUntilProxyStarts`.
+const MESHES: [&str; 2] = ["linkerd-proxy", "istio-proxy"];
+
+/// The model: the first container that is no proxy of a service mesh, and its place. The same in a Deployment's template and in
+/// its pods, whatever other webhooks have put in.
+pub fn model(spec: &PodSpec) -> Option<(usize, &Container)> {
+    let mut containers = spec.containers.iter().enumerate();
+    containers.find(|(_, container)| !MESHES.contains(&container.name.as_str()))
 }
 
 #[cfg(test)]
@@ -351,6 +362,24 @@ mod tests {
         };
         for bad in ["", "0", "80,", "x", "1,2,3,4,5,6,7,8,9"] {
             assert!(ports(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_model_is_the_first_that_is_no_mesh() {
+        let spec = |names: &[&str]| -> PodSpec {
+            let containers: Vec<_> = names.iter().map(|name| json!({"name": name})).collect();
+            serde_json::from_value(json!({"containers": containers})).unwrap()
+        };
+        for (names, place) in [
+            (&["model", "other"][..], Some(0)),
+            (&["linkerd-proxy", "model"], Some(1)),
+            (&["istio-proxy", "model", "linkerd-proxy"], Some(1)),
+            (&["model", "istio-proxy"], Some(0)),
+            (&["istio-proxy"], None),
+        ] {
+            let spec = spec(names);
+            assert_eq!(model(&spec).map(|(place, _)| place), place, "{names:?}");
         }
     }
 }

@@ -13,7 +13,7 @@ use k8s_openapi::api::{
 };
 use shared::TargetId;
 
-use crate::{names, ports, scale::Version};
+use crate::{names, pod, ports, scale::Version};
 
 /// A Deployment that is opted in, as far as Rouse cares.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,7 +86,8 @@ impl WorkloadView {
             .template
             .spec
             .as_ref()
-            .and_then(|spec| spec.containers.first());
+            .and_then(pod::model)
+            .map(|(_, main)| main);
         let chosen = settings.get(names::PORTS).map(String::as_str);
         let conditions = deployment
             .status

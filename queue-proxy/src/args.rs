@@ -127,6 +127,11 @@ pub struct Args {
     #[arg(long, env = "ROUSE_GRACE", default_value = "300", value_parser = seconds, value_name = "SECONDS")]
     grace: Duration,
 
+    /// Seconds, give or take a tenth, after which a client's connection ends with its next answer; 0 = no limit. New replicas get
+    /// their share of kept connections by it. Those of activators have no limit.
+    #[arg(long, env = "ROUSE_MAX_CONNECTION_AGE", default_value = "30", value_parser = seconds, value_name = "SECONDS")]
+    max_connection_age: Duration,
+
     /// Leave out the rouse-timing header of answers.
     #[arg(long, env = "ROUSE_NO_TIMING_HEADER")]
     no_timing_header: bool,
@@ -177,6 +182,7 @@ impl Args {
         config.probe_paths.clone_from(&self.probe_path);
         config.trusted = self.trusted_proxies.clone().unwrap_or_default();
         config.grace = self.grace;
+        config.max_connection_age = Some(self.max_connection_age).filter(|age| !age.is_zero());
         config.timing_header = !self.no_timing_header;
         if let Some(readiness) = &self.readiness_probe {
             config.model = readiness.config(first.upstream);
@@ -230,6 +236,18 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_s_age_is_limited_unless_it_is_0() {
+        let base = "--listen 127.0.0.1:1 --upstream 127.0.0.1:2";
+        let age = |more: &str| parse(&format!("{base} {more}")).unwrap().max_connection_age;
+        assert_eq!(age(""), Some(Duration::from_secs(30)));
+        assert_eq!(
+            age("--max-connection-age 2.5"),
+            Some(Duration::from_millis(2_500))
+        );
+        assert_eq!(age("--max-connection-age 0"), None);
+    }
+
+    #[test]
     fn refuses_what_cannot_be_and_says_what_can() {
         let base = "--listen 127.0.0.1:1 --upstream 127.0.0.1:2 ";
         for (flags, says) in [
@@ -244,6 +262,10 @@ mod tests {
                 "container-concurrency",
             ),
             (&format!("{base}--queue-timeout NaN"), "from 0 to 86400"),
+            (
+                &format!("{base}--max-connection-age 86401"),
+                "from 0 to 86400",
+            ),
             (&format!("{base}--ready-path ready"), "absolute path"),
             (&format!("{base}--readiness-probe {{}}"), "exactly one"),
             (

@@ -17,6 +17,14 @@ pub const RESENDABLE_BYTES: usize = 64 * 1024;
 /// Tickets for HTTP/2 requests that may be out at once.
 pub const MAX_TICKETS: usize = 10_000;
 
+/// Half of Knative's default stable window (60 s): the average that decides on the next replica has seen the last one carry its
+/// share of kept connections.
+const MAX_CONNECTION_AGE: Duration = Duration::from_secs(30);
+
+/// The kubelet restarts a container at once the first time, and 10 s later the second time (its back-off doubles from there):
+/// that is when a pod has long left its Services, and its clients are better told.
+const RESTART_PATIENCE: Duration = Duration::from_secs(10);
+
 /// One request port of the pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Port {
@@ -65,6 +73,11 @@ pub struct Config {
     pub drain: drain::Rule,
     /// Longest time a drain may take.
     pub grace: Duration,
+    /// Age at which clients' connections end after their next answer, give or take a tenth; none for no limit. Those of activators
+    /// have none: activators balance requests.
+    pub max_connection_age: Option<Duration>,
+    /// How long a request that the model took no connection for waits for it to be restarted.
+    pub restart_patience: Duration,
     /// Whether answers carry the `rouse-timing` header.
     pub timing_header: bool,
 }
@@ -96,7 +109,17 @@ impl Config {
             },
             drain: drain::Rule::default(),
             grace: Duration::from_mins(5),
+            max_connection_age: Some(MAX_CONNECTION_AGE),
+            restart_patience: RESTART_PATIENCE,
             timing_header: true,
+        }
+    }
+
+    /// Limits of the ports for clients.
+    pub(crate) fn front_serve(&self) -> serve::Config {
+        serve::Config {
+            max_age: self.max_connection_age,
+            ..self.serve
         }
     }
 

@@ -1,6 +1,7 @@
 //! The way of one request through the sidecar: check, count, wait for a slot, hand to the model, count out.
 
 mod operations;
+mod restart;
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +11,6 @@ use shared::{
     headers::{self, ADMISSION, LOAD, OP, POD_UID, PORT, TICKET, TIMING, admission, op},
     http::{
         body::{Body, Prefetch},
-        client::SendError,
         h1::Refusal,
         sanitize,
         serve::{Handler, Peer},
@@ -19,6 +19,7 @@ use shared::{
 };
 use tokio::time::{Instant, sleep_until};
 
+use self::restart::Patience;
 use crate::{
     breaker::Source,
     config::RESENDABLE_BYTES,
@@ -129,16 +130,14 @@ impl Front {
         let waited = admitted - arrived;
         self.pod.metrics.queue_wait.record(waited);
 
-        let sent = self.pod.clients[port]
-            .send(Request::from_parts(parts, prefetch.into_body()))
-            .await;
-        let mut answer = sent.map_err(|error| match error {
-            SendError::NotSent { error, .. } => {
-                tracing::debug!(%error, "Model takes no connection");
-                Failure::ModelUnreachable
-            }
-            SendError::Sent(error) => sent_failure(&error),
-        })?;
+        let request = Request::from_parts(parts, prefetch.into_body());
+        let patience = Patience {
+            // An activator can go elsewhere, unless it had to give its only copy of the body.
+            may_wait: source == Source::Service || ticket.is_some(),
+            read_ahead: limit,
+            deadline: arrived + self.pod.config.queue_timeout,
+        };
+        let mut answer = self.send(port, request, patience, peer).await?;
         self.finish(&mut answer, source, waited);
         let timed = Timed::new(&self.pod, admitted);
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -232,18 +231,6 @@ impl Front {
             }
             Source::Service => {}
         }
-    }
-}
-
-/// A failure after sending is the model's, unless the client's own body broke first.
-fn sent_failure(error: &shared::BoxError) -> Failure {
-    tracing::debug!(%error, "Model gave no answer");
-    let of_user =
-        shared::error::cause_ref::<hyper::Error>(error.as_ref()).is_some_and(hyper::Error::is_user);
-    if of_user {
-        Failure::BodyBroken
-    } else {
-        Failure::ModelBroke
     }
 }
 

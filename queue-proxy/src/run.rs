@@ -76,6 +76,7 @@ impl QueueProxy {
         let (cut, cut_rx) = shutdown::channel();
         let (model_tx, model) = watch::channel(Model::default());
         let (serve, activator_serve) = (config.serve, config.activator_serve());
+        let front_serve = config.front_serve();
         let model_config = config.model.clone();
         let (rule, grace) = (config.drain, config.grace);
         let pod = Pod::new(config, model, cut_rx);
@@ -96,7 +97,7 @@ impl QueueProxy {
                 spawn(
                     "requests",
                     listener,
-                    serve,
+                    front_serve,
                     front(FrontKind::Service(index)),
                 )
             })

@@ -151,6 +151,11 @@ impl Stats {
         self.draining.store(true, Relaxed);
     }
 
+    /// Whether the pod is going away.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+
     /// What the autoscaler is told, with the seconds after `since`.
     pub fn snapshot(&self, since: Option<u64>, ready: bool) -> PodStat {
         let now = clock::micros();

@@ -4,6 +4,7 @@
 //! Named `kubectl-rouse` in `PATH`, the same program is `kubectl rouse`.
 
 mod check;
+mod left;
 mod show;
 mod uninstall;
 mod write;

@@ -16,7 +16,10 @@ use http::{
 use http_body_util::BodyExt as _;
 use hyper::{
     body::{Body, Frame, Incoming},
-    client::conn::http2::{self, SendRequest},
+    client::conn::{
+        TrySendError,
+        http2::{self, SendRequest},
+    },
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{net::TcpStream, sync::mpsc};
@@ -32,7 +35,7 @@ const PREFIX: usize = 5;
 #[derive(Clone, Debug)]
 pub struct Channel {
     sender: SendRequest<Messages>,
-    authority: String,
+    address: SocketAddr,
 }
 
 impl Channel {
@@ -48,10 +51,7 @@ impl Channel {
             .map_err(io::Error::other)?;
         // Its end is seen by whoever sends next.
         tokio::spawn(connection);
-        Ok(Self {
-            sender,
-            authority: address.to_string(),
-        })
+        Ok(Self { sender, address })
     }
 
     /// Begins a call with its first message and returns once the head of the answer is there.
@@ -59,14 +59,22 @@ impl Channel {
     /// # Errors
     /// What became of the call instead.
     pub async fn begin(&self, id: &str, first: &str) -> Result<Call, Fate> {
+        let (mut call, request) = self.prepare(id, first);
+        let answer = self.sender.clone().send_request(request).await;
+        call.take(answer.map_err(|error| Fate::Lost(format!("{error:?}")))?)?;
+        Ok(call)
+    }
+
+    /// A call that has not begun, and its request.
+    fn prepare(&self, id: &str, first: &str) -> (Call, Request<Messages>) {
         let (writer, messages) = mpsc::unbounded_channel();
-        let request = Request::post(format!("http://{}{METHOD}", self.authority))
+        let request = Request::post(format!("http://{}{METHOD}", self.address))
             .header(CONTENT_TYPE, "application/grpc")
             .header(TE, "trailers")
             .header(REQUEST_ID, id)
             .body(Messages(messages))
             .expect("the parts are good");
-        let mut call = Call {
+        let call = Call {
             writer: Some(writer),
             head: HeaderMap::new(),
             body: None,
@@ -74,9 +82,7 @@ impl Channel {
             trailers: None,
         };
         call.say(first);
-        let answer = self.sender.clone().send_request(request).await;
-        call.take(answer.map_err(|error| Fate::Lost(format!("{error:?}")))?)?;
-        Ok(call)
+        (call, request)
     }
 
     /// One message there and one back.
@@ -84,15 +90,39 @@ impl Channel {
     /// # Errors
     /// What became of the call instead.
     pub async fn unary(&self, id: &str, message: &str) -> Result<(String, HeaderMap), Fate> {
-        let mut call = self.begin(id, message).await?;
-        call.done();
-        let answer = call.hear().await?;
-        let rest = call.hear().await?;
-        match (answer, rest) {
-            (Some(answer), None) => Ok((answer, call.head)),
-            other => Err(Fate::Lost(format!("{other:?} instead of one message"))),
+        self.begin(id, message).await?.only().await
+    }
+
+    /// As [`Self::unary`], on a new connection if the server has said that the present one goes away: as gRPC clients do, and as they
+    /// do only with what was not processed.
+    ///
+    /// # Errors
+    /// What became of the call instead.
+    pub async fn unary_kept(
+        &mut self,
+        id: &str,
+        message: &str,
+    ) -> Result<(String, HeaderMap), Fate> {
+        loop {
+            let (mut call, request) = self.prepare(id, message);
+            match self.sender.try_send_request(request).await {
+                Ok(answer) => {
+                    call.take(answer)?;
+                    return call.only().await;
+                }
+                Err(failed) if is_unprocessed(&failed) => {
+                    let opened = Self::open(self.address).await;
+                    *self = opened.map_err(|error| Fate::Lost(format!("{error:?}")))?;
+                }
+                Err(failed) => return Err(Fate::Lost(format!("{failed:?}"))),
+            }
         }
     }
+}
+
+/// Whether a call was not processed, by the rules of HTTP/2: it was not sent, or its stream is after the last one of a GOAWAY.
+fn is_unprocessed(failed: &TrySendError<Request<Messages>>) -> bool {
+    failed.message().is_some() || format!("{:?}", failed.error()).contains("NO_ERROR, Remote")
 }
 
 /// A call that is open.
@@ -132,6 +162,17 @@ impl Call {
     /// There is no further message.
     pub fn done(&mut self) {
         self.writer = None;
+    }
+
+    /// The one message of an answer that has no other, after the last of ours.
+    async fn only(mut self) -> Result<(String, HeaderMap), Fate> {
+        self.done();
+        let answer = self.hear().await?;
+        let rest = self.hear().await?;
+        match (answer, rest) {
+            (Some(answer), None) => Ok((answer, self.head)),
+            other => Err(Fate::Lost(format!("{other:?} instead of one message"))),
+        }
     }
 
     /// The next message, or nothing at the end of a call that went well.

@@ -26,6 +26,8 @@ const PROGRAMS: [(&str, &str); 3] = [
     ("autoscaler", "rouse-autoscaler"),
     ("queue-proxy", "rouse-queue-proxy"),
 ];
+/// The command line, as a kubectl plugin. Tests run it.
+const COMMAND: &str = "rouse";
 /// The image of Rouse, as the manifests name it.
 const IMAGE: &str = "docker.io/library/rouse:dev";
 /// The image of the model that misbehaves on demand.
@@ -50,7 +52,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     if let Some(kubeconfig) = env::var_os(FOREIGN) {
         let cluster = Cluster::Foreign(kubeconfig);
         install(&root, &cluster)?;
-        return test(&root, &cluster, &options.args);
+        return test(&metadata, &cluster, &options.args);
     }
     if let Some(missing) = missing() {
         ensure!(
@@ -70,7 +72,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         let mut renew = cluster.inside(Path::new("kubectl"));
         succeed(renew.args(["-n", "rouse-system", "rollout", "restart", "deployment"]))?;
         ready(&cluster)?;
-        return test(&root, &cluster, &options.args);
+        return test(&metadata, &cluster, &options.args);
     }
     // A cluster that is to be kept has no owner whose end it would follow.
     let owner = std::process::id().to_string();
@@ -82,7 +84,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let done = up
         .and_then(|()| images(&metadata, &cluster))
         .and_then(|()| install(&root, &cluster))
-        .and_then(|()| test(&root, &cluster, &options.args));
+        .and_then(|()| test(&metadata, &cluster, &options.args));
     if options.keep {
         report::line("the cluster is left running; end it with tests/cluster/run down");
         return done;
@@ -151,6 +153,7 @@ fn build_static(root: &Path) -> anyhow::Result<()> {
         args.extend(["-p", package, "--bin", binary]);
     }
     args.extend(["-p", "integration", "--bin", "tiny-model"]);
+    args.extend(["-p", "rouse", "--bin", COMMAND]);
     let added = Command::new("rustup")
         .args(["target", "add", TARGET])
         .current_dir(root)
@@ -218,7 +221,8 @@ fn ready(cluster: &Cluster) -> anyhow::Result<()> {
 const AT_ONCE: &str = "3";
 
 /// Builds the tests and runs them: first those that may run beside each other, then each of the others by itself.
-fn test(root: &Path, cluster: &Cluster, args: &[String]) -> anyhow::Result<()> {
+fn test(metadata: &Metadata, cluster: &Cluster, args: &[String]) -> anyhow::Result<()> {
+    let root = &metadata.root;
     let program = build_tests(root)?;
     let mut prepare = Command::new(&program);
     succeed(prepare.args(["--ignored", "prepare"]).current_dir(root))?;
@@ -254,7 +258,10 @@ fn test(root: &Path, cluster: &Cluster, args: &[String]) -> anyhow::Result<()> {
             .args(flags.clone())
             .args(names);
         if let Cluster::Own(script) = cluster {
-            tests.env("ROUSE_E2E_CLUSTER", script);
+            let built = metadata.target_directory.join(TARGET).join(PROFILE);
+            tests
+                .env("ROUSE_E2E_CLUSTER", script)
+                .env("ROUSE_E2E_COMMAND", built.join(COMMAND));
         }
         results.push(succeed(tests.current_dir(root)));
     }

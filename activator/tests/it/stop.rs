@@ -87,6 +87,23 @@ async fn what_a_pod_has_gets_the_rest_of_the_grace_to_end() {
         .unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_pod_has_gets_its_patience_although_those_held_used_up_the_grace() {
+    let bed = Bed::new();
+    let site = bed.site("a", |_| {});
+    let pod = Pod::start("p", 0);
+    site.pods(&[&pod]);
+    let slow = tokio::spawn(ask(site.address(), get("/sleep?800", "slow")));
+    until("there", || pod.proxy.open() == 1).await;
+    let stopping = bed.activator.stop_patiently(Duration::ZERO, PATIENCE);
+    let stopping = tokio::spawn(stopping);
+    assert_eq!(slow.await.unwrap().status, 200);
+    timeout(Duration::from_secs(2), stopping)
+        .await
+        .expect("done then")
+        .unwrap();
+}
+
 fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rouse-activator"));
     command

@@ -21,6 +21,7 @@ const GROUPS: [&str; 2] = ["autoscaling.knative.dev/", "rouse.dev/"];
 pub(crate) struct Asked {
     pub(crate) container_concurrency: u32,
     pub(crate) ready_path: Option<String>,
+    pub(crate) max_connection_age: Option<Duration>,
     pub(crate) probe_paths: Vec<String>,
     pub(crate) drain_grace: Option<Duration>,
     /// The list of request ports as it is written.
@@ -57,6 +58,7 @@ pub(crate) fn read(
         Some(spec) if errors.is_empty() => {
             asked.container_concurrency = spec.container_concurrency;
             asked.ready_path = spec.ready_path;
+            asked.max_connection_age = spec.max_connection_age;
             Ok((asked, warnings))
         }
         _ => Err(Wrong {
@@ -82,6 +84,7 @@ pub(crate) fn sidecar_keys() -> impl Iterator<Item = &'static str> {
     let own = [
         "rouse.dev/container-concurrency",
         "rouse.dev/ready-path",
+        "rouse.dev/max-connection-age",
         names::PORTS,
         names::PROBE_PATHS,
         names::DRAIN_GRACE,
@@ -189,6 +192,7 @@ mod tests {
         let asked = told(&[
             ("rouse.dev/container-concurrency", "4"),
             ("rouse.dev/ready-path", "/up"),
+            ("rouse.dev/max-connection-age", "2m"),
             (names::PROBE_PATHS, "/healthz, /metrics"),
             (names::DRAIN_GRACE, "1m30s"),
             (names::PORTS, "8080,grpc"),
@@ -197,6 +201,7 @@ mod tests {
         .unwrap();
         assert_eq!(asked.container_concurrency, 4);
         assert_eq!(asked.ready_path.as_deref(), Some("/up"));
+        assert_eq!(asked.max_connection_age, Some(Duration::from_mins(2)));
         assert_eq!(asked.probe_paths, ["/healthz", "/metrics"]);
         assert_eq!(asked.drain_grace, Some(Duration::from_secs(90)));
         assert_eq!(asked.ports.as_deref(), Some("8080,grpc"));
@@ -212,6 +217,7 @@ mod tests {
             (names::DRAIN_GRACE, "5", "from 1s to 24h"),
             (names::DRAIN_GRACE, "25h", "from 1s to 24h"),
             ("rouse.dev/sidecar-memory-limit", "much", "quantity"),
+            ("rouse.dev/max-connection-age", "1ms", "0s or 1s <= 1ms"),
             ("rouse.dev/container-concurrency", "-1", "1000"),
             ("rouse.dev/allowed-namespaces", "a,B", "separated by commas"),
             ("autoscaling.knative.dev/window", "1s", "6s <= 1s <= 1h0m0s"),

@@ -147,6 +147,8 @@ pub struct TargetSpec {
     pub max_held: u32,
     /// Longest wait for a first pod (`rouse.dev/max-cold-start`).
     pub max_cold_start: Duration,
+    /// Age at which a sidecar ends clients' connections, none for no limit (`rouse.dev/max-connection-age`).
+    pub max_connection_age: Option<Duration>,
     /// Path that answers once the model is ready (`rouse.dev/ready-path`).
     pub ready_path: Option<String>,
     /// Which of Knative's habits are kept.

@@ -21,19 +21,21 @@ use kubernetes::{Adopted, names, watch::any_change};
 use parking_lot::Mutex;
 use shared::{TargetId, clock, metrics};
 use tokio::{
+    sync::watch,
     task::JoinSet,
-    time::{interval, timeout},
+    time::{interval, sleep, timeout},
 };
 
 use super::{
     events::{Events, Reason, Regarding},
     execute::{Executor, Failed, reaches},
+    leaving::{self, End, Leaving, Stage},
     pace::Pace,
     plan::{Action, Plan, Standing, World, plan},
     rival::{self, Rival},
     targets::Targets,
     view::{Refusal, ServiceView},
-    world::Caches,
+    world::{Caches, Snapshot},
 };
 
 /// Changes that come so close together are looked at together.
@@ -48,6 +50,8 @@ const AT_ONCE: usize = 16;
 const LISTENS: Duration = Duration::from_secs(30);
 /// Ports looked at in one round.
 const PROBES: usize = 256;
+/// What was told last is written within this, as far as anybody waits for it.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// All that the loop remembers.
 #[derive(Debug)]
@@ -64,6 +68,11 @@ pub(crate) struct Adopter {
     jobs: JoinSet<Outcome>,
     /// Whose plan is carried out, or who is asked for.
     busy: HashSet<TargetId>,
+    /// Whether Rouse is being deleted.
+    asked: watch::Receiver<bool>,
+    leaving: Leaving,
+    /// Workloads that were given back for that reason.
+    given_back: HashSet<TargetId>,
     /// How many plans are being carried out.
     carrying: usize,
     paces: HashMap<TargetId, Pace>,
@@ -93,7 +102,12 @@ enum Outcome {
 }
 
 impl Adopter {
-    pub(crate) fn new(caches: Arc<Caches>, executor: Executor, targets: Targets) -> Self {
+    pub(crate) fn new(
+        caches: Arc<Caches>,
+        executor: Executor,
+        targets: Targets,
+        asked: watch::Receiver<bool>,
+    ) -> Self {
         Self {
             caches,
             executor,
@@ -104,13 +118,16 @@ impl Adopter {
             told: HashMap::new(),
             jobs: JoinSet::new(),
             busy: HashSet::new(),
+            asked,
+            leaving: Leaving::default(),
+            given_back: HashSet::new(),
             carrying: 0,
             paces: HashMap::new(),
             turn: None,
         }
     }
 
-    /// For ever.
+    /// Until Rouse is deleted and every workload is given back, or the time for that is over.
     pub(crate) async fn run(mut self) {
         self.caches.complete().await;
         let prober = tokio::spawn(probe(Arc::clone(&self.caches), Arc::clone(&self.listening)));
@@ -118,9 +135,13 @@ impl Adopter {
         let mut changes = self.caches.changes();
         let mut tick = interval(LOOK);
         loop {
-            self.look();
+            if self.look() {
+                sleep(LAST_WORDS).await;
+                return;
+            }
             tokio::select! {
                 () = any_change(&mut changes, MOMENT) => {}
+                Ok(()) = self.asked.changed() => {}
                 _ = tick.tick() => {}
                 Some(done) = self.jobs.join_next() => {
                     if let Ok(outcome) = done {
@@ -134,15 +155,22 @@ impl Adopter {
         }
     }
 
-    fn look(&mut self) {
+    /// One look and what follows from it. True: it was the last.
+    fn look(&mut self) -> bool {
         let now = clock::since_epoch();
         let seen = self.caches.snapshot();
+        let stage = self.stage(now);
         let config = self
             .caches
             .config
             .get(&self.targets.namespace, names::CONFIG);
         self.targets.configure(config.as_deref());
-        self.targets.follow(&seen);
+        if stage == Stage::Stays {
+            self.targets.follow(&seen);
+        } else {
+            // Nothing is scaled any more.
+            self.targets.follow(&Snapshot::default());
+        }
         let leads = self.executor.gate.tenure().is_some();
         if !leads {
             // Told anew by whoever leads next.
@@ -156,17 +184,19 @@ impl Adopter {
         self.paces.retain(|target, _| targets.contains(target));
         self.rivals
             .retain(|(target, ..), _| targets.contains(target));
+        let mut left = Vec::new();
         let mut contested = self.contested(now);
         for target in in_turn(&targets, self.turn.as_ref()) {
             let standing = match seen.workloads.get(target) {
-                Some(workload) => Standing::In(Arc::clone(workload)),
+                Some(workload) => Some(Standing::In(Arc::clone(workload))),
                 // Nothing is taken apart any more: nobody has to be asked.
-                None if seen.only_rests(target) => Standing::Gone,
-                None if leads => match self.ask_outside(target, now) {
-                    Some(standing) => standing,
-                    None => continue,
-                },
-                None => continue,
+                None if seen.only_rests(target) => Some(Standing::Gone),
+                None if leads => self.ask_outside(target, now),
+                None => None,
+            };
+            let Some(standing) = standing else {
+                left.push(target.clone());
+                continue;
             };
             let world = seen.world(
                 target,
@@ -175,6 +205,12 @@ impl Adopter {
                 contested.remove(target).unwrap_or_default(),
                 super::unix_seconds(),
             );
+            if stage != Stage::Stays {
+                if !self.give_back(world, stage, leads, now) {
+                    left.push(target.clone());
+                }
+                continue;
+            }
             self.watch_rivals(&world, now, leads);
             let plan = plan(&world);
             if let Some(mut state) = self.targets.states.get_mut(target) {
@@ -185,6 +221,59 @@ impl Adopter {
                 self.start(target, plan, now);
             }
         }
+        let under_way = !left.is_empty() || !self.busy.is_empty();
+        let Some(end) = self.leaving.end(now, leads, under_way) else {
+            return false;
+        };
+        if end == End::OutOfTime {
+            for target in &left {
+                tracing::warn!(%target, "Not given back in time");
+                if let Some(workload) = seen.workloads.get(target) {
+                    let regarding =
+                        Regarding::deployment(target.namespace(), target.name(), &workload.uid);
+                    let note = "Rouse is deleted, and there was no time to give all of it back";
+                    self.targets
+                        .events
+                        .tell(regarding, Reason::NotGivenBack, note);
+                }
+            }
+        }
+        true
+    }
+
+    fn stage(&mut self, now: Duration) -> Stage {
+        let asked = *self.asked.borrow_and_update();
+        let before = self.leaving.stage(now, false);
+        let stage = self.leaving.stage(now, asked);
+        if before != stage {
+            // What could not be done before may be possible now, and there is little time.
+            self.paces.clear();
+        }
+        stage
+    }
+
+    /// Rouse is being deleted: a step towards a workload that is as it was. True if nothing is left to do.
+    fn give_back(&mut self, world: World, stage: Stage, leads: bool, now: Duration) -> bool {
+        let target = world.target.clone();
+        let (replicas, uid) = match &world.standing {
+            Standing::In(workload) => (workload.replicas, Some(Arc::clone(&workload.uid))),
+            Standing::Out { replicas, .. } => (*replicas, None),
+            Standing::Gone => (1, None),
+        };
+        let world = leaving::opted_out(world, stage);
+        let plan = leaving::give_back(&world, replicas, stage);
+        let done = leaving::is_given_back(&world, &plan);
+        if leads {
+            if let Some(uid) = uid.filter(|_| done && self.given_back.insert(target.clone())) {
+                let regarding = Regarding::deployment(target.namespace(), target.name(), &uid);
+                let note = "Rouse is deleted: its Services are given back, and nobody scales it";
+                self.targets.events.tell(regarding, Reason::GivenBack, note);
+            }
+            if !done {
+                self.start(&target, plan, now);
+            }
+        }
+        done
     }
 
     fn listening(&self, now: Duration) -> BTreeSet<u16> {
@@ -377,9 +466,10 @@ impl Adopter {
                         .events
                         .tell(regarding, Reason::NoPortLeft, error.to_string());
                 }
-                let conflict = matches!(error, Failed::Conflict);
+                // Who leaves has little time.
+                let soon = matches!(error, Failed::Conflict) || *self.asked.borrow();
                 let pace = self.paces.entry(target.clone()).or_default();
-                let pause = pace.failed(now, conflict);
+                let pause = pace.failed(now, soon);
                 tracing::warn!(%target, %error, ?pause, "Adoption is tried again");
             }
         }

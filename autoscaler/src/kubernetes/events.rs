@@ -43,6 +43,7 @@ pub(crate) enum Reason {
     Adopted,
     NotAdopted,
     GivenBack,
+    NotGivenBack,
     InvalidAnnotation,
     InvalidConfig,
     RivalWriter,
@@ -51,13 +52,14 @@ pub(crate) enum Reason {
 
 impl Reason {
     #[cfg(test)]
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::ScaledUp,
         Self::ScaledDown,
         Self::ScaledToZero,
         Self::Adopted,
         Self::NotAdopted,
         Self::GivenBack,
+        Self::NotGivenBack,
         Self::InvalidAnnotation,
         Self::InvalidConfig,
         Self::RivalWriter,
@@ -80,7 +82,7 @@ impl Reason {
         match self {
             Self::ScaledUp | Self::ScaledDown | Self::ScaledToZero => "Scale",
             Self::Adopted | Self::NotAdopted | Self::NoPortLeft => "Adopt",
-            Self::GivenBack => "GiveBack",
+            Self::GivenBack | Self::NotGivenBack => "GiveBack",
             Self::InvalidAnnotation | Self::InvalidConfig => "ReadSettings",
             Self::RivalWriter => "BackOff",
         }

@@ -10,8 +10,8 @@ use super::plan::Action;
 const SETTLE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 /// The first and the longest pause after a failure.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-/// The longest after a conflict, which a newer look mostly solves.
-const CONFLICT: Duration = Duration::from_secs(2);
+/// The longest after a conflict, which a newer look mostly solves, and when there is no time to wait.
+const SOON: Duration = Duration::from_secs(2);
 
 /// What became of a workload's last plan.
 #[derive(Debug)]
@@ -61,9 +61,9 @@ impl Pace {
         self.again = now + self.settle;
     }
 
-    /// One failed. For how long it is not tried again.
-    pub(crate) fn failed(&mut self, now: Duration, conflict: bool) -> Duration {
-        let longest = if conflict { CONFLICT } else { PAUSES.1 };
+    /// One failed. For how long it is not tried again; `soon`: not long.
+    pub(crate) fn failed(&mut self, now: Duration, soon: bool) -> Duration {
+        let longest = if soon { SOON } else { PAUSES.1 };
         self.pause = (self.pause * 2).clamp(PAUSES.0, longest);
         self.at = now + self.pause;
         self.pause
@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(pauses[7], PAUSES.1);
         assert!(pace.is_early(ms(29_999), &remove("a")));
         assert!(!pace.is_early(ms(30_000), &remove("a")));
-        assert_eq!(pace.failed(ms(0), true), CONFLICT);
+        assert_eq!(pace.failed(ms(0), true), SOON);
         pace.carried(ms(0), remove("a"));
         assert_eq!(pace.failed(ms(0), true), ms(500));
     }

@@ -432,6 +432,15 @@ fn bare_is_selected(world: &World, service: &ServiceView) -> bool {
     })
 }
 
+/// Whether the workload has a pod that takes requests, with a sidecar or without.
+pub(crate) fn has_ready_pod(world: &World) -> bool {
+    world.pods.iter().any(|pod| pod.ready)
+        || world
+            .services
+            .iter()
+            .any(|service| bare_is_selected(world, service))
+}
+
 fn unseen_by_sidecars(world: &World, service: &ServiceView) -> bool {
     bare_is_selected(world, service) && !world.pods.iter().any(|pod| pod.ready)
 }

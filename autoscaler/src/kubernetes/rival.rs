@@ -215,16 +215,16 @@ mod tests {
     #[test]
     fn our_own_next_number_is_no_rivals() {
         let mut rival = ScaleRival::default();
-        for round in 1..=9 {
+        for (round, number) in (1..=9).zip(1..) {
             rival.writes();
             // Seen before the answer to our write.
-            assert!(!rival.saw(at(round), round as u32, version(10 * round)));
+            assert!(!rival.saw(at(round), number, version(10 * round)));
             if round % 3 == 0 {
                 rival.lost_track();
             } else {
-                rival.wrote(round as u32, version(10 * round));
+                rival.wrote(number, version(10 * round));
             }
-            assert!(!rival.saw(at(round), round as u32, version(10 * round)));
+            assert!(!rival.saw(at(round), number, version(10 * round)));
         }
         // One that was refused leaves what was known.
         rival.wrote(5, version(100));

@@ -179,7 +179,7 @@ pub(crate) enum Conditions {
     Ready,
     /// Used by kube-proxy when nothing is ready: serving while terminating.
     Fallback,
-    /// Used by everybody, and by kube-proxy only when nothing else is ready.
+    /// Used by everybody: kube-proxy takes what is ready before it looks at what is terminating.
     ReadyFallback,
     /// As nobody of us writes it.
     Other,

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop where its set-up fails")]
 
 mod admission;
+mod age;
 mod breaker;
 mod drain;
 mod expect;
@@ -16,6 +17,7 @@ mod program;
 mod raw;
 mod readiness;
 mod responses;
+mod restart;
 mod rig;
 mod slow;
 mod stat;

@@ -57,6 +57,15 @@ impl Model {
         Self::serve(true, handler).await
     }
 
+    /// As [`Self::start`], on a port that was chosen before: the next life of a model.
+    pub(crate) fn start_on<F, R>(listener: TcpListener, handler: F) -> Self
+    where
+        F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
+        R: Future<Output = Response<Reply>> + Send + 'static,
+    {
+        Self::serve_on(listener, false, handler)
+    }
+
     async fn serve<F, R>(h2: bool, handler: F) -> Self
     where
         F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,

@@ -38,6 +38,8 @@ pub(crate) fn config(models: &[SocketAddr], limit: u32) -> Config {
     config.stats = Some(any());
     config.lifecycle = Some((any(), TOKEN.to_owned()));
     config.model = model::Config::new(Probe::Tcp, models[0]);
+    // Of a model that is gone most tests want to hear at once.
+    config.restart_patience = Duration::ZERO;
     config.drain = Rule {
         settle: Duration::ZERO,
         quiet: Duration::ZERO,

@@ -12,7 +12,7 @@ use k8s_openapi::{
     apimachinery::pkg::util::intstr::IntOrString,
 };
 use kube::{Api, api::ListParams};
-use kubernetes::{names, ports};
+use kubernetes::{names, pod::model, ports};
 
 use super::{Cluster, Failed};
 
@@ -120,7 +120,7 @@ fn findings(
 }
 
 fn upstreams(pod: &PodSpec, chosen: Option<&str>, found: &mut Vec<Finding>) -> Vec<u16> {
-    let Some(main) = pod.containers.first() else {
+    let Some((_, main)) = model(pod) else {
         found.push(Finding::Blocker("its pods have no container".to_owned()));
         return Vec::new();
     };
@@ -183,7 +183,7 @@ fn pod_findings(pod: &PodSpec, found: &mut Vec<Finding>) {
             rest.join(", ")
         )));
     }
-    if pod.containers.first().is_some_and(has_pre_stop) {
+    if model(pod).is_some_and(|(_, main)| has_pre_stop(main)) {
         found.push(Finding::Warning(
             "its own preStop hook stays: the model may end before the sidecar has drained"
                 .to_owned(),
@@ -205,7 +205,9 @@ fn service_findings(
     upstreams: &[u16],
     found: &mut Vec<Finding>,
 ) {
-    let named = pod.containers.first().map(ports::named).unwrap_or_default();
+    let named = model(pod)
+        .map(|(_, main)| ports::named(main))
+        .unwrap_or_default();
     let mut any = false;
     for service in services {
         let Some(spec) = &service.spec else { continue };

@@ -114,10 +114,10 @@ pub(super) async fn explain(cluster: &Cluster, name: &str) -> Result<(), Failed>
 async fn ask(cluster: &Cluster, path: &str) -> Result<String, Failed> {
     let leases: Api<Lease> = Api::namespaced(cluster.client.clone(), &cluster.ours);
     let lease = leases.get(names::LEASE).await?;
-    let leader = lease
-        .spec
-        .and_then(|spec| spec.holder_identity)
-        .filter(|holder| !holder.is_empty())
+    let holder = lease.spec.and_then(|spec| spec.holder_identity);
+    let leader = holder
+        .as_deref()
+        .and_then(kubernetes::leader::pod)
         .ok_or_else(|| Failed("no autoscaler leads at present".to_owned()))?;
     let uri = format!(
         "/api/v1/namespaces/{}/pods/{leader}:{ADMIN_PORT}/proxy/{path}",

@@ -3,21 +3,24 @@
 use std::time::Duration;
 
 use autoscaler_core::{ClusterConfig, wake_replicas};
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service};
+use k8s_openapi::api::apps::v1::Deployment;
 use kube::{
     Api,
-    api::{ListParams, Patch, PatchParams},
+    api::{Patch, PatchParams},
 };
 use kubernetes::{WorkloadView, names, scale};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::{Cluster, Failed, check};
+use super::{
+    Cluster, Failed, check,
+    left::{self, Whose},
+};
 
 /// Field manager of what is written here.
 const MANAGER: &str = "kubectl-rouse";
-/// How long Services may take to be given back.
-const GIVE_BACK_LIMIT: Duration = Duration::from_mins(1);
+/// How long a workload may take to wake before it is disabled.
+const AWAKE_LIMIT: Duration = Duration::from_mins(5);
 
 fn deployments(cluster: &Cluster) -> Api<Deployment> {
     Api::namespaced(cluster.client.clone(), &cluster.namespace)
@@ -50,21 +53,16 @@ pub(super) async fn enable(cluster: &Cluster, name: &str) -> Result<(), Failed> 
     Ok(())
 }
 
-/// Services first: as long as they name the sidecar's ports, pods without it would get no request.
+/// Awake first, while requests are still held for it; then Services: as long as they name the sidecar's ports, pods without it
+/// would get no request.
 pub(super) async fn disable(cluster: &Cluster, name: &str) -> Result<(), Failed> {
+    let target = cluster.target(name)?;
+    awake(cluster, name).await?;
     let change = json!({"metadata": {"labels": {names::ENABLED: null}}});
     let deployment = patch(cluster, name, change).await?;
-    let target = cluster.target(name)?;
-    let wanted = deployment
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.replicas)
-        .unwrap_or(1);
-    if wanted == 0 {
-        // Nobody would wake it from now on.
-        let woken = scale::change(&cluster.client, MANAGER, &target, 0, 1).await;
-        woken.map_err(|error| Failed(error.to_string()))?;
-    }
+    // It may have gone to sleep between the two, and nobody would wake it from now on.
+    let woken = scale::change(&cluster.client, MANAGER, &target, 0, 1).await;
+    woken.map_err(|error| Failed(error.to_string()))?;
     given_back(cluster, name, &deployment).await?;
     let change = json!({"spec": {"template": {"metadata": {"labels": {names::ENABLED: null}}}}});
     patch(cluster, name, change).await?;
@@ -74,7 +72,38 @@ pub(super) async fn disable(cluster: &Cluster, name: &str) -> Result<(), Failed>
     Ok(())
 }
 
-/// Waits until no Service of the workload names a port of the sidecar.
+/// Wakes a workload that sleeps, and waits until a pod of it is ready. One that does not become ready is told of and does not
+/// hinder anybody from leaving.
+async fn awake(cluster: &Cluster, name: &str) -> Result<(), Failed> {
+    let target = cluster.target(name)?;
+    let end = Instant::now() + AWAKE_LIMIT;
+    let mut told = false;
+    loop {
+        let deployment = deployments(cluster).get(name).await?;
+        let wanted = deployment.spec.and_then(|spec| spec.replicas);
+        let ready = deployment.status.and_then(|status| status.ready_replicas);
+        if wanted == Some(0) {
+            let woken = scale::change(&cluster.client, MANAGER, &target, 0, 1).await;
+            woken.map_err(|error| Failed(error.to_string()))?;
+        } else if ready.unwrap_or(0) > 0 {
+            return Ok(());
+        }
+        if Instant::now() > end {
+            cluster.output.line(format!(
+                "{target} is not ready after {AWAKE_LIMIT:?}; it is disabled all the same"
+            ));
+            return Ok(());
+        }
+        if !std::mem::replace(&mut told, true) {
+            cluster
+                .output
+                .line(format!("{target} has no ready pod: waiting for one"));
+        }
+        sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// Waits until the workload's Services are as they were, and nothing of ours stands beside them.
 async fn given_back(cluster: &Cluster, name: &str, deployment: &Deployment) -> Result<(), Failed> {
     let template = deployment
         .spec
@@ -83,43 +112,7 @@ async fn given_back(cluster: &Cluster, name: &str, deployment: &Deployment) -> R
     let labels = template
         .and_then(|meta| meta.labels.clone())
         .unwrap_or_default();
-    let services: Api<Service> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
-    let end = Instant::now() + GIVE_BACK_LIMIT;
-    loop {
-        let all = services.list(&ListParams::default()).await?.items;
-        let ours: Vec<_> = all
-            .iter()
-            .filter(|service| is_adopted(service, &labels))
-            .filter_map(|service| service.metadata.name.clone())
-            .collect();
-        if ours.is_empty() {
-            return Ok(());
-        }
-        if Instant::now() > end {
-            return Err(Failed(format!(
-                "Service {} still leads to the sidecar of {name}: is an autoscaler running? The pods keep their sidecar until then; \
-                 run this again",
-                ours.join(", ")
-            )));
-        }
-        sleep(Duration::from_millis(200)).await;
-    }
-}
-
-fn is_adopted(service: &Service, labels: &std::collections::BTreeMap<String, String>) -> bool {
-    let Some(spec) = &service.spec else {
-        return false;
-    };
-    let selects = spec.selector.as_ref().is_some_and(|selector| {
-        !selector.is_empty()
-            && selector
-                .iter()
-                .all(|(key, value)| labels.get(key) == Some(value))
-    });
-    selects && spec.ports.iter().flatten().any(|port| {
-        use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString::String;
-        matches!(&port.target_port, Some(String(name)) if names::request_port_index(name).is_some())
-    })
+    left::wait(cluster, Whose::Workload(name, &labels)).await
 }
 
 pub(super) async fn wake(cluster: &Cluster, name: &str) -> Result<(), Failed> {

@@ -482,6 +482,9 @@ fn proxy_config(
     config.activator = Some(any);
     config.stats = Some(any);
     config.grace = DRAIN_LIMIT;
+    config.max_connection_age = planned.spec.max_connection_age;
+    // A program that ended is replaced by one on another port: nobody comes back to this one.
+    config.restart_patience = Duration::ZERO;
     config.model =
         queue_proxy::model::Config::new(planned.probe.0.clone(), *addresses.get(&planned.probe.1)?);
     if let Some(probe) = &planned.workload.container.readiness_probe {

@@ -1,6 +1,7 @@
 //! Accepting and serving client connections: HTTP/1 behind the strict reader, HTTP/2 by its preface.
 
 mod accept;
+mod age;
 mod http1;
 mod http2;
 mod rewind;
@@ -10,6 +11,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use bytes::BytesMut;
@@ -22,6 +24,7 @@ use tokio::{
     time::timeout,
 };
 
+use self::age::Age;
 pub use self::server::{Disposer, Server};
 use super::{
     body::Body,
@@ -42,6 +45,9 @@ pub struct Config {
     pub max_connections: usize,
     /// HTTP/2 streams open at once on one connection.
     pub max_streams: u32,
+    /// Age at which a connection is treated as by [`Disposition::CloseAfterAnswer`], give or take a tenth; none for no limit.
+    /// It is never cut, nor closed while it is idle: its next answer is its last. An upgraded one is left alone.
+    pub max_age: Option<Duration>,
 }
 
 impl Default for Config {
@@ -52,6 +58,7 @@ impl Default for Config {
             timeouts: Timeouts::default(),
             max_connections: 10_000,
             max_streams: 128,
+            max_age: None,
         }
     }
 }
@@ -152,6 +159,7 @@ async fn serve<H: Handler>(
     handler: H,
     disposition: watch::Receiver<Disposition>,
 ) {
+    let age = Age::new(config.max_age);
     // Failing to set an option leaves a slower connection, not a broken one.
     let _slow = stream.set_nodelay(true);
     let mut first = BytesMut::new();
@@ -171,10 +179,10 @@ async fn serve<H: Handler>(
         link: Arc::clone(&link),
     });
     if version == Version::HTTP_2 {
-        http2::serve(stream, first, config, handler, peer, disposition).await;
+        http2::serve(stream, first, config, handler, peer, disposition, age).await;
     } else {
         let io = GuardIo::new(stream, first, config.limits, config.timeouts, link);
-        http1::serve(io, handler, peer, disposition).await;
+        http1::serve(io, handler, peer, disposition, age).await;
     }
 }
 

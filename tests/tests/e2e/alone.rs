@@ -3,5 +3,7 @@
 mod bursts;
 mod deaths;
 mod floors;
+mod idle;
 mod leader;
+mod leaving;
 mod protocols;

@@ -3,11 +3,15 @@
 mod access;
 mod broken;
 mod cold;
+mod commands;
 mod hung;
 mod iris;
+mod kept;
+mod killed;
 mod late;
 mod misdirected;
 mod opting;
+mod rights;
 mod scaling;
 mod settling;
 mod spread;

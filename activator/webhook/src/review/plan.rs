@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, PodSpec, Probe};
-use kubernetes::names;
+use kubernetes::{names, pod::model};
 
 use super::{port, probe};
 use crate::annotations::Asked;
@@ -24,6 +24,8 @@ pub(super) struct Plan {
     pub(super) probe: Option<Probe>,
     /// Where it asks if there is no such probe.
     pub(super) ready_path: Option<String>,
+    /// The model's place among the containers.
+    pub(super) place: usize,
     /// The model's hook is free for ours.
     pub(super) sets_pre_stop: bool,
     /// Longest drain.
@@ -36,14 +38,17 @@ pub(super) struct Plan {
 
 /// Looks at a pod that has no sidecar. The error is one line about why it cannot have one, and what to do.
 pub(super) fn plan(spec: &PodSpec, asked: &Asked) -> Result<Plan, String> {
-    let main = spec.containers.first().ok_or("the pod has no container")?;
+    let (place, main) =
+        model(spec).ok_or("the pod has no container besides proxies of a service mesh")?;
     check(spec)?;
     let upstreams = port::upstreams(spec, main, asked.ports.as_deref())?;
     let mut warnings = Vec::new();
     if spec.containers.len() > 1 {
-        let others: Vec<&str> = spec.containers[1..]
+        let others: Vec<&str> = spec
+            .containers
             .iter()
             .map(|container| container.name.as_str())
+            .filter(|name| *name != main.name)
             .collect();
         warnings.push(format!(
             "container {} is the model; {} left alone and may end before the last request",
@@ -80,6 +85,7 @@ pub(super) fn plan(spec: &PodSpec, asked: &Asked) -> Result<Plan, String> {
         upstreams,
         ready_path: asked.ready_path.clone().filter(|_| probe.is_none()),
         probe,
+        place,
         sets_pre_stop,
         drain_seconds,
         grace_seconds,

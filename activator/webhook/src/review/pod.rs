@@ -74,7 +74,8 @@ pub(super) fn review(
         patch.push(add(&["spec", "initContainers"], json!([])));
     }
     patch.push(add(&["spec", "initContainers", "0"], json!(container)));
-    let main = ["spec", "containers", "0"];
+    let place = plan.place.to_string();
+    let main = ["spec", "containers", &place];
     let field = |path: &[&'static str]| [&main, path].concat();
     if plan.probe.is_some() {
         patch.push(remove(&field(&["readinessProbe"])));
@@ -82,7 +83,7 @@ pub(super) fn review(
     if plan.sets_pre_stop {
         let has_lifecycle = spec
             .containers
-            .first()
+            .get(plan.place)
             .is_some_and(|main| main.lifecycle.is_some());
         if !has_lifecycle {
             patch.push(add(&field(&["lifecycle"]), json!({})));

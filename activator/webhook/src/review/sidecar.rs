@@ -121,6 +121,14 @@ fn environment(
             &asked.container_concurrency.to_string(),
         ),
         variable("ROUSE_GRACE", &plan.drain_seconds.to_string()),
+        variable(
+            "ROUSE_MAX_CONNECTION_AGE",
+            &asked
+                .max_connection_age
+                .unwrap_or_default()
+                .as_secs_f64()
+                .to_string(),
+        ),
         variable("ROUSE_LOG_JSON", "true"),
     ];
     if let Some(path) = &plan.ready_path {

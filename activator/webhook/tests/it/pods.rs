@@ -392,6 +392,32 @@ fn a_users_own_pre_stop_and_second_container_are_left_alone_with_a_warning() {
 }
 
 #[test]
+fn the_proxy_of_a_mesh_that_was_put_first_is_not_taken_for_the_model() {
+    let (plain, _) = inject(&pod(&spec()));
+    let mesh = json!({
+        "name": "linkerd-proxy",
+        "ports": [{"name": "linkerd-proxy", "containerPort": 4143}],
+        "readinessProbe": {"httpGet": {"path": "/ready", "port": 4191}},
+    });
+    let (injected, _) = inject(&with(|pod| {
+        let containers = pod["spec"]["containers"].as_array_mut().unwrap();
+        containers.insert(0, mesh.clone());
+    }));
+    assert_eq!(injected["spec"]["containers"][0], mesh);
+    for part in [
+        "/spec/containers",
+        "/metadata/annotations/rouse.dev~1upstream-ports",
+    ] {
+        let of = |pod: &Value| pod.pointer(part).unwrap().clone();
+        let ours = match of(&injected) {
+            Value::Array(all) => Value::Array(all[1..].to_vec()),
+            other => other,
+        };
+        assert_eq!(ours, of(&plain), "{part}");
+    }
+}
+
+#[test]
 fn a_pod_that_has_its_sidecar_stays_as_it_is() {
     let (injected, _) = inject(&pod(&spec()));
     let mut again = request("pods", "CREATE", &injected);

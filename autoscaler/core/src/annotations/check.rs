@@ -173,6 +173,21 @@ impl Check<'_> {
         }
     }
 
+    /// Zero is no limit. Less than a second is a slip: every answer would cost a connection.
+    fn connection_age(&mut self) {
+        let key = keys::MAX_CONNECTION_AGE;
+        self.duration(key, (0, "0s"), (24 * HOUR, "24h0m0s"), false);
+        if let Some((name, value)) = self.find(key)
+            && parse_duration(&value).is_some_and(|nanos| 0 < nanos && nanos < SECOND)
+        {
+            self.error(
+                name,
+                &value,
+                format!("expected 0s or 1s <= {value} <= 24h0m0s"),
+            );
+        }
+    }
+
     /// The keys under `rouse.dev/`.
     fn ours(&mut self) {
         for (key, low, high) in [
@@ -194,6 +209,7 @@ impl Check<'_> {
             (24 * HOUR, "24h0m0s"),
             false,
         );
+        self.connection_age();
         if let Some((name, value)) = self.find(keys::READY_PATH)
             && !is_absolute_path(&value)
         {

@@ -189,6 +189,14 @@ pub(super) const MAX_COLD_START: Key = Key::new(
     "10m",
     "Longest time that a request is held; then it is answered 504.",
 );
+pub(super) const MAX_CONNECTION_AGE: Key = Key::new(
+    "rouse.dev/max-connection-age",
+    "0s for no limit, or a duration from 1s to 24h",
+    "30s",
+    "Age of a client's connection at which a sidecar ends it after its answer, give or take a tenth: kube-proxy balances connections, \
+     not requests, so this is how long a new replica waits for its share of kept connections. HTTP/1 clients are told \
+     Connection: close, HTTP/2 ones GOAWAY; nothing is cut, and WebSockets are left alone.",
+);
 pub(super) const READY_PATH: Key = Key::new(
     "rouse.dev/ready-path",
     "an absolute path such as /health",
@@ -204,7 +212,7 @@ pub(super) const ALLOWED_NAMESPACES: Key = Key::new(
 );
 
 /// Every key that this crate reads.
-pub const ALL: [Key; 20] = [
+pub const ALL: [Key; 21] = [
     CLASS,
     METRIC,
     TARGET,
@@ -223,6 +231,7 @@ pub const ALL: [Key; 20] = [
     CONTAINER_CONCURRENCY,
     MAX_HELD,
     MAX_COLD_START,
+    MAX_CONNECTION_AGE,
     READY_PATH,
     ALLOWED_NAMESPACES,
 ];

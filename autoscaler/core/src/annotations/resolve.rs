@@ -23,6 +23,11 @@ const MAX_HELD: u32 = 1000;
 /// The longest wait for a first pod unless told otherwise: large models are slow to pull and load.
 const MAX_COLD_START: Duration = Duration::from_mins(10);
 
+/// The age that clients' connections reach unless told otherwise: half of Knative's default stable window (60 s), so that the
+/// average which decides on the next replica has seen the last one carry its share. A new connection twice a minute costs
+/// nobody anything.
+const MAX_CONNECTION_AGE: Duration = Duration::from_secs(30);
+
 /// The values in force, whether or not the annotations are valid.
 ///
 /// Knative's controllers do the same with what has got past admission: what cannot be read counts as absent, and
@@ -74,6 +79,12 @@ pub fn resolve(annotations: &Annotations, config: &ClusterConfig) -> TargetSpec 
         max_cold_start: given
             .duration(keys::MAX_COLD_START)
             .unwrap_or(MAX_COLD_START),
+        max_connection_age: Some(
+            given
+                .duration(keys::MAX_CONNECTION_AGE)
+                .unwrap_or(MAX_CONNECTION_AGE),
+        )
+        .filter(|age| !age.is_zero()),
         ready_path: keys::READY_PATH.value(annotations).map(str::to_owned),
         policy: Policy::default(),
     }

@@ -88,14 +88,22 @@ fn our_own_keys_have_ranges_and_defaults() {
             spec.container_concurrency,
             spec.max_held,
             spec.max_cold_start,
+            spec.max_connection_age,
             spec.ready_path
         ),
-        (0, 1000, Duration::from_mins(10), None)
+        (
+            0,
+            1000,
+            Duration::from_mins(10),
+            Some(Duration::from_secs(30)),
+            None
+        )
     );
     let spec = read(&[
         ("rouse.dev/container-concurrency", "4"),
         ("rouse.dev/max-held", "1000000"),
         ("rouse.dev/max-cold-start", "1h30m"),
+        ("rouse.dev/max-connection-age", "2.5s"),
         ("rouse.dev/ready-path", "/v2/health/ready?x=1"),
         ("autoscaling.knative.dev/target", "10"),
     ])
@@ -103,6 +111,7 @@ fn our_own_keys_have_ranges_and_defaults() {
     .spec;
     assert_eq!((spec.container_concurrency, spec.max_held), (4, 1_000_000));
     assert_eq!(spec.max_cold_start, Duration::from_mins(90));
+    assert_eq!(spec.max_connection_age, Some(Duration::from_millis(2_500)));
     assert_eq!(spec.ready_path.as_deref(), Some("/v2/health/ready?x=1"));
     assert!(
         (spec.total - 4.0).abs() < 1e-9,
@@ -113,6 +122,7 @@ fn our_own_keys_have_ranges_and_defaults() {
         ("container-concurrency", &["-1", "1001", "1.0", ""][..]),
         ("max-held", &["0", "1000001", "many"]),
         ("max-cold-start", &["999ms", "24h1s", "60"]),
+        ("max-connection-age", &["999ms", "-1s", "24h1s", "60", ""]),
         ("ready-path", &["", "health", "/a b", "/#top", "/\u{e9}"]),
     ] {
         for value in values {
@@ -121,6 +131,29 @@ fn our_own_keys_have_ranges_and_defaults() {
                 "{key}={value:?}"
             );
         }
+    }
+}
+
+#[test]
+fn a_connection_may_have_no_limit_of_age_and_a_bad_one_is_named() {
+    let age = |value| read(&[("rouse.dev/max-connection-age", value)]);
+    for none in ["0", "0s"] {
+        let spec = age(none).expect("no limit").spec;
+        assert_eq!(spec.max_connection_age, None);
+    }
+    for (value, says) in [
+        ("300ms", "expected 0s or 1s <= 300ms <= 24h0m0s"),
+        ("25h", "expected 0s <= 25h <= 24h0m0s"),
+        (
+            "30",
+            "invalid value: 30, allowed is 0s for no limit, or a duration from 1s to 24h",
+        ),
+    ] {
+        let invalid = age(value).expect_err("out of range");
+        assert_eq!(
+            invalid.to_string(),
+            format!("rouse.dev/max-connection-age: \"{value}\": {says}")
+        );
     }
 }
 

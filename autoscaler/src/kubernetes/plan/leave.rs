@@ -6,10 +6,10 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString as TargetPort;
 use kubernetes::{Adopted, names};
 
 use super::{
-    Action, Flip, Standing, World, bare_is_selected, has_rested,
+    Action, Flip, Owner, Standing, World, bare_is_selected, has_rested,
     ports::{flipped_to, recorded},
 };
-use crate::kubernetes::view::ServiceView;
+use crate::kubernetes::view::{Conditions, ServiceView, SliceView};
 
 /// Steps towards a Service that is as it was. `selects`: it selects pods of a workload that is opted in.
 pub(super) fn service(
@@ -23,7 +23,7 @@ pub(super) fn service(
         .get(&service.name)
         .filter(|one| one.companion);
     let record = companion.and_then(|one| one.adopted.as_ref());
-    let is_ours = |slice: &&std::sync::Arc<super::SliceView>| slice.service == service.name;
+    let is_ours = |slice: &&std::sync::Arc<SliceView>| slice.service == service.name;
     let fallback: Vec<_> = world.slices.iter().filter(is_ours).collect();
     let flipped = service
         .ports
@@ -61,6 +61,24 @@ pub(super) fn service(
         Standing::Gone => true,
     };
     if !fallback.is_empty() {
+        // Once pods are ready, no one may be led past them, however long it takes until the slice is gone.
+        if !leads_to_somebody
+            && matches!(world.standing, Standing::Out { replicas, .. } if replicas > 0)
+        {
+            let offered = fallback
+                .iter()
+                .filter(|slice| slice.conditions != Conditions::Fallback);
+            actions.extend(offered.map(|slice| Action::KeepSlice {
+                slice: SliceView {
+                    conditions: Conditions::Fallback,
+                    ..SliceView::clone(slice)
+                },
+                owner: Owner {
+                    name: service.name.clone(),
+                    uid: service.uid.clone(),
+                },
+            }));
+        }
         if leads_to_somebody {
             actions.extend(fallback.iter().map(|slice| Action::RemoveSlice {
                 name: slice.name.clone(),

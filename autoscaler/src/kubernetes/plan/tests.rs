@@ -3,7 +3,10 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::kubernetes::view::PortView;
+use crate::kubernetes::{
+    leaving::{self, Stage},
+    view::PortView,
+};
 
 fn workload(change: impl FnOnce(&mut Value)) -> Arc<WorkloadView> {
     let mut object = json!({
@@ -275,12 +278,108 @@ fn a_workload_that_leaves_at_zero_is_woken_and_its_fallback_stays_until_it_is_re
     assert!(matches!(world.standing, Standing::Out { replicas: 1, .. }));
     assert_eq!(leads(&world), [true, true]);
     assert!(!world.slices.is_empty());
+    let mut at_service = world.slices.iter().filter(|slice| slice.service == "s");
+    assert!(
+        at_service.all(|slice| slice.conditions == Conditions::Fallback),
+        "used only as long as no pod is ready"
+    );
     world.standing = Standing::Out {
         replicas: 1,
         ready: true,
     };
     settle(&mut world);
     assert!(world.slices.is_empty() && world.companions.is_empty());
+}
+
+#[test]
+fn when_rouse_is_deleted_a_sleeping_workload_is_woken_first_and_keeps_its_fallback_until_it_is_ready()
+ {
+    let mut world = world();
+    let original = targets(&world);
+    settle(&mut world);
+    let sleeping = workload(|object| object["spec"]["replicas"] = json!(0));
+    world.standing = Standing::In(sleeping);
+    let mut world = leaving::opted_out(world, Stage::GivesBack);
+    let first = leaving::give_back(&world, 0, Stage::GivesBack);
+    assert_eq!(first.actions.first(), Some(&Action::Wake));
+    assert!(!leaving::is_given_back(&world, &first));
+    leave(&mut world, Stage::GivesBack);
+    assert!(matches!(world.standing, Standing::Out { replicas: 1, .. }));
+    assert_eq!(targets(&world), original);
+    assert_eq!(leads(&world), [true, true], "to activators");
+    let waits = leaving::give_back(&world, 1, Stage::GivesBack);
+    assert!(!leaving::is_given_back(&world, &waits), "no pod is ready");
+    // The webhook is gone, so its pod has no sidecar.
+    world.bare.push(bare());
+    world.standing = Standing::In(workload(|_| {}));
+    let mut world = leaving::opted_out(world, Stage::GivesBack);
+    leave(&mut world, Stage::GivesBack);
+    let done = leaving::give_back(&world, 1, Stage::GivesBack);
+    assert!(leaving::is_given_back(&world, &done), "{done:?}");
+    assert_eq!(leads(&world), [true, true], "to its pod");
+}
+
+#[test]
+fn when_rouse_is_deleted_a_warm_workload_leads_to_its_pods_after_every_step() {
+    let mut world = world();
+    let original = targets(&world);
+    world.pods.push(pod(true));
+    settle(&mut world);
+    let mut world = leaving::opted_out(world, Stage::GivesBack);
+    leave(&mut world, Stage::GivesBack);
+    assert_eq!(targets(&world), original);
+    assert!(world.slices.is_empty() && world.companions.is_empty());
+    let done = leaving::give_back(&world, 1, Stage::GivesBack);
+    assert!(leaving::is_given_back(&world, &done), "{done:?}");
+}
+
+#[test]
+fn when_time_runs_out_nothing_of_ours_stays_though_no_pod_is_ready() {
+    let mut world = world();
+    let original = targets(&world);
+    settle(&mut world);
+    let sleeping = workload(|object| object["spec"]["replicas"] = json!(0));
+    world.standing = Standing::In(sleeping);
+    let mut world = leaving::opted_out(world, Stage::Hurries);
+    let plan = leaving::give_back(&world, 0, Stage::Hurries);
+    assert_eq!(plan.actions.last(), Some(&Action::Wake), "it may fail");
+    // It fails each time.
+    for _ in 0..10 {
+        for action in plan_of(&world).actions {
+            apply(&mut world, &action);
+        }
+    }
+    assert_eq!(targets(&world), original);
+    assert!(world.slices.is_empty() && world.companions.is_empty());
+    assert!(world.claims.iter().all(|claim| claim.released.is_some()));
+    let plan = leaving::give_back(&world, 0, Stage::Hurries);
+    assert!(!leaving::is_given_back(&world, &plan), "it still sleeps");
+}
+
+fn plan_of(world: &World) -> Plan {
+    let mut plan = leaving::give_back(world, 0, Stage::Hurries);
+    plan.actions.retain(|action| *action != Action::Wake);
+    plan
+}
+
+/// Carries out what leaving asks for until there is nothing left to do, and looks that the Service leads to somebody after
+/// each step.
+fn leave(world: &mut World, stage: Stage) {
+    for _ in 0..30 {
+        let Standing::Out { replicas, .. } = world.standing else {
+            panic!("not leaving");
+        };
+        let plan = leaving::give_back(world, replicas, stage);
+        if plan.actions.is_empty() {
+            return;
+        }
+        for action in &plan.actions {
+            apply(world, action);
+            listen(world);
+            assert_eq!(leads(world), [true, true], "after {action:?}");
+        }
+    }
+    panic!("no end");
 }
 
 #[test]

@@ -111,6 +111,32 @@ impl Prefetch {
         }
     }
 
+    /// Goes on with a request body that was given back, none of it sent. `limit` as in [`Self::new`]; the body's guards end.
+    /// `None` if it is gated: whoever has its gate takes it back.
+    pub fn resume(mut body: Body, limit: usize) -> Option<Self> {
+        let ahead = Self {
+            limit,
+            ..Self::empty()
+        };
+        Some(match std::mem::replace(&mut body.kind, Kind::Empty) {
+            Kind::Gated(_) => return None,
+            Kind::Empty => ahead,
+            Kind::Full(bytes) => Self {
+                bytes: bytes.len(),
+                frames: VecDeque::from([bytes]),
+                ..ahead
+            },
+            Kind::Incoming(incoming) => Self::new(incoming, limit),
+            Kind::Prefixed(prefixed) => Self {
+                bytes: prefixed.frames.iter().map(Bytes::len).sum(),
+                frames: prefixed.frames,
+                trailers: prefixed.trailers,
+                rest: prefixed.rest,
+                ..ahead
+            },
+        })
+    }
+
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
         self.bytes

@@ -15,7 +15,7 @@ use hyper::{body::Incoming, server::conn, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpStream, sync::watch};
 
-use super::{Disposition, Handler, Peer, next};
+use super::{Age, Disposition, Handler, Peer, next};
 use crate::http::guard::GuardIo;
 
 /// Longer than any deadline of ours.
@@ -26,6 +26,7 @@ pub(super) async fn serve<H: Handler>(
     handler: H,
     peer: Arc<Peer>,
     mut disposition: watch::Receiver<Disposition>,
+    age: Age,
 ) {
     let index = AtomicUsize::new(0);
     let closing = disposition.clone();
@@ -41,7 +42,8 @@ pub(super) async fn serve<H: Handler>(
                 None => handler.handle(request, peer).await,
             };
             let upgraded = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
-            if *closing.borrow() != Disposition::Keep && !upgraded {
+            let is_last = *closing.borrow() != Disposition::Keep || age.is_over();
+            if is_last && !upgraded {
                 answer
                     .headers_mut()
                     .insert(CONNECTION, HeaderValue::from_static("close"));

@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, interval_at},
 };
 
-use super::{Config, Disposition, Handler, Peer, Rewind, next};
+use super::{Age, Config, Disposition, Handler, Peer, Rewind, next};
 
 pub(super) async fn serve<H: Handler>(
     stream: TcpStream,
@@ -21,6 +21,7 @@ pub(super) async fn serve<H: Handler>(
     handler: H,
     peer: Arc<Peer>,
     mut disposition: watch::Receiver<Disposition>,
+    age: Age,
 ) {
     let asked = Arc::new(Notify::new());
     let link = Arc::clone(&peer.link);
@@ -52,6 +53,7 @@ pub(super) async fn serve<H: Handler>(
     // Whether to say GOAWAY as soon as there has been a request.
     let mut closing = false;
     let mut used = false;
+    let mut over = pin!(age.over());
     loop {
         tokio::select! {
             biased;
@@ -62,6 +64,7 @@ pub(super) async fn serve<H: Handler>(
                 return;
             }
             () = asked.notified(), if !used => used = true,
+            () = &mut over, if !closing => closing = true,
             disposition = next(&mut disposition) => match disposition {
                 Disposition::Keep => {}
                 Disposition::CloseAfterAnswer | Disposition::CloseIdle => closing = true,

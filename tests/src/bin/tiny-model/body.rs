@@ -169,6 +169,13 @@ where
                 return Poll::Ready(Some(Err(error)));
             }
         }
+        // The end of an HTTP/2 body may come as a frame without data. Sent back as one that is not the end, h2 would count it, and
+        // close the connection to us at the hundredth.
+        let is_end = matches!(&frame, Some(Ok(frame)) if frame.data_ref().is_some_and(Bytes::is_empty))
+            && self.inner.is_end_stream();
+        if is_end {
+            return Poll::Ready(None);
+        }
         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
 

@@ -1,0 +1,187 @@
+//! What still stands about for workloads: Services that lead to sidecars, companions, slices. As long as there is any of it, an
+//! autoscaler has to stay: nobody else takes it away, and a slice that is forgotten would lead some of the traffic to addresses
+//! that are nobody's, or another's.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use k8s_openapi::{
+    api::{core::v1::Service, discovery::v1::EndpointSlice},
+    apimachinery::pkg::util::intstr::IntOrString,
+};
+use kube::{
+    Api, ResourceExt as _,
+    api::{ListParams, ObjectMeta},
+};
+use kubernetes::{Adopted, names};
+use tokio::time::{Instant, sleep};
+
+use super::{Cluster, Failed};
+
+/// How long it may take to be given back.
+const LIMIT: Duration = Duration::from_mins(1);
+
+/// Whose leavings are meant.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Whose<'a> {
+    /// Those of one workload of the namespace, whose pods have these labels.
+    Workload(&'a str, &'a BTreeMap<String, String>),
+    /// All in the cluster.
+    Anybody,
+}
+
+/// Waits until nothing is left.
+pub(super) async fn wait(cluster: &Cluster, whose: Whose<'_>) -> Result<(), Failed> {
+    let (services, slices): (Api<Service>, Api<EndpointSlice>) = match whose {
+        Whose::Workload(..) => (
+            Api::namespaced(cluster.client.clone(), &cluster.namespace),
+            Api::namespaced(cluster.client.clone(), &cluster.namespace),
+        ),
+        Whose::Anybody => (
+            Api::all(cluster.client.clone()),
+            Api::all(cluster.client.clone()),
+        ),
+    };
+    let all = ListParams::default();
+    let managed = format!("{}={}", names::SLICE_MANAGED_BY, names::MANAGER);
+    let managed = ListParams::default().labels(&managed);
+    let end = Instant::now() + LIMIT;
+    loop {
+        let left = left(
+            &services.list(&all).await?.items,
+            &slices.list(&managed).await?.items,
+            whose,
+        );
+        if left.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() > end {
+            return Err(Failed(format!(
+                "not given back within {LIMIT:?}: {}; is an autoscaler running, and are the pods ready? They keep their sidecar \
+                 until then; run this again",
+                left.join(", ")
+            )));
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// What is left, each by its kind and name.
+fn left(services: &[Service], slices: &[EndpointSlice], whose: Whose<'_>) -> Vec<String> {
+    let is_meant = |workload: Option<&str>| match whose {
+        Whose::Workload(name, _) => workload == Some(name),
+        Whose::Anybody => true,
+    };
+    let name = |meta: &ObjectMeta, kind: &str| {
+        let namespace = meta.namespace.as_deref().unwrap_or_default();
+        format!(
+            "{kind} {namespace}/{}",
+            meta.name.as_deref().unwrap_or_default()
+        )
+    };
+    let led = services.iter().filter_map(|service| {
+        let companion = service.labels().contains_key(names::COMPANION);
+        let left = if companion {
+            // Only one that we made: it says for whom.
+            Adopted::of(service).is_some_and(|adopted| is_meant(Some(&adopted.workload)))
+        } else {
+            leads_to_sidecars(service)
+                && match whose {
+                    Whose::Workload(_, labels) => selects(service, labels),
+                    Whose::Anybody => true,
+                }
+        };
+        left.then(|| name(&service.metadata, "Service"))
+    });
+    let offered = slices
+        .iter()
+        .filter(|slice| is_meant(slice.annotations().get(names::WORKLOAD).map(String::as_str)));
+    led.chain(offered.map(|slice| name(&slice.metadata, "EndpointSlice")))
+        .collect()
+}
+
+fn selects(service: &Service, labels: &BTreeMap<String, String>) -> bool {
+    let selector = service
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.selector.as_ref());
+    selector.is_some_and(|selector| {
+        !selector.is_empty()
+            && selector
+                .iter()
+                .all(|(key, value)| labels.get(key) == Some(value))
+    })
+}
+
+fn leads_to_sidecars(service: &Service) -> bool {
+    let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_ref());
+    ports.into_iter().flatten().any(|port| {
+        matches!(&port.target_port, Some(IntOrString::String(name)) if names::request_port_index(name).is_some())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn service(name: &str, target: &Value) -> Service {
+        serde_json::from_value(json!({
+            "metadata": {"namespace": "n", "name": name},
+            "spec": {"selector": {"app": name}, "ports": [{"port": 80, "targetPort": target}]},
+        }))
+        .unwrap()
+    }
+
+    fn companion(of: &str) -> Service {
+        let adopted = Adopted {
+            workload: of.to_owned(),
+            ..Adopted::default()
+        };
+        serde_json::from_value(json!({
+            "metadata": {
+                "namespace": "n", "name": format!("{of}-rouse"),
+                "labels": {names::COMPANION: of},
+                "annotations": {names::ADOPTED: adopted.to_text()},
+            },
+        }))
+        .unwrap()
+    }
+
+    fn slice(of: &str) -> EndpointSlice {
+        serde_json::from_value(json!({
+            "metadata": {"namespace": "n", "name": format!("{of}-activators-ipv4"), "annotations": {names::WORKLOAD: of}},
+            "addressType": "IPv4", "endpoints": [],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn everything_that_leads_to_us_is_left_and_nothing_else() {
+        let services = [
+            service("a", &json!("rouse-0")),
+            service("b", &json!(8080)),
+            service("c", &json!("http")),
+            companion("a"),
+            companion("b"),
+        ];
+        let slices = [slice("a"), slice("b")];
+        let all = left(&services, &slices, Whose::Anybody);
+        let names = [
+            "Service n/a",
+            "Service n/a-rouse",
+            "Service n/b-rouse",
+            "EndpointSlice n/a-activators-ipv4",
+            "EndpointSlice n/b-activators-ipv4",
+        ];
+        assert_eq!(all, names);
+        let labels = |app: &str| BTreeMap::from([("app".to_owned(), app.to_owned())]);
+        let of = |name: &str| left(&services, &slices, Whose::Workload(name, &labels(name)));
+        assert_eq!(of("a").len(), 3, "{:?}", of("a"));
+        assert_eq!(
+            of("b"),
+            ["Service n/b-rouse", "EndpointSlice n/b-activators-ipv4"]
+        );
+        assert_eq!(of("c"), [""; 0]);
+    }
+}

@@ -1,0 +1,134 @@
+//! When somebody deletes Rouse by its manifests, with workloads that rely on it.
+
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use integration::{
+    client::{fetch, get},
+    load,
+};
+use k8s_openapi::api::{
+    core::v1::{Namespace, Service},
+    discovery::v1::EndpointSlice,
+};
+use kube::{Api, api::ListParams};
+use kubernetes::names;
+use serde_json::Value;
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, timeout},
+};
+
+use super::deaths::whole_again;
+use crate::{
+    Space,
+    space::{LONG, Model, SYSTEM, service},
+};
+
+/// What `cargo xtask e2e` installs from.
+const MANIFESTS: &str = "tests/e2e/install";
+/// Within this nothing of Rouse may be left.
+const GONE: Duration = Duration::from_mins(2);
+
+fn kubectl(args: &[&str]) -> bool {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(MANIFESTS);
+    let status = Command::new("kubectl")
+        .args(args)
+        .arg("-k")
+        .arg(folder)
+        .stdin(Stdio::null())
+        .status();
+    status.is_ok_and(|status| status.success())
+}
+
+/// Installs Rouse again, also if the test fails: others follow.
+struct Installs;
+
+impl Drop for Installs {
+    fn drop(&mut self) {
+        // A namespace that is still on its way out takes nothing new, and what is made in it meanwhile goes with it.
+        let _gone = Command::new("kubectl")
+            .args(["wait", "--for=delete", "--timeout=120s", "namespace"])
+            .arg(SYSTEM)
+            .stdin(Stdio::null())
+            .status();
+        let installed = kubectl(&["apply", "--server-side"]);
+        println!("installed again: {installed}");
+    }
+}
+
+/// What a user can see of a Service's ports.
+async fn ports(space: &Space, name: &str) -> Value {
+    let services: Api<Service> = space.api();
+    serde_json::to_value(services.get(name).await.unwrap().spec.unwrap().ports).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deleting_the_manifests_gives_every_workload_back_first() {
+    // Made first, so that a failure is explained before.
+    let installs = Installs;
+    let space = Space::new("leaving").await;
+    // As they are before anybody hears of Rouse.
+    let services: Api<Service> = space.api();
+    services
+        .create(&kube::api::PostParams::default(), &service("before"))
+        .await
+        .unwrap();
+    let before = ports(&space, "before").await;
+    let warm = Model::new("warm")
+        .replicas(1)
+        .annotate("autoscaling.knative.dev/max-scale", "1")
+        .flags(&["--service-time=10ms"]);
+    let address = space.deploy(&warm).await;
+    let asleep = space.deploy(&Model::new("asleep")).await;
+    space.settled("warm", 1, LONG).await;
+    space.settled("asleep", 0, LONG).await;
+    let url = format!("http://{address}/work");
+    let length = Duration::from_mins(2);
+    let load = tokio::spawn(async move { load::run(&url, 4, load::closed(length)).await });
+    tokio::time::sleep(Duration::from_secs(3)).await;
+
+    let began = Instant::now();
+    let deleted = spawn_blocking(|| kubectl(&["delete", "--timeout=150s"]));
+    space
+        .until("a replica of what slept", LONG, async || {
+            let (wanted, ready) = space.replicas("asleep").await;
+            (wanted >= 1 && ready >= 1).then_some(())
+        })
+        .await;
+    println!("awake {:?} after the order", began.elapsed());
+    assert!(deleted.await.unwrap(), "kubectl delete ends, and well");
+    let took = began.elapsed();
+    println!("all of Rouse is gone {took:?} after the order");
+    let namespaces: Api<Namespace> = Api::all(space.client.clone());
+    assert!(namespaces.get_opt(SYSTEM).await.unwrap().is_none());
+    assert!(took < GONE, "{took:?}");
+    for name in ["warm", "asleep"] {
+        assert_eq!(ports(&space, name).await, before, "{name}");
+        let companion = names::companion(name);
+        assert!(services.get_opt(&companion).await.unwrap().is_none());
+    }
+    let slices: Api<EndpointSlice> = space.api();
+    let ours = format!("{}={}", names::SLICE_MANAGED_BY, names::MANAGER);
+    let left = slices
+        .list(&ListParams::default().labels(&ours))
+        .await
+        .unwrap();
+    assert!(left.items.is_empty(), "{:?}", left.items);
+    assert!(space.replicas("warm").await.1 >= 1);
+    assert!(space.replicas("asleep").await.1 >= 1);
+    let answer = timeout(LONG, fetch(asleep, get("/work"))).await;
+    assert_eq!(answer.unwrap().unwrap().status, 200, "without Rouse");
+
+    spawn_blocking(move || drop(installs)).await.unwrap();
+    whole_again(&space).await;
+    // What still has its sidecar is taken over as it is.
+    space.adopted("warm").await;
+    let (_, told) = timeout(LONG * 4, load).await.unwrap().unwrap();
+    println!("{} requests of the warm one", told.len());
+    space.ledger("warm", &told).assert_exact();
+    space.end().await;
+}
