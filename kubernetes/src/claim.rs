@@ -16,6 +16,11 @@ use crate::names;
 /// How long a port that was given up is not claimed again: connections and routes to it may still be about.
 pub const REST: std::time::Duration = std::time::Duration::from_mins(10);
 
+/// Claims that one namespace may have, live and resting together: a tenth of the ports. Each request port of a Deployment takes
+/// one, and whoever may make Deployments in one namespace must not take those of all others. It is enough for 2,000 workloads
+/// with one request port each, or 250 with eight.
+pub const PER_NAMESPACE: usize = 2_000;
+
 /// A claimed port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
@@ -120,6 +125,11 @@ impl Claim {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_namespace_gets_a_tenth_of_the_ports() {
+        assert_eq!(names::CLAIM_PORTS.count(), PER_NAMESPACE * 10);
+    }
 
     fn claim() -> Claim {
         Claim {

@@ -452,12 +452,14 @@ impl Adopter {
                         self.targets.events.tell(regarding, Reason::GivenBack, note);
                     }
                 }
-                self.paces.entry(target).or_default().carried(now, actions);
+                let soon = *self.asked.borrow();
+                let pace = self.paces.entry(target).or_default();
+                pace.carried(now, actions, soon);
             }
             Outcome::Carried(target, Err(error)) => {
                 self.busy.remove(&target);
                 self.carrying -= 1;
-                if matches!(error, Failed::NoPortLeft)
+                if matches!(error, Failed::NoPortLeft(_))
                     && let Some(state) = self.targets.states.get(&target)
                 {
                     let regarding =

@@ -27,7 +27,7 @@ use shared::TargetId;
 use tokio::{net::TcpStream, time::timeout};
 
 use super::{
-    claims::Ports,
+    claims::{NoPort, Ports},
     gate::{Denied, Gate},
     plan::{Action, Companion, Flip, Owner},
     view::{SliceView, is_ready},
@@ -50,8 +50,8 @@ pub(crate) enum Failed {
     /// Somebody was faster: what is seen is old.
     #[error("changed meanwhile")]
     Conflict,
-    #[error("all ports from 10000 to 29999 are claimed or rest")]
-    NoPortLeft,
+    #[error(transparent)]
+    NoPortLeft(#[from] NoPort),
     /// The world is not as it has to be yet.
     #[error("{0}")]
     NotYet(String),
@@ -171,7 +171,7 @@ impl Executor {
     async fn claim(&self, target: &TargetId, index: usize) -> Result<(), Failed> {
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.ours);
         for _ in 0..TRIES {
-            let port = self.ports.take().ok_or(Failed::NoPortLeft)?;
+            let port = self.ports.take(target)?;
             let claim = Claim {
                 port,
                 target: target.clone(),
@@ -182,7 +182,9 @@ impl Executor {
             let object = claim.to_config_map(&self.ours);
             match self.gate.write(api.create(&params, &object)).await {
                 Ok(_) => return Ok(()),
-                Err(Denied::Failed(Error::Api(status))) if status.code == 409 => {}
+                Err(Denied::Failed(Error::Api(status))) if status.code == 409 => {
+                    self.ports.is_taken(port);
+                }
                 Err(error) => {
                     self.ports.give_back(port);
                     return Err(error.into());

@@ -49,9 +49,10 @@ impl Pace {
     }
 
     /// A plan was carried out.
-    pub(crate) fn carried(&mut self, now: Duration, actions: Vec<Action>) {
+    pub(crate) fn carried(&mut self, now: Duration, actions: Vec<Action>, soon: bool) {
+        let longest = if soon { SOON } else { SETTLE.1 };
         self.settle = if actions == self.last {
-            (self.settle * 2).min(SETTLE.1)
+            (self.settle * 2).min(longest)
         } else {
             SETTLE.0
         };
@@ -95,7 +96,7 @@ mod tests {
         let mut now = ms(1_000_000);
         let mut waits = Vec::new();
         for _ in 0..10 {
-            pace.carried(now, remove("a"));
+            pace.carried(now, remove("a"), false);
             let waited = wait(&mut pace, now, &remove("a"));
             now += waited;
             waits.push(waited.as_millis());
@@ -108,15 +109,16 @@ mod tests {
     fn another_plan_waits_only_until_caches_show_the_last_one() {
         let mut pace = Pace::default();
         for _ in 0..10 {
-            pace.carried(ms(0), remove("a"));
+            pace.carried(ms(0), remove("a"), false);
         }
         assert!(pace.is_early(ms(199), &remove("b")));
         assert!(!pace.is_early(ms(200), &remove("b")));
         // And after that the first one is as good as new, as after a look at which there was nothing to do.
         assert!(!pace.is_early(ms(201), &remove("a")));
         for _ in 0..10 {
-            pace.carried(ms(300), remove("a"));
+            pace.carried(ms(300), remove("a"), true);
         }
+        assert!(!pace.is_early(ms(2_300), &remove("a")), "soon");
         assert!(!pace.is_early(ms(500), &[]));
         assert!(!pace.is_early(ms(501), &remove("a")));
     }
@@ -130,7 +132,7 @@ mod tests {
         assert!(pace.is_early(ms(29_999), &remove("a")));
         assert!(!pace.is_early(ms(30_000), &remove("a")));
         assert_eq!(pace.failed(ms(0), true), SOON);
-        pace.carried(ms(0), remove("a"));
+        pace.carried(ms(0), remove("a"), false);
         assert_eq!(pace.failed(ms(0), true), ms(500));
     }
 }

@@ -245,6 +245,9 @@ pub(crate) fn plan(world: &World) -> Plan {
     leave::orphans(world, &mut plan.actions);
     leave::claims(world, &claims, &mut plan.actions);
     plan.actions.retain(|action| !is_under_way(world, action));
+    // They fail where there is no port left, and nothing in this plan waits for them. What else stands has to be kept.
+    let claims = |action: &Action| matches!(action, Action::Claim { .. });
+    plan.actions.sort_by_key(claims);
     plan.may_sleep = all_adopted && !plan.adopted.is_empty();
     plan.finished = !matches!(world.standing, Standing::In(_))
         && plan.actions.is_empty()

@@ -568,6 +568,19 @@ fn what_is_being_deleted_already_is_not_deleted_again() {
 }
 
 #[test]
+fn a_port_that_cannot_be_had_keeps_nothing_else_waiting() {
+    let mut world = world();
+    settle(&mut world);
+    world.claims.retain(|claim| claim.index == 0);
+    world.activators = ["10.0.0.3".parse().unwrap()].into();
+    world.services[0] =
+        service(&json!({"ports": [{"name": "http", "port": 80, "targetPort": "rouse-0"}]}));
+    let actions = plan(&world).actions;
+    assert_eq!(actions.last(), Some(&Action::Claim { index: 1 }));
+    assert!(actions.len() > 1, "{actions:?}");
+}
+
+#[test]
 fn a_slice_that_is_being_deleted_is_used_until_it_is_gone() {
     let mut world = world();
     let settled = settle(&mut world);
