@@ -1,6 +1,7 @@
 //! When somebody deletes Rouse by its manifests, with workloads that rely on it.
 
 use std::{
+    env,
     path::Path,
     process::{Command, Stdio},
     time::Duration,
@@ -14,7 +15,10 @@ use k8s_openapi::api::{
     core::v1::{Namespace, Service},
     discovery::v1::EndpointSlice,
 };
-use kube::{Api, api::ListParams};
+use kube::{
+    Api,
+    api::{ListParams, PostParams},
+};
 use kubernetes::names;
 use serde_json::Value;
 use tokio::{
@@ -66,18 +70,86 @@ async fn ports(space: &Space, name: &str) -> Value {
     serde_json::to_value(services.get(name).await.unwrap().spec.unwrap().ports).unwrap()
 }
 
+/// The ports of a Service as they are before anybody hears of Rouse.
+async fn untouched(space: &Space) -> Value {
+    let services: Api<Service> = space.api();
+    services
+        .create(&PostParams::default(), &service("before"))
+        .await
+        .unwrap();
+    ports(space, "before").await
+}
+
+/// Both workloads have a ready replica, and their Services are as they were, with nothing of ours beside them.
+async fn nothing_is_left(space: &Space, before: &Value) {
+    let services: Api<Service> = space.api();
+    for name in ["warm", "asleep"] {
+        assert_eq!(ports(space, name).await, *before, "{name}");
+        let companion = names::companion(name);
+        assert!(services.get_opt(&companion).await.unwrap().is_none());
+        assert!(space.replicas(name).await.1 >= 1, "{name}");
+    }
+    let slices: Api<EndpointSlice> = space.api();
+    let ours = format!("{}={}", names::SLICE_MANAGED_BY, names::MANAGER);
+    let left = slices
+        .list(&ListParams::default().labels(&ours))
+        .await
+        .unwrap();
+    assert!(left.items.is_empty(), "{:?}", left.items);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_uninstall_command_gives_every_workload_back_first() {
+    let Some(program) = env::var_os("ROUSE_E2E_COMMAND") else {
+        println!("left out: the command was not built for this cluster");
+        return;
+    };
+    let installs = Installs;
+    let space = Space::new("uninstall").await;
+    let before = untouched(&space).await;
+    let warm = Model::new("warm").replicas(1);
+    let warm = warm.annotate("autoscaling.knative.dev/min-scale", "1");
+    space.deploy(&warm).await;
+    let asleep = space.deploy(&Model::new("asleep")).await;
+    space.settled("asleep", 0, LONG).await;
+
+    let began = Instant::now();
+    let uninstall = move || {
+        Command::new(program)
+            .arg("uninstall")
+            .stdin(Stdio::null())
+            .status()
+    };
+    let done = spawn_blocking(uninstall).await.unwrap().unwrap();
+    println!("all of Rouse is gone {:?} after the order", began.elapsed());
+    assert!(done.success());
+    let namespaces: Api<Namespace> = Api::all(space.client.clone());
+    space
+        .until("its namespace is gone", GONE, async || {
+            let namespace = namespaces.get_opt(SYSTEM).await.ok()?;
+            namespace.is_none().then_some(())
+        })
+        .await;
+    nothing_is_left(&space, &before).await;
+    // The pods without a sidecar are on their way.
+    space
+        .until("without Rouse it answers", LONG, async || {
+            let answer = fetch(asleep, get("/work")).await.ok()?;
+            (answer.status == 200).then_some(())
+        })
+        .await;
+
+    spawn_blocking(move || drop(installs)).await.unwrap();
+    whole_again(&space).await;
+    space.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deleting_the_manifests_gives_every_workload_back_first() {
     // Made first, so that a failure is explained before.
     let installs = Installs;
     let space = Space::new("leaving").await;
-    // As they are before anybody hears of Rouse.
-    let services: Api<Service> = space.api();
-    services
-        .create(&kube::api::PostParams::default(), &service("before"))
-        .await
-        .unwrap();
-    let before = ports(&space, "before").await;
+    let before = untouched(&space).await;
     let warm = Model::new("warm")
         .replicas(1)
         .annotate("autoscaling.knative.dev/max-scale", "1")
@@ -106,20 +178,7 @@ async fn deleting_the_manifests_gives_every_workload_back_first() {
     let namespaces: Api<Namespace> = Api::all(space.client.clone());
     assert!(namespaces.get_opt(SYSTEM).await.unwrap().is_none());
     assert!(took < GONE, "{took:?}");
-    for name in ["warm", "asleep"] {
-        assert_eq!(ports(&space, name).await, before, "{name}");
-        let companion = names::companion(name);
-        assert!(services.get_opt(&companion).await.unwrap().is_none());
-    }
-    let slices: Api<EndpointSlice> = space.api();
-    let ours = format!("{}={}", names::SLICE_MANAGED_BY, names::MANAGER);
-    let left = slices
-        .list(&ListParams::default().labels(&ours))
-        .await
-        .unwrap();
-    assert!(left.items.is_empty(), "{:?}", left.items);
-    assert!(space.replicas("warm").await.1 >= 1);
-    assert!(space.replicas("asleep").await.1 >= 1);
+    nothing_is_left(&space, &before).await;
     let answer = timeout(LONG, fetch(asleep, get("/work"))).await;
     assert_eq!(answer.unwrap().unwrap().status, 200, "without Rouse");
 
