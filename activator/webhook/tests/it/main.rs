@@ -4,6 +4,7 @@
 
 mod certificates;
 mod cluster;
+mod examples;
 mod golden;
 mod https;
 mod kinds;
