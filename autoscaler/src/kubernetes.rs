@@ -95,9 +95,10 @@ pub async fn run(
     let (end, ended) = watch::channel(false);
     let adopter = adopter::Adopter::new(Arc::clone(&caches), executor, targets, leave);
     let (client, namespace) = (parting.clone(), config.namespace.clone());
+    let left = Arc::clone(&caches);
     tasks.spawn(async move {
         adopter.run().await;
-        leaving::release(&client, &namespace).await;
+        leaving::release_last(&client, &namespace, &left).await;
         gone.send_replace(true);
     });
     let namespace = config.namespace.clone();

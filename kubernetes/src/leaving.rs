@@ -22,6 +22,8 @@ const LIMIT: Duration = Duration::from_secs(5);
 const ASK_LIMIT: Duration = Duration::from_secs(10);
 const ONE_ASK: Duration = Duration::from_secs(3);
 const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// Between two looks at whether the finalizers are off.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// A kind of object with the finalizer. There is one of each for each program, and it has the program's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,6 +138,23 @@ pub async fn is_asked(client: &Client, namespace: &str, account: &str) -> bool {
         .is_ok_and(|(account, namespace)| account || namespace)
 }
 
+/// Waits until the finalizers are off, whoever took them off: then the program may not even look at its own account.
+pub async fn is_released(client: &Client, namespace: &str, account: &str) {
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
+    loop {
+        let asked = timeout(ONE_ASK, accounts.get_metadata(account)).await;
+        let refused = matches!(&asked, Ok(Err(Error::Api(status))) if is_refusal(status.code));
+        if refused {
+            return;
+        }
+        sleep(LOOK_AGAIN).await;
+    }
+}
+
+fn is_refusal(code: u16) -> bool {
+    matches!(code, 401 | 403 | 404)
+}
+
 /// Asks until there is an answer.
 async fn is_terminating<K>(api: Api<K>, name: &str) -> bool
 where
@@ -156,7 +175,7 @@ where
 fn verdict<T>(answer: &Result<Option<T>, Error>) -> Option<bool> {
     match answer {
         Ok(deleted) => Some(deleted.is_some()),
-        Err(Error::Api(status)) if matches!(status.code, 401 | 403 | 404) => Some(false),
+        Err(Error::Api(status)) if is_refusal(status.code) => Some(false),
         Err(error) => {
             tracing::warn!(%error, "Not known whether Rouse is being deleted");
             None

@@ -12,9 +12,15 @@ use std::time::Duration;
 
 use kube::Client;
 use kubernetes::{leaving, names};
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 
-use super::plan::{self, Action, Plan, Standing, World};
+use super::{
+    plan::{self, Action, Plan, Standing, World},
+    world::Caches,
+};
 
 /// A workload that was woken gets so long until a pod is ready. Then its fallback goes all the same: it would lead to nobody once
 /// the activators are gone.
@@ -24,12 +30,18 @@ const LIMIT: Duration = Duration::from_secs(40);
 /// Nothing was left to do for so long: what was still under way when it began would have shown by now.
 const QUIET: Duration = Duration::from_secs(1);
 /// A standby does what the leader should have done after so long.
-const STANDBY: Duration = Duration::from_secs(5);
+const STANDBY: Duration = Duration::from_secs(2);
+/// Activators that have nothing to do any more get so long to be gone. The namespace's controller looks again 5 s after the
+/// finalizers went and the namespace was touched, and if a Pod is left then, it comes back only after minutes.
+const OTHERS: Duration = Duration::from_secs(6);
 /// For everything, seen from outside. What could not even begin by then, since the cluster was never seen whole, is left out.
 const END: Duration = Duration::from_secs(50);
 // To hurry takes a while; and the token's minute is the end of everything.
 const _: () = assert!(PATIENCE.as_secs() + 10 < LIMIT.as_secs());
-const _: () = assert!(LIMIT.as_secs() + STANDBY.as_secs() < END.as_secs() && END.as_secs() < 60);
+const _: () = assert!(LIMIT.as_secs() + STANDBY.as_secs() + OTHERS.as_secs() < END.as_secs());
+const _: () = assert!(END.as_secs() < 60);
+
+const LOOK: Duration = Duration::from_millis(100);
 
 /// How far it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,12 +156,30 @@ pub(crate) async fn follow(
     if leaving::is_asked(&client, &namespace, names::AUTOSCALER_ACCOUNT).await {
         tracing::warn!("Rouse is being deleted: every workload is given back first");
         asked.send_replace(true);
-        if timeout(END, gone.wait_for(|gone| *gone)).await.is_err() {
+        // A standby has nothing to stay for when the leader has done it.
+        let over = async {
+            tokio::select! {
+                _ = gone.wait_for(|gone| *gone) => {}
+                () = leaving::is_released(&client, &namespace, names::AUTOSCALER_ACCOUNT) => {}
+            }
+        };
+        if timeout(END, over).await.is_err() {
             tracing::error!("Nothing was given back: the cluster could not be watched");
             release(&client, &namespace).await;
         }
     }
     end.send_replace(true);
+}
+
+/// Takes the finalizers off when no activator is left, or they have had their time.
+pub(crate) async fn release_last(client: &Client, namespace: &str, caches: &Caches) {
+    let alone = async {
+        while !caches.activators.is_empty() {
+            sleep(LOOK).await;
+        }
+    };
+    let _late = timeout(OTHERS, alone).await;
+    release(client, namespace).await;
 }
 
 /// Takes the finalizers off: the API server deletes what had them.
@@ -206,11 +236,11 @@ mod tests {
         let mut leaving = Leaving::default();
         leaving.stage(at(100), true);
         assert_eq!(leaving.end(at(100), false, false), None);
-        assert_eq!(leaving.end(at(105), false, false), None);
-        assert_eq!(leaving.end(at(106), false, false), Some(End::GivenBack));
+        assert_eq!(leaving.end(at(102), false, false), None);
+        assert_eq!(leaving.end(at(103), false, false), Some(End::GivenBack));
         let mut leaving = Leaving::default();
         leaving.stage(at(100), true);
-        assert_eq!(leaving.end(at(144), false, true), None);
-        assert_eq!(leaving.end(at(145), false, true), Some(End::OutOfTime));
+        assert_eq!(leaving.end(at(141), false, true), None);
+        assert_eq!(leaving.end(at(142), false, true), Some(End::OutOfTime));
     }
 }
