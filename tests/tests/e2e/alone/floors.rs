@@ -101,8 +101,10 @@ async fn cold_starts_beside_what_kubernetes_alone_takes() {
     for _ in 0..starts {
         alone.push(floor(&space, "alone").await.as_secs_f64() * 1e3);
         asleep(&space, "alone").await;
+        sleep(Duration::from_secs(1)).await;
         sidecar.push(floor(&space, "beside").await.as_secs_f64() * 1e3);
         asleep(&space, "beside").await;
+        sleep(Duration::from_secs(1)).await;
         let began = Instant::now();
         let asked = Account::default();
         let answer = timeout(LONG, asked.send(address, None, get("/work")))
@@ -114,7 +116,9 @@ async fn cold_starts_beside_what_kubernetes_alone_takes() {
         let timing = answer.header("rouse-timing");
         patched.push(phase(timing, "patched"));
         after.push(phase(timing, "first_byte") - phase(timing, "model_ready"));
-        asleep(&space, "rouse").await;
+        // By itself: who writes the scale of a workload that has load in its window has it written back.
+        space.settled("rouse", 0, LONG * 2).await;
+        sleep(Duration::from_secs(1)).await;
     }
     println!("{starts} cold starts of each, in turn");
     println!("  the Deployment alone:       {}", summary(alone));
