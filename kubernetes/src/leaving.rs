@@ -126,7 +126,7 @@ async fn hurry(client: &Client, namespace: &str) -> Result<(), String> {
 }
 
 /// Whether a program that is told to stop is told so because Rouse is being deleted: its `ServiceAccount` is, or the namespace. If
-/// nobody can say so for [`ASK_LIMIT`], it is not.
+/// nobody can say so for 10 s, it is not.
 pub async fn is_asked(client: &Client, namespace: &str, account: &str) -> bool {
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
     let asked = join(

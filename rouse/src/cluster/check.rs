@@ -73,9 +73,10 @@ fn findings(
         return vec![Finding::Blocker("it has no pod template".to_owned())];
     };
     let mut settings = annotations::Annotations::new();
+    // The template's last: they win.
     let given = [
-        meta.and_then(|meta| meta.annotations.as_ref()),
         deployment.metadata.annotations.as_ref(),
+        meta.and_then(|meta| meta.annotations.as_ref()),
     ];
     for (key, value) in given.into_iter().flatten().flatten() {
         settings.insert(key.clone(), value.clone());
@@ -323,6 +324,19 @@ mod tests {
             "{said}"
         );
         assert!(!said.contains("BLOCKED"), "{said}");
+    }
+
+    #[test]
+    fn the_templates_annotations_are_looked_at_before_the_deployments() {
+        let with = |template: &str, deployed: &str| {
+            let key = "autoscaling.knative.dev/target";
+            let mut both = deployment();
+            both["metadata"]["annotations"] = json!({key: deployed});
+            both["spec"]["template"]["metadata"]["annotations"] = json!({key: template});
+            said(both, json!([service()]), json!([]))
+        };
+        assert!(!with("1", "-1").contains("BLOCKED"));
+        assert!(with("-1", "1").contains("BLOCKED"));
     }
 
     #[test]

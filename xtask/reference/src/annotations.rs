@@ -18,7 +18,9 @@ Names, aliases, ranges and defaults below `autoscaling.knative.dev/` are Knative
 - Values are texts; in YAML, numbers need quotes. Durations are Go's: `300ms`, `1m30s`, `2h`.
 - An alias counts only where the canonical key is absent. If both are given, the alias is named in a warning.
 - A value that is not allowed is an error that names key, value and range. All errors are reported at once, and nothing
-  starts.
+  starts; on a cluster the object is refused, or, where it is there already, the last good values stay.
+- On a cluster, what is for the sidecar (`container-concurrency`, `ready-path`, `max-connection-age`, the resources and
+  `drain-grace`) belongs on the pod template: a change of it makes new pods.
 - An unknown key in these two groups is a warning.
 - A default that links to [config](config.md) is a cluster-wide setting.";
 
@@ -34,12 +36,18 @@ pub(crate) fn page() -> String {
     table(&mut page, head, ours.iter().map(row));
     section(
         &mut page,
-        "Reserved",
-        "These keys are known, so that nobody is warned of them, and have no effect yet:",
+        "On a cluster only",
+        "Local mode knows these keys and leaves them without effect. What they do: [injection](injection.md) and \
+         [install on a cluster](../guides/install-on-a-cluster.md).",
     );
     page.push('\n');
     for key in READ_ELSEWHERE {
-        page.extend(["- `", key, "`\n"]);
+        let yet = if key == "rouse.dev/cold-start-aware" {
+            ", without effect anywhere yet"
+        } else {
+            ""
+        };
+        page.extend(["- `", key, "`", yet, "\n"]);
     }
     page
 }

@@ -8,12 +8,12 @@ const TEXT: &str = "\
 Settings for all workloads: the keys of Knative's ConfigMap `config-autoscaler`, with the same names, ranges and defaults.
 
 - `rouse local` reads them from a ConfigMap `rouse-config` in its files; `--set KEY=VALUE` wins over it.
-- `rouse-autoscaler` takes `--set KEY=VALUE`.
-- Unknown keys of a ConfigMap are ignored, `_example` among them; so are those of `rouse-autoscaler --set`. An unknown key in
-  `rouse local --set` is an error.
-- One value that is not allowed refuses all of them, and nothing starts.
+- On a cluster they stand in the ConfigMap `rouse-config` in the namespace of Rouse, and a change counts at once.
+- `rouse-autoscaler` without a cluster takes `--set KEY=VALUE`.
+- Unknown keys of a ConfigMap are ignored, `_example` among them. An unknown key in `--set` is an error.
+- One value that is not allowed refuses all of them, and nothing starts; on a cluster those before stay, with an Event.
 - NaN and infinities are not numbers here.
-- Settings are read once, at start. There is no live reload yet.";
+- Without a cluster, settings are read once, at start.";
 
 pub(crate) fn page() -> String {
     let mut page = start("Cluster-wide settings", TEXT);

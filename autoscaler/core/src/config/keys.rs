@@ -60,7 +60,7 @@ pub const SETTINGS: [Setting; 20] = [
         "activator-capacity",
         "at least 1",
         "100",
-        "Requests that one activator is trusted to hold at once. Nothing uses it yet: there is one activator.",
+        "Requests that one activator is trusted to hold at once. Nothing uses it yet.",
     ),
     row(
         "stable-window",
