@@ -51,8 +51,14 @@ pub(super) async fn run(cluster: &Cluster, dry_run: bool) -> Result<(), Failed> 
             ours: cluster.ours.clone(),
             output: cluster.output.clone(),
         };
-        // The first that cannot be given back ends this: Rouse must stay for its sake.
-        write::disable(&there, &name).await?;
+        // The first that cannot be given back ends this: Rouse must stay for its sake. One that was deleted meanwhile, with its
+        // namespace perhaps, needs nobody.
+        if let Err(failed) = write::disable(&there, &name).await {
+            let here: Api<Deployment> = Api::namespaced(cluster.client.clone(), &there.namespace);
+            if here.get_opt(&name).await?.is_some() {
+                return Err(failed);
+            }
+        }
     }
     if !dry_run {
         // Also what belongs to one that was opted out by hand a moment ago.

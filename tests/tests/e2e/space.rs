@@ -261,6 +261,17 @@ impl Space {
         .await;
     }
 
+    /// Waits until requests to a Service go through sidecars: kube-proxy follows a moment after the Service. A connection that is
+    /// kept from before leads past them, and nobody counts what comes on it.
+    pub(crate) async fn through_sidecars(&self, address: SocketAddr) {
+        self.until("requests go through sidecars", LONG, async || {
+            let answer = integration::client::fetch(address, integration::client::get("/stats"));
+            let answer = answer.await.ok()?;
+            answer.headers.contains_key("rouse-timing").then_some(())
+        })
+        .await;
+    }
+
     /// Polls until there is something.
     pub(crate) async fn until<T>(
         &self,

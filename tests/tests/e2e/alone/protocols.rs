@@ -2,10 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use integration::{
-    client::{Account, fetch, get},
-    grpc::Channel,
-};
+use integration::{client::Account, grpc::Channel};
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{Pod, Service},
@@ -153,15 +150,8 @@ async fn what_is_open_when_pods_are_taken_away_is_served_to_its_end() {
     space.adopted("m").await;
     space.settled("m", 2, LONG).await;
     let address = space.address("m").await;
-    // kube-proxy follows a moment after the Service. What reaches a model without its sidecar is not counted.
     for port in [80, 81] {
-        let address = (address.ip(), port).into();
-        space
-            .until("requests go through sidecars", LONG, async || {
-                let answer = fetch(address, get("/stats")).await.ok()?;
-                answer.headers.contains_key("rouse-timing").then_some(())
-            })
-            .await;
+        space.through_sidecars((address.ip(), port).into()).await;
     }
     let account = Account::default();
     let end = Instant::now() + OPEN + Duration::from_secs(6);

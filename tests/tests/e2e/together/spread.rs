@@ -80,7 +80,22 @@ async fn short_connections_are_spread_evenly_over_five_pods() {
         .annotate("autoscaling.knative.dev/min-scale", "5");
     let address = space.deploy(&model).await;
     space.settled("m", REPLICAS, LONG).await;
+    space.through_sidecars(address).await;
     let account = Account::default();
+    let counts = || -> Vec<_> {
+        let journals = space.journals("m");
+        let counts = journals
+            .into_iter()
+            .map(|(pod, journal)| (pod, journal.lines().count()));
+        counts.collect()
+    };
+    // kube-proxy learns of the last pods a moment after they are ready.
+    let all = async || {
+        let _answer = account.send(address, None, get("/work")).await;
+        (counts().len() == 5 && counts().iter().all(|(_, count)| *count > 0)).then_some(())
+    };
+    space.until("every pod gets requests", LONG, all).await;
+    let before = counts();
     let began = Instant::now();
     let mut clients = JoinSet::new();
     for _ in 0..AT_ONCE {
@@ -94,10 +109,10 @@ async fn short_connections_are_spread_evenly_over_five_pods() {
         });
     }
     clients.join_all().await;
-    let counts: Vec<_> = space
-        .journals("m")
-        .values()
-        .map(|journal| journal.lines().count())
+    let counts: Vec<_> = counts()
+        .iter()
+        .zip(&before)
+        .map(|((_, now), (_, before))| now - before)
         .collect();
     println!(
         "{CONNECTIONS} connections in {:?}: {counts:?}",
