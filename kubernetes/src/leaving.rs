@@ -72,14 +72,22 @@ fn patch(path: &str) -> Result<Request<Vec<u8>>, http::Error> {
         .body(body.to_string().into_bytes())
 }
 
-async fn release_one(
+/// Has the namespace changed, and with that looked at again. Its controller otherwise comes back after half the longest grace
+/// period of the pods that it saw (`pkg/controller/namespace`), which is minutes, and 5 s after a change of the namespace.
+fn touch(path: &str) -> Result<Request<Vec<u8>>, http::Error> {
+    let body = json!({"metadata": {"annotations": {names::GIVE_BACK: "done"}}});
+    Request::patch(path)
+        .header(CONTENT_TYPE, "application/merge-patch+json")
+        .body(body.to_string().into_bytes())
+}
+
+/// Sends a patch. What is not there any more needs none.
+async fn send(
     client: &Client,
-    namespace: &str,
-    kind: Held,
-    name: &str,
+    request: Result<Request<Vec<u8>>, http::Error>,
 ) -> Result<(), String> {
-    let path = kind.path(namespace, name);
-    let request = patch(&path).map_err(|error| error.to_string())?;
+    let request = request.map_err(|error| error.to_string())?;
+    let path = request.uri().to_string();
     match timeout(LIMIT, client.request::<Value>(request)).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(Error::Api(status))) if status.is_not_found() => Ok(()),
@@ -96,33 +104,16 @@ async fn release_one(
 /// comes in; that one was carried out it learns by a watch, after a write to disk.
 pub async fn release(client: &Client, namespace: &str) -> Vec<String> {
     let all = |name: &'static str| {
-        join_all(Held::ALL.map(|kind| release_one(client, namespace, kind, name)))
+        join_all(Held::ALL.map(|kind| send(client, patch(&kind.path(namespace, name)))))
     };
     let others = all(names::ACTIVATOR_ACCOUNT).await;
     // What it answers does not matter: it opens connections, and lets the API server remember the token.
     let warm = Held::ALL.map(|_| is_terminating::<Namespace>(Api::all(client.clone()), namespace));
     let _warm = timeout(LIMIT, join_all(warm)).await;
-    let hurried = hurry(client, namespace).await;
+    let touched = send(client, touch(&format!("/api/v1/namespaces/{namespace}"))).await;
     let own = all(names::AUTOSCALER_ACCOUNT).await;
-    let done = others.into_iter().chain(own).chain([hurried]);
+    let done = others.into_iter().chain(own).chain([touched]);
     done.filter_map(Result::err).collect()
-}
-
-/// Has the namespace looked at again. Its controller otherwise comes back after half the longest grace period of the pods that it
-/// saw (`pkg/controller/namespace`), which is minutes, and 5 s after a change of the namespace.
-async fn hurry(client: &Client, namespace: &str) -> Result<(), String> {
-    let body = json!({"metadata": {"annotations": {names::GIVE_BACK: "done"}}}).to_string();
-    let path = format!("/api/v1/namespaces/{namespace}");
-    let request = Request::patch(&path)
-        .header(CONTENT_TYPE, "application/merge-patch+json")
-        .body(body.into_bytes())
-        .map_err(|error| error.to_string())?;
-    match timeout(LIMIT, client.request::<Value>(request)).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(Error::Api(status))) if status.is_not_found() => Ok(()),
-        Ok(Err(error)) => Err(format!("{path}: {error}")),
-        Err(_) => Err(format!("{path}: no answer in time")),
-    }
 }
 
 /// Whether a program that is told to stop is told so because Rouse is being deleted: its `ServiceAccount` is, or the namespace. If

@@ -39,6 +39,8 @@ pub const MANAGER: &str = "rouse.dev";
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Kubernetes' label of whoever keeps an `EndpointSlice`.
 pub const SLICE_MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+/// Label selector of all our slices.
+pub const SLICES_SELECTOR: &str = "endpointslice.kubernetes.io/managed-by=rouse.dev";
 /// Kubernetes' label of whoever keeps an object.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Label of port claims, which are `ConfigMap`s in our own namespace.

@@ -149,11 +149,16 @@ impl WorkloadView {
 
     /// Whether a Service with this selector selects its pods.
     pub fn selected_by(&self, selector: &BTreeMap<String, String>) -> bool {
-        !selector.is_empty()
-            && selector
-                .iter()
-                .all(|(key, value)| self.pod_labels.get(key) == Some(value))
+        selects(selector, &self.pod_labels)
     }
+}
+
+/// Whether a Service with this selector selects pods with these labels. One without a selector selects none.
+pub fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
+    !selector.is_empty()
+        && selector
+            .iter()
+            .all(|(key, value)| labels.get(key) == Some(value))
 }
 
 fn digest(template: &PodTemplateSpec) -> u64 {

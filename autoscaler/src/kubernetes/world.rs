@@ -44,7 +44,6 @@ impl Caches {
     pub(crate) fn watch(client: &Client, ours: &str) -> Self {
         let enabled = || Config::default().labels(names::ENABLED_SELECTOR);
         let in_ours = || Api::namespaced(client.clone(), ours);
-        let managed = format!("{}={}", names::SLICE_MANAGED_BY, names::MANAGER);
         let config = format!("metadata.name={}", names::CONFIG);
         Self {
             workloads: Cache::watch(Api::all(client.clone()), enabled(), |object: Deployment| {
@@ -60,7 +59,7 @@ impl Caches {
             ),
             slices: Cache::watch(
                 Api::all(client.clone()),
-                Config::default().labels(&managed),
+                Config::default().labels(names::SLICES_SELECTOR),
                 |object: EndpointSlice| SliceView::of(&object),
             ),
             claims: Arc::new(Cache::watch(

@@ -12,7 +12,7 @@ use kube::{
     Api, ResourceExt as _,
     api::{ListParams, ObjectMeta},
 };
-use kubernetes::{Adopted, names};
+use kubernetes::{Adopted, names, workload::selects};
 use tokio::time::{Instant, sleep};
 
 use super::{Cluster, Failed};
@@ -31,19 +31,16 @@ pub(super) enum Whose<'a> {
 
 /// Waits until nothing is left.
 pub(super) async fn wait(cluster: &Cluster, whose: Whose<'_>) -> Result<(), Failed> {
+    let client = || cluster.client.clone();
     let (services, slices): (Api<Service>, Api<EndpointSlice>) = match whose {
         Whose::Workload(..) => (
-            Api::namespaced(cluster.client.clone(), &cluster.namespace),
-            Api::namespaced(cluster.client.clone(), &cluster.namespace),
+            Api::namespaced(client(), &cluster.namespace),
+            Api::namespaced(client(), &cluster.namespace),
         ),
-        Whose::Anybody => (
-            Api::all(cluster.client.clone()),
-            Api::all(cluster.client.clone()),
-        ),
+        Whose::Anybody => (Api::all(client()), Api::all(client())),
     };
     let all = ListParams::default();
-    let managed = format!("{}={}", names::SLICE_MANAGED_BY, names::MANAGER);
-    let managed = ListParams::default().labels(&managed);
+    let managed = ListParams::default().labels(names::SLICES_SELECTOR);
     let end = Instant::now() + LIMIT;
     loop {
         let left = left(
@@ -84,9 +81,15 @@ fn left(services: &[Service], slices: &[EndpointSlice], whose: Whose<'_>) -> Vec
             // Only one that we made: it says for whom.
             Adopted::of(service).is_some_and(|adopted| is_meant(Some(&adopted.workload)))
         } else {
+            let selector = service
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.selector.as_ref());
             leads_to_sidecars(service)
                 && match whose {
-                    Whose::Workload(_, labels) => selects(service, labels),
+                    Whose::Workload(_, labels) => {
+                        selector.is_some_and(|selector| selects(selector, labels))
+                    }
                     Whose::Anybody => true,
                 }
         };
@@ -97,19 +100,6 @@ fn left(services: &[Service], slices: &[EndpointSlice], whose: Whose<'_>) -> Vec
         .filter(|slice| is_meant(slice.annotations().get(names::WORKLOAD).map(String::as_str)));
     led.chain(offered.map(|slice| name(&slice.metadata, "EndpointSlice")))
         .collect()
-}
-
-fn selects(service: &Service, labels: &BTreeMap<String, String>) -> bool {
-    let selector = service
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.selector.as_ref());
-    selector.is_some_and(|selector| {
-        !selector.is_empty()
-            && selector
-                .iter()
-                .all(|(key, value)| labels.get(key) == Some(value))
-    })
 }
 
 fn leads_to_sidecars(service: &Service) -> bool {

@@ -232,10 +232,9 @@ impl Space {
     pub(crate) async fn adopted(&self, name: &str) {
         let (services, slices): (Api<Service>, Api<EndpointSlice>) = (self.api(), self.api());
         let ours = ListParams::default().labels(&format!(
-            "{}={name},{}={}",
+            "{}={name},{}",
             kubernetes::names::SERVICE_NAME,
-            kubernetes::names::SLICE_MANAGED_BY,
-            kubernetes::names::MANAGER
+            kubernetes::names::SLICES_SELECTOR
         ));
         self.until(&format!("{name} is adopted"), LONG * 3, async || {
             let service = services.get(name).await.ok()?;

@@ -61,10 +61,12 @@ pub(super) fn service(
         Standing::Gone => true,
     };
     if !fallback.is_empty() {
-        // Once pods are ready, no one may be led past them, however long it takes until the slice is gone.
-        if !leads_to_somebody
-            && matches!(world.standing, Standing::Out { replicas, .. } if replicas > 0)
-        {
+        if leads_to_somebody {
+            actions.extend(fallback.iter().map(|slice| Action::RemoveSlice {
+                name: slice.name.clone(),
+            }));
+        } else if matches!(world.standing, Standing::Out { replicas, .. } if replicas > 0) {
+            // Once pods are ready, no one may be led past them, however long it takes until the slice is gone.
             let offered = fallback
                 .iter()
                 .filter(|slice| slice.conditions != Conditions::Fallback);
@@ -77,11 +79,6 @@ pub(super) fn service(
                     name: service.name.clone(),
                     uid: service.uid.clone(),
                 },
-            }));
-        }
-        if leads_to_somebody {
-            actions.extend(fallback.iter().map(|slice| Action::RemoveSlice {
-                name: slice.name.clone(),
             }));
         }
         return;

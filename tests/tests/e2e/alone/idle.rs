@@ -3,13 +3,13 @@
 //! The figures are printed and no bar here: what an allocator keeps depends on what went before. They are told in
 //! `tests/cluster/README.md`.
 
-use std::{collections::BTreeMap, env, fs, time::Duration};
+use std::{collections::BTreeMap, env, time::Duration};
 
 use integration::client::{Account, get};
 use tokio::time::{sleep, timeout};
 
 use crate::{
-    Space,
+    Space, processes,
     space::{LONG, Model},
 };
 
@@ -18,23 +18,14 @@ const MANY: usize = 50;
 /// The cluster's port claims allow an activator so many workloads with one port each, and other tests leave some behind.
 const MOST: usize = 1000;
 
-/// Resident memory of each process of a program of ours, in KiB. Containers are processes of this machine.
+/// Resident memory of each process of a program of ours, in KiB.
 fn resident(program: &str) -> BTreeMap<u32, i64> {
-    let kib = |pid: u32| {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
-        line.split_whitespace().nth(1)?.parse().ok()
-    };
-    let entries = fs::read_dir("/proc").unwrap();
-    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    let ours = pids.filter(|pid| {
-        let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        command
-            .split(|byte| *byte == 0)
-            .next()
-            .is_some_and(|name| name.ends_with(program.as_bytes()))
+    let ours = processes::all().filter(|one| {
+        let name = one.words.first();
+        name.is_some_and(|name| name.ends_with(program.as_bytes()))
     });
-    ours.filter_map(|pid| Some((pid, kib(pid)?))).collect()
+    ours.filter_map(|one| Some((one.pid, one.resident()?)))
+        .collect()
 }
 
 /// Prints the memory of the same processes before and after.

@@ -1,6 +1,6 @@
 //! When the autoscaler that leads is killed or frozen.
 
-use std::{fs, process::Command, time::Duration};
+use std::{process::Command, time::Duration};
 
 use integration::{
     client::{Account, get},
@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::deaths::whole_again;
 use crate::{
     Space, audit,
+    processes::{self, Process},
     space::{LONG, Model, SYSTEM},
 };
 
@@ -34,23 +35,18 @@ async fn leader(space: &Space) -> String {
 }
 
 fn pod(holder: &str) -> &str {
-    holder.split_once('_').unwrap().0
+    kubernetes::leader::pod(holder).unwrap()
 }
 
-/// The process of an autoscaler by its Pod's name. Containers are processes of this machine.
+/// The process of an autoscaler by its Pod's name.
 fn process(pod: &str) -> Option<String> {
     let named = format!("POD_NAME={pod}");
-    fs::read_dir("/proc").ok()?.find_map(|entry| {
-        let path = entry.ok()?.path();
-        let pid = path.file_name()?.to_str()?.parse::<u32>().ok()?;
-        let program = fs::read(path.join("cmdline")).ok()?;
-        let environment = fs::read(path.join("environ")).ok()?;
-        let ours = program.starts_with(b"rouse-autoscaler")
-            && environment
-                .split(|byte| *byte == 0)
-                .any(|one| one == named.as_bytes());
-        ours.then(|| pid.to_string())
-    })
+    let ours = |one: &Process| {
+        let program = one.words.first();
+        program.is_some_and(|word| word.starts_with(b"rouse-autoscaler"))
+            && one.has_variable(&named)
+    };
+    Some(processes::all().find(ours)?.pid.to_string())
 }
 
 fn signal(pid: &str, name: &str) {

@@ -90,11 +90,8 @@ async fn nothing_is_left(space: &Space, before: &Value) {
         assert!(space.replicas(name).await.1 >= 1, "{name}");
     }
     let slices: Api<EndpointSlice> = space.api();
-    let ours = format!("{}={}", names::SLICE_MANAGED_BY, names::MANAGER);
-    let left = slices
-        .list(&ListParams::default().labels(&ours))
-        .await
-        .unwrap();
+    let ours = ListParams::default().labels(names::SLICES_SELECTOR);
+    let left = slices.list(&ours).await.unwrap();
     assert!(left.items.is_empty(), "{:?}", left.items);
 }
 

@@ -90,12 +90,7 @@ async fn a_workload_is_enabled_explained_woken_frozen_and_given_back_by_commands
         .unwrap();
     assert_eq!(port[0].target_port, Some(IntOrString::Int(8080)));
     let slices: Api<EndpointSlice> = space.api();
-    let ours = format!(
-        "{}={}",
-        kubernetes::names::SLICE_MANAGED_BY,
-        kubernetes::names::MANAGER
-    );
-    let ours = ListParams::default().labels(&ours);
+    let ours = ListParams::default().labels(kubernetes::names::SLICES_SELECTOR);
     assert_eq!(slices.list(&ours).await.unwrap().items.len(), 0);
     // A plain pod takes over.
     let plain = async || {

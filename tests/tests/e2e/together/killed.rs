@@ -1,7 +1,7 @@
 //! A model that is killed by the machine it runs on, with requests inside. Those are lost, and nobody may send them again; those that
 //! come before it has been restarted wait at its sidecar.
 
-use std::{fs, path::Path, time::Duration};
+use std::time::Duration;
 
 use integration::{Fate, load};
 use k8s_openapi::api::core::v1::Pod;
@@ -10,24 +10,18 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     Space,
+    processes::{self, Process},
     space::{LONG, Model, journal},
 };
 
 /// Clients that each have one request in flight all the time: so many at most are inside one pod.
 const CLIENTS: usize = 12;
 
-/// The process with this argument. The node's processes have other ids outside of it, where tests run.
+/// The process with this argument.
 fn process(argument: &str) -> Option<Pid> {
-    let processes = fs::read_dir("/proc").ok()?;
-    let is_it = |folder: &Path| {
-        let line = fs::read(folder.join("cmdline")).unwrap_or_default();
-        line.split(|byte| *byte == 0)
-            .any(|word| word == argument.as_bytes())
-    };
-    processes
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|folder| is_it(folder))
-        .find_map(|folder| Pid::from_raw(folder.file_name()?.to_str()?.parse().ok()?))
+    let is_it = |one: &Process| one.words.iter().any(|word| word == argument.as_bytes());
+    let process = processes::all().find(is_it)?;
+    Pid::from_raw(process.pid.try_into().ok()?)
 }
 
 fn restarts(pod: &Pod) -> Option<i32> {

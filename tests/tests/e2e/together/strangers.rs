@@ -109,12 +109,8 @@ async fn untouched(space: &Space) -> Vec<String> {
         let service = services.get(name).await.unwrap();
         all.push(format!("{name}: {:?}", service.metadata.resource_version));
     }
-    let managed = format!("{}={}", names::SLICE_MANAGED_BY, names::MANAGER);
-    for slice in slices
-        .list(&ListParams::default().labels(&managed))
-        .await
-        .unwrap()
-    {
+    let managed = ListParams::default().labels(names::SLICES_SELECTOR);
+    for slice in slices.list(&managed).await.unwrap() {
         let addresses: Vec<_> = slice.endpoints.iter().map(|one| &one.addresses).collect();
         all.push(format!("{:?}: {addresses:?}", slice.metadata.name));
     }
