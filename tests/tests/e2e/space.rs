@@ -249,6 +249,10 @@ impl Space {
         })
         .await;
         self.reachable(name).await;
+        // A request to one that sleeps would wake it, and reaches an activator in any case.
+        if self.replicas(name).await.0 > 0 {
+            self.through_sidecars(self.address(name).await).await;
+        }
     }
 
     /// Waits until kube-proxy has learned where a Service leads. A connection without a request wakes nobody.

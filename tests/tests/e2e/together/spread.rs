@@ -80,7 +80,6 @@ async fn short_connections_are_spread_evenly_over_five_pods() {
         .annotate("autoscaling.knative.dev/min-scale", "5");
     let address = space.deploy(&model).await;
     space.settled("m", REPLICAS, LONG).await;
-    space.through_sidecars(address).await;
     let account = Account::default();
     let counts = || -> Vec<_> {
         let journals = space.journals("m");

@@ -110,7 +110,6 @@ async fn a_controller_that_keeps_writing_the_replicas_back_is_named_and_not_foug
         .flags(&["--service-time=50ms"]);
     let address = space.deploy(&model).await;
     space.settled("m", 1, LONG).await;
-    space.through_sidecars(address).await;
     let (stop, stopped) = watch::channel(false);
     let rival = tokio::spawn(argocd(space.api(), stopped));
     let load = load(address, Duration::from_secs(40), 4);
