@@ -249,8 +249,8 @@ impl Space {
         })
         .await;
         self.reachable(name).await;
-        // A request to one that sleeps would wake it, and reaches an activator in any case.
-        if self.replicas(name).await.0 > 0 {
+        // Only where a pod is ready may a connection lead past its sidecar. What sleeps or cannot start is with the activators.
+        if self.replicas(name).await.1 > 0 {
             self.through_sidecars(self.address(name).await).await;
         }
     }
