@@ -69,17 +69,10 @@ impl State {
         })
     }
 
-    #[allow(
-        clippy::cast_precision_loss,
-        reason = "counts of requests stay far below 2^52"
-    )]
     fn publish_gauges(&self) {
         for running in self.workloads.iter() {
-            running
-                .workload
-                .metrics
-                .held
-                .set(running.workload.held() as f64);
+            let workload = &running.workload;
+            workload.metrics.held(workload.id(), workload.held());
         }
     }
 

@@ -47,7 +47,7 @@ struct Outcome<'a> {
 
 impl Drop for Outcome<'_> {
     fn drop(&mut self) {
-        self.workload.metrics.count(self.code);
+        self.workload.metrics.count(self.workload.id(), self.code);
     }
 }
 
@@ -72,7 +72,7 @@ impl Handler for Front {
     }
 
     fn refuse(&self, refusal: Refusal) -> Response<Body> {
-        self.workload.metrics.count("malformed");
+        self.workload.metrics.count(self.workload.id(), "malformed");
         Failure::Refused(refusal).answer(false)
     }
 }
@@ -135,7 +135,8 @@ impl Front {
             .end_timeline(arrived, forwarded, Instant::now());
         let waited = forwarded - arrived;
         if waited.as_micros() > 1_000 {
-            self.workload.metrics.hold.record(waited);
+            let metrics = &self.workload.metrics;
+            metrics.was_held(self.workload.id(), waited.as_secs_f64());
         }
         if self.workload.process.config.timing_header {
             answer

@@ -109,7 +109,7 @@ impl Workload {
             turned_away: AtomicU64::new(0),
             kick: Notify::new(),
             released: Notify::new(),
-            metrics: Metrics::new(&config.target.to_string()),
+            metrics: Metrics::default(),
             config: RwLock::new(config),
         })
     }
@@ -216,7 +216,7 @@ impl Workload {
         };
         // Only now: the place it frees must find this request in the queue.
         drop(lease);
-        self.metrics.resent.increment(1);
+        self.metrics.resent(&self.id);
         held
     }
 

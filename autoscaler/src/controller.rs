@@ -51,7 +51,8 @@ impl Controller {
         scaler: Arc<dyn Scaler>,
     ) -> Self {
         let (tx, latest) = watch::channel(None);
-        let history = Arc::new(Mutex::new(VecDeque::new()));
+        // A workload that sleeps has one or two of them.
+        let history = Arc::new(Mutex::new(VecDeque::with_capacity(1)));
         let task = tokio::spawn(run(id, target, holds, scaler, tx, Arc::clone(&history)));
         Self {
             latest,
@@ -89,7 +90,7 @@ async fn run(
     let ready = count(&first, |pod| pod.ready);
     let mut decider = Decider::new(&first.spec, now(), ready);
     let mut fleet = Fleet::default();
-    let metrics = Metrics::new(&id);
+    let mut metrics = Metrics::new(&id);
     let mut tick = interval(Duration::from_secs(1));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut since_decision = Duration::ZERO;
@@ -127,7 +128,7 @@ async fn run(
             reachable: seen.reachable,
         };
         let decision = decider.decide(now(), &observed);
-        metrics.observe(&decision);
+        metrics.observe(&id, &decision);
         let written = write(&id, &decision, round.missing, &fleet, scaler.as_ref()).await;
         if told != Some((decision.reason, decision.want)) || written.is_some() {
             tracing::debug!(target = %id, %decision, "Decided");
@@ -229,23 +230,26 @@ fn remember(
     });
 }
 
-/// Metric handles, resolved once.
+/// Metric handles. Those that tell of load are made when there is any for the first time: most workloads sleep.
 struct Metrics {
     desired: metrics::Gauge,
     ready: metrics::Gauge,
+    load: Option<Box<Load>>,
+}
+
+/// What is told of a workload that has, or had, load or pods.
+struct Load {
     stable: metrics::Gauge,
     panic: metrics::Gauge,
     panic_mode: metrics::Gauge,
     headroom: metrics::Gauge,
 }
 
-impl Metrics {
+impl Load {
     fn new(id: &TargetId) -> Self {
         let target = id.to_string();
         let labels: &[&str] = &[&target];
         Self {
-            desired: names::AUTOSCALER_DESIRED.gauge(labels),
-            ready: names::AUTOSCALER_READY.gauge(labels),
             stable: names::AUTOSCALER_STABLE.gauge(labels),
             panic: names::AUTOSCALER_PANIC.gauge(labels),
             panic_mode: names::AUTOSCALER_PANIC_MODE.gauge(labels),
@@ -254,10 +258,6 @@ impl Metrics {
     }
 
     fn observe(&self, decision: &Decision) {
-        if let Some(want) = decision.want {
-            self.desired.set(f64::from(want.get()));
-        }
-        self.ready.set(f64::from(decision.inputs.ready.get()));
         if let Some(stable) = decision.inputs.stable {
             self.stable.set(stable);
         }
@@ -274,6 +274,35 @@ impl Metrics {
             reason = "a metric needs no more than 52 bits"
         )]
         self.headroom.set(decision.burst_headroom as f64);
+    }
+}
+
+impl Metrics {
+    fn new(id: &TargetId) -> Self {
+        let target = id.to_string();
+        let labels: &[&str] = &[&target];
+        Self {
+            desired: names::AUTOSCALER_DESIRED.gauge(labels),
+            ready: names::AUTOSCALER_READY.gauge(labels),
+            load: None,
+        }
+    }
+
+    fn observe(&mut self, id: &TargetId, decision: &Decision) {
+        if let Some(want) = decision.want {
+            self.desired.set(f64::from(want.get()));
+        }
+        let inputs = &decision.inputs;
+        self.ready.set(f64::from(inputs.ready.get()));
+        let busy = |average: Option<f64>| average.is_some_and(|average| average > 0.0);
+        if self.load.is_some()
+            || inputs.current > Replicas(0)
+            || busy(inputs.stable)
+            || busy(inputs.panic)
+        {
+            let load = self.load.get_or_insert_with(|| Box::new(Load::new(id)));
+            load.observe(decision);
+        }
     }
 }
 

@@ -243,13 +243,12 @@ impl Fleet {
             }
             self.pods.insert(uid, watched);
         }
-        let name = id.to_string();
-        names::AUTOSCALER_SCRAPES
-            .counter(&[&name, "ok"])
-            .increment(ok);
-        names::AUTOSCALER_SCRAPES
-            .counter(&[&name, "error"])
-            .increment(failed);
+        for (result, times) in [("ok", ok), ("error", failed)] {
+            if times > 0 {
+                let values = [&*id.to_string(), result];
+                names::AUTOSCALER_SCRAPES.counter(&values).increment(times);
+            }
+        }
         answers
     }
 }

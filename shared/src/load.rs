@@ -4,6 +4,8 @@
 //! not yet seen. Averages are exact because the ring integrates occupancy over time instead of sampling it, and a lost
 //! scrape loses nothing as long as the next one comes within [`SECONDS`].
 
+use std::collections::VecDeque;
+
 use serde::{Deserialize, Serialize};
 
 /// Seconds kept. More than a minute, so that a scraper that was away for a stable window still finds them all.
@@ -52,10 +54,15 @@ pub enum Count {
     Released,
 }
 
-/// The ring of the last [`SECONDS`] seconds and the gauges' present values.
+/// What the last [`SECONDS`] seconds saw, and the gauges' present values.
+///
+/// Only seconds in which something was are in memory: an activator has one of these for every workload that sleeps.
 #[derive(Clone, Debug)]
 pub struct Ring {
-    slots: Box<[Second; SECONDS]>,
+    /// Oldest first; at most [`SECONDS`] of them.
+    eventful: VecDeque<Second>,
+    /// The second in which this was made: nothing is known of those before.
+    first: u64,
     last_us: u64,
     in_flight: u64,
     waiting: u64,
@@ -64,14 +71,13 @@ pub struct Ring {
 impl Ring {
     /// An empty ring at `now_us`, microseconds since the process epoch.
     pub fn new(now_us: u64) -> Self {
-        let mut ring = Self {
-            slots: Box::new([Second::default(); SECONDS]),
+        Self {
+            eventful: VecDeque::new(),
+            first: now_us / SECOND_US,
             last_us: now_us,
             in_flight: 0,
             waiting: 0,
-        };
-        ring.open_slot(now_us / SECOND_US);
-        ring
+        }
     }
 
     /// Requests at the model now.
@@ -115,16 +121,26 @@ impl Ring {
         (now_us / SECOND_US).saturating_sub(1)
     }
 
-    /// Whole seconds after `since` (a second number), oldest first, at most [`SECONDS`] - 1 of them.
+    /// Whole seconds after `since` (a second number), oldest first, at most [`SECONDS`] - 1 of them. Those in which nothing was
+    /// are told too.
     pub fn seconds_after(&mut self, now_us: u64, since: Option<u64>) -> Vec<Second> {
         self.advance(now_us);
+        self.forget_before(self.last_us / SECOND_US);
         // Others may have been here since `now_us` was read: the seconds are those that were whole then.
         let current = now_us.min(self.last_us) / SECOND_US;
-        let oldest = current.saturating_sub(SECONDS as u64 - 1);
+        let oldest = current.saturating_sub(SECONDS as u64 - 1).max(self.first);
         let from = since.map_or(oldest, |s| s.saturating_add(1).max(oldest));
+        let mut eventful = self.eventful.iter().peekable();
         (from..current)
-            .map(|second| self.slots[index(second)])
-            .filter(|slot| slot.second >= from)
+            .map(|second| {
+                while eventful.next_if(|slot| slot.second < second).is_some() {}
+                let nothing = Second {
+                    second,
+                    ..Second::default()
+                };
+                let slot = eventful.next_if(|slot| slot.second == second);
+                slot.copied().unwrap_or(nothing)
+            })
             .collect()
     }
 
@@ -133,22 +149,18 @@ impl Ring {
         if now_us <= self.last_us {
             return;
         }
-        let target = now_us / SECOND_US;
-        let mut current = self.last_us / SECOND_US;
-        // A gap longer than the ring would only overwrite the same slots again.
-        if target - current > SECONDS as u64 {
-            current = target - SECONDS as u64;
-            self.last_us = current * SECOND_US;
-            self.open_slot(current);
+        if self.in_flight > 0 || self.waiting > 0 {
+            let target = now_us / SECOND_US;
+            // Of a gap longer than the ring the beginning would be forgotten again.
+            let begin = target.saturating_sub(SECONDS as u64) * SECOND_US;
+            self.last_us = self.last_us.max(begin);
+            for current in self.last_us / SECOND_US..target {
+                let boundary = (current + 1) * SECOND_US;
+                self.integrate(current, boundary - self.last_us);
+                self.last_us = boundary;
+            }
+            self.integrate(target, now_us - self.last_us);
         }
-        while current < target {
-            let boundary = (current + 1) * SECOND_US;
-            self.integrate(current, boundary - self.last_us);
-            self.last_us = boundary;
-            current += 1;
-            self.open_slot(current);
-        }
-        self.integrate(target, now_us - self.last_us);
         self.last_us = now_us;
     }
 
@@ -163,15 +175,28 @@ impl Ring {
             .saturating_add(waiting.saturating_mul(elapsed_us));
     }
 
-    fn open_slot(&mut self, second: u64) {
-        self.slots[index(second)] = Second {
-            second,
-            ..Second::default()
-        };
+    /// The newest second: time only advances.
+    fn slot(&mut self, second: u64) -> &mut Second {
+        if self.eventful.back().is_none_or(|slot| slot.second < second) {
+            self.forget_before(second);
+            self.eventful.push_back(Second {
+                second,
+                ..Second::default()
+            });
+        }
+        let newest = self.eventful.len() - 1;
+        &mut self.eventful[newest]
     }
 
-    fn slot(&mut self, second: u64) -> &mut Second {
-        &mut self.slots[index(second)]
+    /// Forgets what has left the ring when `second` is the newest.
+    fn forget_before(&mut self, second: u64) {
+        let over = |slot: &Second| slot.second + SECONDS as u64 <= second;
+        while self.eventful.front().is_some_and(over) {
+            self.eventful.pop_front();
+        }
+        if self.eventful.is_empty() {
+            self.eventful = VecDeque::new();
+        }
     }
 
     fn gauge(&mut self, gauge: Gauge) -> &mut u64 {
@@ -180,10 +205,6 @@ impl Ring {
             Gauge::Waiting => &mut self.waiting,
         }
     }
-}
-
-fn index(second: u64) -> usize {
-    usize::try_from(second % SECONDS as u64).expect("a remainder below 64 fits")
 }
 
 #[cfg(test)]
@@ -236,6 +257,34 @@ mod tests {
             seconds.last().map(|s| s.second),
             Some(Ring::last_whole(now))
         );
+    }
+
+    #[test]
+    fn seconds_in_which_nothing_was_are_told_and_take_no_memory() {
+        let mut ring = Ring::new(10 * S);
+        let told = |ring: &mut Ring, now, since| {
+            let seconds = ring.seconds_after(now, since);
+            seconds
+                .iter()
+                .map(|s| (s.second, s.started))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            told(&mut ring, 13 * S, None),
+            [(10, 0), (11, 0), (12, 0)],
+            "none from before it was made"
+        );
+        assert_eq!(ring.eventful.capacity(), 0);
+        ring.count(14 * S, Count::Started);
+        ring.count(16 * S, Count::Started);
+        assert_eq!(
+            told(&mut ring, 18 * S, Some(12)),
+            [(13, 0), (14, 1), (15, 0), (16, 1), (17, 0)]
+        );
+        let last = 16 + SECONDS as u64;
+        assert_eq!(told(&mut ring, (last - 1) * S, None)[0], (16, 1));
+        assert_eq!(told(&mut ring, last * S, None)[0], (17, 0));
+        assert_eq!(ring.eventful.capacity(), 0);
     }
 
     #[test]

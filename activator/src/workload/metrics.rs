@@ -1,43 +1,80 @@
 //! The metrics of one workload.
 
-use shared::{Origin, metrics as names};
+use std::sync::OnceLock;
+
+use metrics::{Counter, Gauge, Histogram};
+use shared::{Origin, TargetId, metrics as names};
 
 use crate::rescue::CODES;
 
-/// Metric handles, resolved once.
-#[derive(Debug)]
-pub(crate) struct Metrics {
-    outcomes: Vec<(&'static str, metrics::Counter)>,
-    pub(crate) held: metrics::Gauge,
-    pub(crate) hold: metrics::Histogram,
-    pub(crate) resent: metrics::Counter,
+/// Metric handles, each made when there is something to tell for the first time: most workloads of an activator sleep, and a
+/// series of each outcome for every one of them would be most of its memory.
+#[derive(Debug, Default)]
+pub(crate) struct Metrics(OnceLock<Box<Handles>>);
+
+#[derive(Debug, Default)]
+struct Handles {
+    /// In the order of [`outcomes`].
+    outcomes: [OnceLock<Counter>; CLASSES.len() + CODES.len() + 1],
+    held: OnceLock<Gauge>,
+    hold: OnceLock<Histogram>,
+    resent: OnceLock<Counter>,
+}
+
+/// Classes of a pod's answers.
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// Every outcome and whose doing it is.
+fn outcomes() -> impl Iterator<Item = (&'static str, Origin)> {
+    CLASSES
+        .map(|class| (class, Origin::Upstream))
+        .into_iter()
+        .chain(CODES)
+        .chain([("client-gone", Origin::Client)])
 }
 
 impl Metrics {
-    pub(super) fn new(target: &str) -> Self {
-        let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"].map(|class| (class, Origin::Upstream));
-        let outcomes = classes
-            .into_iter()
-            .chain(CODES)
-            .chain([("client-gone", Origin::Client)])
-            .map(|(code, origin)| {
-                (
-                    code,
-                    names::ACTIVATOR_REQUESTS.counter(&[target, code, origin.as_str()]),
-                )
-            })
-            .collect();
-        Self {
-            outcomes,
-            held: names::ACTIVATOR_HELD.gauge(&[target]),
-            hold: names::ACTIVATOR_HOLD.histogram(&[target]),
-            resent: names::ACTIVATOR_RESENT.counter(&[target]),
+    fn handles(&self) -> &Handles {
+        self.0.get_or_init(Box::default)
+    }
+
+    /// A request has ended so.
+    pub(crate) fn count(&self, target: &TargetId, outcome: &str) {
+        let place = outcomes().position(|(code, _)| code == outcome);
+        let Some((place, (code, origin))) = place.and_then(|at| Some((at, outcomes().nth(at)?)))
+        else {
+            return;
+        };
+        let make = || {
+            let values = [&target.to_string(), code, origin.as_str()];
+            names::ACTIVATOR_REQUESTS.counter(&values)
+        };
+        if let Some(counter) = self.handles().outcomes.get(place) {
+            counter.get_or_init(make).increment(1);
         }
     }
 
-    pub(crate) fn count(&self, outcome: &str) {
-        if let Some((_, counter)) = self.outcomes.iter().find(|(code, _)| *code == outcome) {
-            counter.increment(1);
+    /// So many are held. As long as none has ever been, there is no series.
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "counts of requests stay far below 2^52"
+    )]
+    pub(crate) fn held(&self, target: &TargetId, requests: usize) {
+        if requests > 0 || self.0.get().is_some_and(|all| all.held.get().is_some()) {
+            let make = || names::ACTIVATOR_HELD.gauge(&[&target.to_string()]);
+            self.handles().held.get_or_init(make).set(requests as f64);
         }
+    }
+
+    /// One was held for so many seconds.
+    pub(crate) fn was_held(&self, target: &TargetId, seconds: f64) {
+        let make = || names::ACTIVATOR_HOLD.histogram(&[&target.to_string()]);
+        self.handles().hold.get_or_init(make).record(seconds);
+    }
+
+    /// One was sent to another pod.
+    pub(crate) fn resent(&self, target: &TargetId) {
+        let make = || names::ACTIVATOR_RESENT.counter(&[&target.to_string()]);
+        self.handles().resent.get_or_init(make).increment(1);
     }
 }

@@ -10,6 +10,9 @@ use std::time::Duration;
 use crate::Moment;
 
 mod average;
+mod buckets;
+
+use self::buckets::Buckets;
 
 /// What became of a recorded value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +30,7 @@ pub enum Written {
 #[derive(Clone, Debug)]
 pub struct Window {
     length: Duration,
-    buckets: Vec<f64>,
+    buckets: Buckets,
     /// First second written since the ring was last empty. Unset although `last` is set after a resize of stale data.
     first: Option<u64>,
     /// Newest second written.
@@ -39,7 +42,7 @@ impl Window {
     pub fn new(length: Duration) -> Self {
         Self {
             length,
-            buckets: vec![0.0; bucket_count(length)],
+            buckets: Buckets::new(bucket_count(length)),
             first: None,
             last: None,
         }
@@ -64,7 +67,7 @@ impl Window {
             self.advance(second);
         }
         let index = self.index(second);
-        self.buckets[index] += value;
+        self.buckets.add(index, value);
         Written::Kept
     }
 
@@ -94,7 +97,7 @@ impl Window {
         }
         let mut resized = Self {
             length,
-            buckets: vec![0.0; count],
+            buckets: Buckets::new(count),
             first: None,
             last: self.last,
         };
@@ -103,7 +106,9 @@ impl Window {
             let old = self.buckets.len();
             for back in 0..to_u64(old.min(count)).min(last.saturating_add(1)) {
                 let index = resized.index(last - back);
-                resized.buckets[index] = self.buckets[self.index(last - back)];
+                resized
+                    .buckets
+                    .add(index, self.buckets.get(self.index(last - back)));
             }
             resized.first = Some(last.saturating_sub(to_u64(old - 1)));
         }
@@ -117,11 +122,11 @@ impl Window {
             Some(last) if !self.reaches_past(second - last) => {
                 for between in last + 1..=second {
                     let index = self.index(between);
-                    self.buckets[index] = 0.0;
+                    self.buckets.clear(index);
                 }
             }
             _ => {
-                self.buckets.fill(0.0);
+                self.buckets.clear_all();
                 self.first = Some(second);
             }
         }

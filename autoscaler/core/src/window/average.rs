@@ -70,7 +70,8 @@ impl Window {
         (0..count).map(move |back| {
             // Before the epoch there is nothing; the ring's arithmetic only needs a number congruent to the right one.
             let ring = to_u64(self.buckets.len());
-            self.buckets[self.index((last % ring + ring - back % ring) % ring)]
+            let index = self.index((last % ring + ring - back % ring) % ring);
+            self.buckets.get(index)
         })
     }
 }
