@@ -136,7 +136,7 @@ impl Front {
         let waited = forwarded - arrived;
         if waited.as_micros() > 1_000 {
             let metrics = &self.workload.metrics;
-            metrics.was_held(self.workload.id(), waited.as_secs_f64());
+            metrics.was_held(self.workload.id(), waited);
         }
         if self.workload.process.config.timing_header {
             answer

@@ -296,7 +296,7 @@ impl Metrics {
         self.ready.set(f64::from(inputs.ready.get()));
         let busy = |average: Option<f64>| average.is_some_and(|average| average > 0.0);
         if self.load.is_some()
-            || inputs.current > Replicas(0)
+            || !inputs.current.is_zero()
             || busy(inputs.stable)
             || busy(inputs.panic)
         {

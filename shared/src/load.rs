@@ -125,15 +125,16 @@ impl Ring {
     /// are told too.
     pub fn seconds_after(&mut self, now_us: u64, since: Option<u64>) -> Vec<Second> {
         self.advance(now_us);
-        self.forget_before(self.last_us / SECOND_US);
-        // Others may have been here since `now_us` was read: the seconds are those that were whole then.
+        // Others may have been here since `now_us` was read: the seconds are those that were whole then and are kept still.
+        let newest = self.last_us / SECOND_US;
+        self.forget_before(newest);
         let current = now_us.min(self.last_us) / SECOND_US;
-        let oldest = current.saturating_sub(SECONDS as u64 - 1).max(self.first);
+        let oldest = newest.saturating_sub(SECONDS as u64 - 1).max(self.first);
         let from = since.map_or(oldest, |s| s.saturating_add(1).max(oldest));
-        let mut eventful = self.eventful.iter().peekable();
+        let eventful = self.eventful.iter();
+        let mut eventful = eventful.skip_while(|slot| slot.second < from).peekable();
         (from..current)
             .map(|second| {
-                while eventful.next_if(|slot| slot.second < second).is_some() {}
                 let nothing = Second {
                     second,
                     ..Second::default()
@@ -257,6 +258,16 @@ mod tests {
             seconds.last().map(|s| s.second),
             Some(Ring::last_whole(now))
         );
+    }
+
+    #[test]
+    fn a_scrape_that_was_overtaken_takes_no_forgotten_second_for_an_empty_one() {
+        let mut ring = Ring::new(0);
+        ring.count(2 * S, Count::Started);
+        let newest = 2 + SECONDS as u64;
+        ring.count(newest * S, Count::Started);
+        let seconds = ring.seconds_after(newest * S - 1, None);
+        assert_eq!(seconds.first().map(|s| s.second), Some(3));
     }
 
     #[test]

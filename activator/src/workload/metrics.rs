@@ -1,6 +1,6 @@
 //! The metrics of one workload.
 
-use std::sync::OnceLock;
+use std::{sync::OnceLock, time::Duration};
 
 use metrics::{Counter, Gauge, Histogram};
 use shared::{Origin, TargetId, metrics as names};
@@ -40,16 +40,12 @@ impl Metrics {
 
     /// A request has ended so.
     pub(crate) fn count(&self, target: &TargetId, outcome: &str) {
-        let place = outcomes().position(|(code, _)| code == outcome);
-        let Some((place, (code, origin))) = place.and_then(|at| Some((at, outcomes().nth(at)?)))
-        else {
-            return;
-        };
-        let make = || {
-            let values = [&target.to_string(), code, origin.as_str()];
-            names::ACTIVATOR_REQUESTS.counter(&values)
-        };
-        if let Some(counter) = self.handles().outcomes.get(place) {
+        let mut all = self.handles().outcomes.iter().zip(outcomes());
+        if let Some((counter, (code, origin))) = all.find(|(_, (code, _))| *code == outcome) {
+            let make = || {
+                let values = [&target.to_string(), code, origin.as_str()];
+                names::ACTIVATOR_REQUESTS.counter(&values)
+            };
             counter.get_or_init(make).increment(1);
         }
     }
@@ -66,10 +62,10 @@ impl Metrics {
         }
     }
 
-    /// One was held for so many seconds.
-    pub(crate) fn was_held(&self, target: &TargetId, seconds: f64) {
+    /// One was held for so long.
+    pub(crate) fn was_held(&self, target: &TargetId, waited: Duration) {
         let make = || names::ACTIVATOR_HOLD.histogram(&[&target.to_string()]);
-        self.handles().hold.get_or_init(make).record(seconds);
+        self.handles().hold.get_or_init(make).record(waited);
     }
 
     /// One was sent to another pod.
