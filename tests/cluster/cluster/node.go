@@ -153,7 +153,26 @@ func prepareNetwork() error {
 	if output, err := ip.CombinedOutput(); err != nil {
 		return fmt.Errorf("ip: %w: %s", err, output)
 	}
+	if err := dropUntranslated(); err != nil {
+		return err
+	}
 	return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644)
+}
+
+// dropUntranslated drops packets that still have a cluster IP as their destination after kube-proxy's rules, as Calico does
+// (serviceLoopPrevention). Such a packet has met rules that do not know its Service yet, or rules that were just being replaced
+// (nf_tables changes chains one after another, so a packet may see some of before and some of after). If it got through, the
+// kernel would remember for its whole connection that nothing is to be translated: the client would try again on the same
+// connection and fail after 3 s with "no route to host". Dropped here, nothing is remembered and the next try is translated.
+// kube-proxy puts its own rules before these, so a Service without endpoints is still refused at once.
+func dropUntranslated() error {
+	for _, chain := range []string{"OUTPUT", "FORWARD"} {
+		output, err := exec.Command("iptables", "--append", chain, "--destination", serviceRange, "--jump", "DROP").CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("iptables: %w: %s", err, output)
+		}
+	}
+	return nil
 }
 
 // containersFile is where the node notes its containers, one a line.

@@ -20,6 +20,9 @@ var selftestManifests string
 //go:embed manifests/selftest-webhook.yaml
 var webhookManifest string
 
+// earlyServiceIP is in the lower part of the range, from which none is given away by itself.
+const earlyServiceIP = "10.96.0.77"
+
 const selftestImage = "rouse.test/selftest:1"
 
 // trial is one self-test: a cluster of its own, driven through the same command line that everybody uses.
@@ -134,6 +137,7 @@ func (t *trial) checkCluster() {
 		}
 		return t.eventually(func() error { _, err := t.get("http://" + service + "/"); return err })
 	})
+	t.check("a connection to a cluster IP that kube-proxy does not know yet waits for it", t.early)
 	t.check("gives pods addresses", func() (err error) {
 		address, err = t.node("kubectl", "get", "pod", "-l", "app=client", "-o", "jsonpath={.items[0].status.podIP}")
 		if err == nil && !strings.HasPrefix(address, "10.244.") {
@@ -350,6 +354,21 @@ func (t *trial) scale(name string, replicas int) error {
 func (t *trial) rollout(name string) error {
 	_, err := t.node("kubectl", "rollout", "status", "deployment", name, "--timeout=30s")
 	return err
+}
+
+// early connects once to a Service while kube-proxy is frozen, and lets kube-proxy go on a moment later.
+func (t *trial) early() error {
+	if err := t.command("freeze", "proxy").Run(); err != nil {
+		return err
+	}
+	_, err := t.node("kubectl", "create", "service", "clusterip", "early", "--tcp=80:8080", "--clusterip="+earlyServiceIP)
+	if err == nil {
+		_, err = t.node("kubectl", "set", "selector", "service", "early", "app=web")
+	}
+	answer := make(chan error, 1)
+	go func() { _, err := t.get("http://" + earlyServiceIP + "/"); answer <- err }()
+	time.Sleep(500 * time.Millisecond)
+	return errors.Join(err, t.command("cont", "proxy").Run(), <-answer)
 }
 
 func (t *trial) webhook() error {
