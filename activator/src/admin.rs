@@ -88,7 +88,7 @@ impl State {
             workloads: self
                 .workloads
                 .iter()
-                .map(|running| running.workload.stat(now, since))
+                .filter_map(|running| running.workload.stat(now, since))
                 .collect(),
         }
     }

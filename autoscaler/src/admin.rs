@@ -53,7 +53,7 @@ fn answer(
         let history = name
             .parse()
             .ok()
-            .and_then(|id: TargetId| Some(controllers.get(&id)?.history()));
+            .and_then(|id: TargetId| Some(controllers.get(&id)?.history().explained()));
         return match history {
             Some(history) => json(&history),
             None => Ok(text(
@@ -66,11 +66,8 @@ fn answer(
         "/debug/decisions" => {
             let mut lines = String::new();
             for controller in controllers {
-                let last = controller
-                    .history()
-                    .pop()
-                    .map(|last| last.explain)
-                    .unwrap_or_default();
+                let last = controller.history().latest();
+                let last = last.map_or_else(String::new, |last| last.to_string());
                 lines.extend([&controller.key().to_string(), ": ", &last, "\n"]);
             }
             text(StatusCode::OK, lines)

@@ -49,7 +49,7 @@ pub async fn observe(args: &Args, spec: &TargetSpec, last: Option<u32>) -> Targe
     };
     let given = args.pod.iter().take(replicas as usize);
     Target {
-        spec: spec.clone(),
+        spec: Arc::new(spec.clone()),
         replicas,
         pods: ask(given).await,
         reachable: true,

@@ -34,11 +34,58 @@ pub struct Explained {
     pub written: Option<&'static str>,
 }
 
+/// A decision as it is remembered: its sentence is made when somebody asks.
+#[derive(Debug)]
+struct Remembered {
+    decision: Decision,
+    written: Option<&'static str>,
+}
+
+/// The last decisions about one workload.
+#[derive(Clone, Debug, Default)]
+pub struct History(Arc<Mutex<VecDeque<Remembered>>>);
+
+impl History {
+    /// The last one; none before the first.
+    pub fn latest(&self) -> Option<Decision> {
+        self.0.lock().back().map(|last| last.decision)
+    }
+
+    /// All that are remembered, oldest first.
+    pub fn explained(&self) -> Vec<Explained> {
+        let history = self.0.lock();
+        let explained = history.iter().map(|one| Explained {
+            explain: one.decision.to_string(),
+            decision: one.decision,
+            written: one.written,
+        });
+        explained.collect()
+    }
+
+    fn remember(&self, decision: Decision, written: Option<&'static str>) {
+        let mut history = self.0.lock();
+        // Ticks that say the same again are one entry, or an idle workload would forget why it came to be so.
+        let same = |last: &Remembered| {
+            let key = |d: &Decision| (d.want, d.mode, std::mem::discriminant::<Reason>(&d.reason));
+            key(&last.decision) == key(&decision) && last.written == written
+        };
+        if history.back().is_some_and(same) {
+            history.pop_back();
+        } else if history.len() >= REMEMBERED {
+            history.pop_front();
+        }
+        // A workload that sleeps has one or two, and there are many of those: no room ahead for the first ones.
+        if history.len() < 4 {
+            history.reserve_exact(1);
+        }
+        history.push_back(Remembered { decision, written });
+    }
+}
+
 /// The control loop of one workload. Dropping it ends the loop.
 #[derive(Debug)]
 pub struct Controller {
-    latest: watch::Receiver<Option<Decision>>,
-    history: Arc<Mutex<VecDeque<Explained>>>,
+    history: History,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -50,25 +97,14 @@ impl Controller {
         holds: Holds,
         scaler: Arc<dyn Scaler>,
     ) -> Self {
-        let (tx, latest) = watch::channel(None);
-        // A workload that sleeps has one or two of them.
-        let history = Arc::new(Mutex::new(VecDeque::with_capacity(1)));
-        let task = tokio::spawn(run(id, target, holds, scaler, tx, Arc::clone(&history)));
-        Self {
-            latest,
-            history,
-            task,
-        }
+        let history = History::default();
+        let task = tokio::spawn(run(id, target, holds, scaler, history.clone()));
+        Self { history, task }
     }
 
-    /// The last decision, and changes of it.
-    pub fn latest(&self) -> watch::Receiver<Option<Decision>> {
-        self.latest.clone()
-    }
-
-    /// The last decisions, oldest first.
-    pub fn history(&self) -> Vec<Explained> {
-        self.history.lock().iter().cloned().collect()
+    /// What it has decided.
+    pub fn history(&self) -> &History {
+        &self.history
     }
 }
 
@@ -83,12 +119,11 @@ async fn run(
     mut target: watch::Receiver<Arc<Target>>,
     holds: Holds,
     scaler: Arc<dyn Scaler>,
-    latest: watch::Sender<Option<Decision>>,
-    history: Arc<Mutex<VecDeque<Explained>>>,
+    history: History,
 ) {
     let first = Arc::clone(&target.borrow_and_update());
     let ready = count(&first, |pod| pod.ready);
-    let mut decider = Decider::new(&first.spec, now(), ready);
+    let mut decider = Decider::new(Arc::clone(&first.spec), now(), ready);
     let mut fleet = Fleet::default();
     let mut metrics = Metrics::new(&id);
     let mut tick = interval(Duration::from_secs(1));
@@ -103,14 +138,19 @@ async fn run(
         }
         let seen = Arc::clone(&target.borrow_and_update());
         if *decider.spec() != seen.spec {
-            decider.respec(now(), &seen.spec);
+            decider.respec(now(), Arc::clone(&seen.spec));
         }
-        let round = fleet.round(&id, &seen).await;
+        // What is seldom under way is boxed: most workloads sleep, and each of them has a future that has room for all of this.
+        let round = Box::pin(fleet.round(&id, &seen)).await;
         let held = holds.take(&id);
+        // Activators name those alone that they hold something for. That all of them were heard and none did is a measured zero.
+        let nobody = (held.complete && held.seconds.is_empty())
+            .then(|| (Moment::from_secs(now().as_secs()), Sample::default()));
         let samples = round
             .samples
             .into_iter()
-            .chain(held.seconds.iter().map(held_sample));
+            .chain(held.seconds.iter().map(held_sample))
+            .chain(nobody);
         for (at, sample) in net.settle(now(), samples) {
             decider.record(at, sample);
         }
@@ -129,37 +169,51 @@ async fn run(
         };
         let decision = decider.decide(now(), &observed);
         metrics.observe(&id, &decision);
-        let written = write(&id, &decision, round.missing, &fleet, scaler.as_ref()).await;
+        let written = match asks(&id, &decision, round.missing, scaler.as_ref()) {
+            Ok(want) => Some(Box::pin(write(&id, &decision, want, &fleet, scaler.as_ref())).await),
+            Err(why) => why,
+        };
         if told != Some((decision.reason, decision.want)) || written.is_some() {
             tracing::debug!(target = %id, %decision, "Decided");
             told = Some((decision.reason, decision.want));
         }
-        remember(&history, decision, written);
-        latest.send_replace(Some(decision));
+        history.remember(decision, written);
     }
 }
 
-/// Writes a decision if it asks for something else than there is. Returns what became of it.
-async fn write(
+/// The replicas to write if a decision asks for something else than there is; if nothing is to be written, why, where there is
+/// something to tell.
+fn asks(
     id: &TargetId,
     decision: &Decision,
     missing: bool,
-    fleet: &Fleet,
     scaler: &dyn Scaler,
-) -> Option<&'static str> {
+) -> Result<Replicas, Option<&'static str>> {
     let current = decision.inputs.current;
-    let want = decision.want.filter(|want| *want != current)?;
+    let want = decision.want.filter(|want| *want != current).ok_or(None)?;
     if decision.is_wake() && decision.inputs.held > 0 {
         // One writer per transition: the activator wakes what it holds requests for.
-        return None;
+        return Err(None);
     }
     if want < current && missing {
         tracing::warn!(target = %id, "A pod cannot be asked for its load: the scale is not lowered");
-        return Some("held-back");
+        return Err(Some("held-back"));
     }
-    if let Err(why) = scaler.permits(id, current.get(), want.get()) {
-        return Some(why);
-    }
+    scaler
+        .permits(id, current.get(), want.get())
+        .map_err(Some)?;
+    Ok(want)
+}
+
+/// Writes the scale. Returns what became of it.
+async fn write(
+    id: &TargetId,
+    decision: &Decision,
+    want: Replicas,
+    fleet: &Fleet,
+    scaler: &dyn Scaler,
+) -> &'static str {
+    let current = decision.inputs.current;
     if want < current && !want.is_zero() {
         scaler.prefer(id, fleet.open()).await;
     }
@@ -181,7 +235,7 @@ async fn write(
     names::AUTOSCALER_SCALES
         .counter(&[&id.to_string(), result])
         .increment(1);
-    Some(result)
+    result
 }
 
 /// Held requests are load too. Each is counted as a request when it arrives and taken back when it is handed on, since
@@ -207,38 +261,15 @@ fn count(target: &Target, which: fn(&crate::Pod) -> bool) -> Replicas {
     Replicas(u32::try_from(target.pods.iter().filter(|pod| which(pod)).count()).unwrap_or(u32::MAX))
 }
 
-fn remember(
-    history: &Mutex<VecDeque<Explained>>,
-    decision: Decision,
-    written: Option<&'static str>,
-) {
-    let mut history = history.lock();
-    // Ticks that say the same again are one entry, or an idle workload would forget why it came to be so.
-    let same = |last: &Explained| {
-        let key = |d: &Decision| (d.want, d.mode, std::mem::discriminant::<Reason>(&d.reason));
-        key(&last.decision) == key(&decision) && last.written == written
-    };
-    if history.back().is_some_and(same) {
-        history.pop_back();
-    } else if history.len() >= REMEMBERED {
-        history.pop_front();
-    }
-    history.push_back(Explained {
-        explain: decision.to_string(),
-        decision,
-        written,
-    });
-}
-
 /// Metric handles. Those that tell of load are made when there is any for the first time: most workloads sleep.
 struct Metrics {
     desired: metrics::Gauge,
-    ready: metrics::Gauge,
     load: Option<Box<Load>>,
 }
 
 /// What is told of a workload that has, or had, load or pods.
 struct Load {
+    ready: metrics::Gauge,
     stable: metrics::Gauge,
     panic: metrics::Gauge,
     panic_mode: metrics::Gauge,
@@ -250,6 +281,7 @@ impl Load {
         let target = id.to_string();
         let labels: &[&str] = &[&target];
         Self {
+            ready: names::AUTOSCALER_READY.gauge(labels),
             stable: names::AUTOSCALER_STABLE.gauge(labels),
             panic: names::AUTOSCALER_PANIC.gauge(labels),
             panic_mode: names::AUTOSCALER_PANIC_MODE.gauge(labels),
@@ -258,6 +290,7 @@ impl Load {
     }
 
     fn observe(&self, decision: &Decision) {
+        self.ready.set(f64::from(decision.inputs.ready.get()));
         if let Some(stable) = decision.inputs.stable {
             self.stable.set(stable);
         }
@@ -283,7 +316,6 @@ impl Metrics {
         let labels: &[&str] = &[&target];
         Self {
             desired: names::AUTOSCALER_DESIRED.gauge(labels),
-            ready: names::AUTOSCALER_READY.gauge(labels),
             load: None,
         }
     }
@@ -293,10 +325,10 @@ impl Metrics {
             self.desired.set(f64::from(want.get()));
         }
         let inputs = &decision.inputs;
-        self.ready.set(f64::from(inputs.ready.get()));
         let busy = |average: Option<f64>| average.is_some_and(|average| average > 0.0);
         if self.load.is_some()
             || !inputs.current.is_zero()
+            || !inputs.ready.is_zero()
             || busy(inputs.stable)
             || busy(inputs.panic)
         {
@@ -311,7 +343,44 @@ mod tests {
     use shared::load::Second;
 
     use super::*;
-    use crate::fleet;
+    use crate::{BoxFuture, fleet};
+
+    /// Nobody asks it.
+    #[derive(Debug)]
+    struct Never;
+
+    impl Scaler for Never {
+        fn scale(&self, _: &TargetId, _: u32, _: u32) -> BoxFuture<'_, Result<bool, String>> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    /// A workload whose pod is not there yet, and whose requests have gone.
+    async fn measured(holds: &Holds, heard: bool) -> Option<f64> {
+        let target = Target {
+            spec: Arc::default(),
+            replicas: 1,
+            pods: Vec::new(),
+            reachable: true,
+        };
+        let (_sender, target) = watch::channel(Arc::new(target));
+        let id = TargetId::new("n", "iris").unwrap();
+        let controller = Controller::spawn(id, target, holds.clone(), Arc::new(Never));
+        for _ in 0..10 {
+            if heard {
+                holds.hear_nothing();
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        controller.history().latest().unwrap().inputs.stable
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn that_all_activators_hold_nothing_is_a_measured_zero_and_their_silence_is_not() {
+        let holds = Holds::default();
+        assert_eq!(measured(&holds, false).await, None);
+        assert_eq!(measured(&holds, true).await, Some(0.0));
+    }
 
     #[test]
     fn a_request_that_was_held_counts_once() {

@@ -222,6 +222,12 @@ impl Holds {
             .increment(1);
     }
 
+    /// As if all activators had just answered, and held nothing.
+    #[cfg(test)]
+    pub(crate) fn hear_nothing(&self) {
+        *self.heard.lock() = Some(Instant::now());
+    }
+
     fn drop_activator(&self, address: SocketAddr) {
         for mut entry in self.workloads.iter_mut() {
             entry

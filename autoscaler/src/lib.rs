@@ -18,6 +18,6 @@ mod net;
 mod scrape;
 pub mod seam;
 
-pub use controller::{Controller, Explained};
+pub use controller::{Controller, Explained, History};
 pub use holds::Holds;
 pub use seam::{BoxFuture, Pod, Scaler, Target};

@@ -24,8 +24,8 @@ pub struct Pod {
 /// A workload and what there is of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Target {
-    /// What its annotations ask for.
-    pub spec: TargetSpec,
+    /// What its annotations ask for. Workloads that ask for the same may share it.
+    pub spec: Arc<TargetSpec>,
     /// `spec.replicas`.
     pub replicas: u32,
     /// Its pods, terminating ones left out.

@@ -13,7 +13,7 @@ static ALLOCATOR: dhat::Alloc = dhat::Alloc;
 
 const MANY: usize = 256;
 /// A sleeping workload of an autoscaler, without what is watched of it on a cluster.
-const MOST: usize = 5 * 1024;
+const MOST: usize = 3 * 1024;
 
 /// Nobody asks it.
 #[derive(Debug)]
@@ -30,12 +30,13 @@ async fn a_workload_that_sleeps_takes_little_memory() {
     let _counts = dhat::Profiler::builder().testing().build();
     let _metrics = shared::metrics::install().unwrap();
     let spec = annotations::resolve(&annotations::Annotations::new(), &ClusterConfig::default());
+    let spec = Arc::new(spec);
     let mut kept = Vec::with_capacity(MANY + 1);
     let holds = Holds::default();
     let scaler: Arc<dyn Scaler> = Arc::new(Never);
     let mut add = |name: String| {
         let target = Target {
-            spec: spec.clone(),
+            spec: Arc::clone(&spec),
             replicas: 0,
             pods: Vec::new(),
             reachable: true,

@@ -6,6 +6,7 @@
 pub mod adopted;
 pub mod claim;
 pub mod client;
+pub mod labels;
 pub mod leader;
 pub mod leaving;
 pub mod names;
@@ -17,6 +18,7 @@ pub mod workload;
 
 pub use adopted::{Adopted, AdoptedPort};
 pub use claim::Claim;
+pub use labels::Labels;
 pub use pod::{PodView, Trouble};
 pub use watch::Cache;
 pub use workload::WorkloadView;

@@ -4,6 +4,7 @@
 //! that is at zero when it is opted in has none to look at.
 
 use k8s_openapi::api::core::v1::{Container, ContainerPort};
+use litemap::LiteMap;
 
 use crate::names;
 
@@ -78,7 +79,7 @@ pub fn request_ports(main: &Container, chosen: Option<&str>) -> Result<Vec<u16>,
 }
 
 /// The named TCP ports of a container, by which a Service may mean them.
-pub fn named(main: &Container) -> std::collections::BTreeMap<String, u16> {
+pub fn named(main: &Container) -> LiteMap<String, u16> {
     let all = main.ports.iter().flatten().filter_map(tcp);
     all.filter_map(|(name, port)| Some((name?.to_owned(), port)))
         .collect()

@@ -11,9 +11,10 @@ use k8s_openapi::api::{
     apps::v1::{Deployment, DeploymentCondition},
     core::v1::PodTemplateSpec,
 };
+use litemap::LiteMap;
 use shared::TargetId;
 
-use crate::{names, pod, ports, scale::Version};
+use crate::{Labels, labels, names, pod, ports, scale::Version};
 
 /// A Deployment that is opted in, as far as Rouse cares.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,12 +30,12 @@ pub struct WorkloadView {
     /// Annotations of Knative's and our own group: the template's, and over them the Deployment's.
     pub settings: annotations::Annotations,
     /// Labels of its pods, by which Services select them.
-    pub pod_labels: BTreeMap<String, String>,
+    pub pod_labels: Labels,
     /// The model's ports that take requests: the n-th gets the sidecar's n-th port in front of it. Empty if the template does
     /// not say, see [`ports::request_ports`].
     pub upstreams: Vec<u16>,
     /// Named TCP ports of the model's container.
-    pub named_ports: BTreeMap<String, u16>,
+    pub named_ports: LiteMap<String, u16>,
     /// The scale is frozen.
     pub paused: bool,
     /// The pod template has the label too, so that new pods get the sidecar.
@@ -107,9 +108,7 @@ impl WorkloadView {
             named_ports: main.map(ports::named).unwrap_or_default(),
             paused: settings.get(names::PAUSED).map(String::as_str) == Some(names::TRUE),
             settings,
-            pod_labels: template
-                .and_then(|meta| meta.labels.clone())
-                .unwrap_or_default(),
+            pod_labels: labels::kept(template.and_then(|meta| meta.labels.as_ref())),
             template_enabled: enabled(template.and_then(|meta| meta.labels.as_ref())),
             failure: conditions.and_then(|all| all.iter().find_map(failure)),
             terminating: meta.deletion_timestamp.is_some(),
@@ -148,17 +147,9 @@ impl WorkloadView {
     }
 
     /// Whether a Service with this selector selects its pods.
-    pub fn selected_by(&self, selector: &BTreeMap<String, String>) -> bool {
-        selects(selector, &self.pod_labels)
+    pub fn selected_by(&self, selector: &Labels) -> bool {
+        labels::selects(selector, &self.pod_labels)
     }
-}
-
-/// Whether a Service with this selector selects pods with these labels. One without a selector selects none.
-pub fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
-    !selector.is_empty()
-        && selector
-            .iter()
-            .all(|(key, value)| labels.get(key) == Some(value))
 }
 
 fn digest(template: &PodTemplateSpec) -> u64 {
@@ -305,7 +296,7 @@ mod tests {
             pairs
                 .iter()
                 .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-                .collect::<BTreeMap<_, _>>()
+                .collect::<Labels>()
         };
         assert!(seen.selected_by(&map(&[("app", "iris")])));
         assert!(!seen.selected_by(&map(&[("app", "iris"), ("tier", "x")])));

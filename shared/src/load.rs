@@ -34,6 +34,17 @@ pub struct Second {
     pub released: u64,
 }
 
+impl Second {
+    /// Whether nothing was in it.
+    pub fn is_empty(&self) -> bool {
+        let nothing = Self {
+            second: self.second,
+            ..Self::default()
+        };
+        *self == nothing
+    }
+}
+
 /// A gauge whose history is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gauge {

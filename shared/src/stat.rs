@@ -67,7 +67,8 @@ pub struct ActivatorStat {
     pub boot: u64,
     /// As in [`PodStat`].
     pub last_second: u64,
-    /// Every workload of the activator, whether anything is held for it or not.
+    /// The workloads of the activator for which anything is held, or was in one of the seconds. Of one that is not named every
+    /// second was empty.
     pub workloads: Vec<HoldStat>,
 }
 

@@ -51,13 +51,16 @@ impl Workload {
         self.state.lock().hold.leased()
     }
 
-    /// Statistics at `now_us`, with the seconds after `since`.
-    pub(crate) fn stat(&self, now_us: u64, since: Option<u64>) -> HoldStat {
-        HoldStat {
+    /// Statistics at `now_us`, with the seconds after `since`; none if nothing is held and nothing happened in them.
+    pub(crate) fn stat(&self, now_us: u64, since: Option<u64>) -> Option<HoldStat> {
+        let held = self.held() as u64;
+        let seconds = self.ring.lock().seconds_after(now_us, since);
+        let eventful = held > 0 || seconds.iter().any(|second| !second.is_empty());
+        eventful.then(|| HoldStat {
             target: self.id.to_string(),
-            held: self.held() as u64,
-            seconds: self.ring.lock().seconds_after(now_us, since),
-        }
+            held,
+            seconds,
+        })
     }
 
     /// Whether any of both budgets is left.

@@ -4,7 +4,7 @@
 //! [`Decider::decide`]: measure, the algorithm, the bounds, the gate before zero, and last that nothing is taken away
 //! while requests are held.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use crate::bounds::{self, InitialScale};
 use crate::series::Series;
@@ -30,7 +30,7 @@ pub struct Refused {
 /// The memory of one workload's scaling.
 #[derive(Clone, Debug)]
 pub struct Decider {
-    spec: TargetSpec,
+    spec: Arc<TargetSpec>,
     series: Series,
     kpa: Kpa,
     initial: InitialScale,
@@ -45,25 +45,28 @@ impl Decider {
     ///
     /// With more than one it starts in panic mode ([`crate::Policy::born_in_panic`]): nothing is known of the load before, so
     /// nothing is taken away for a stable window.
-    pub fn new(spec: &TargetSpec, now: Moment, ready: Replicas) -> Self {
+    ///
+    /// Many workloads have the same settings, so the settings may be shared.
+    pub fn new(spec: impl Into<Arc<TargetSpec>>, now: Moment, ready: Replicas) -> Self {
+        let spec = spec.into();
         Self {
-            series: Series::new(spec),
-            kpa: Kpa::new(spec, now, ready),
+            series: Series::new(&spec),
+            kpa: Kpa::new(&spec, now, ready),
             initial: InitialScale::new(now, ready),
             gate: ZeroGate::new(now),
-            published: Published::new(spec),
+            published: Published::new(&spec),
             refused: Refused::default(),
             latest: now,
-            spec: spec.clone(),
+            spec,
         }
     }
 
     /// Takes over changed settings and keeps the history.
-    pub fn respec(&mut self, now: Moment, spec: &TargetSpec) {
-        let now = self.advance(now);
-        self.series.resize(now, spec);
-        self.kpa.respec(spec);
-        self.spec = spec.clone();
+    pub fn respec(&mut self, now: Moment, spec: impl Into<Arc<TargetSpec>>) {
+        let (now, spec) = (self.advance(now), spec.into());
+        self.series.resize(now, &spec);
+        self.kpa.respec(&spec);
+        self.spec = spec;
     }
 
     /// Adds a sample to the second of `at`. Samples of one second add up; late ones go into their own second.
@@ -126,7 +129,7 @@ impl Decider {
     }
 
     /// The settings in force.
-    pub fn spec(&self) -> &TargetSpec {
+    pub fn spec(&self) -> &Arc<TargetSpec> {
         &self.spec
     }
 

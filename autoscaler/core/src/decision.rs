@@ -311,7 +311,7 @@ mod tests {
             open: None,
             reachable: true,
         };
-        let decision = Decider::new(&TargetSpec::default(), now, Replicas(1)).decide(now, &seen);
+        let decision = Decider::new(TargetSpec::default(), now, Replicas(1)).decide(now, &seen);
         let json = serde_json::to_value(decision).expect("serializes");
         assert_eq!(json["reason"], "no_data");
         assert_eq!(json["inputs"]["current"], 1);

@@ -46,7 +46,7 @@ fn pod(uid: &str, stats: SocketAddr) -> Pod {
 
 fn target(pods: Vec<Pod>) -> Target {
     Target {
-        spec: TargetSpec::default(),
+        spec: Arc::new(TargetSpec::default()),
         replicas: u32::try_from(pods.len()).unwrap(),
         pods,
         reachable: true,

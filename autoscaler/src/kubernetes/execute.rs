@@ -2,7 +2,6 @@
 //! next is planned from what is seen then.
 
 use std::{
-    collections::BTreeMap,
     fmt,
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -21,7 +20,7 @@ use kube::{
     Api, Client, Error,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
 };
-use kubernetes::{Adopted, Claim, PodView, names};
+use kubernetes::{Adopted, Claim, Labels, PodView, names};
 use serde_json::{Value, json};
 use shared::TargetId;
 use tokio::{net::TcpStream, time::timeout};
@@ -242,7 +241,7 @@ impl Executor {
     async fn check_pods(
         &self,
         target: &TargetId,
-        selector: &BTreeMap<String, String>,
+        selector: &Labels,
         ports: &[Flip],
         upstreams: &[u16],
     ) -> Result<(), Failed> {
@@ -473,7 +472,8 @@ mod tests {
                 (String::new(), (10_000, None)),
                 ("h2".into(), (10_001, Some("kubernetes.io/h2c".into()))),
             ]
-            .into(),
+            .into_iter()
+            .collect(),
             conditions: Conditions::Fallback,
             terminating: false,
         };

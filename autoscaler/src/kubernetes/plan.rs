@@ -20,7 +20,7 @@ use std::{
 };
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString as TargetPort;
-use kubernetes::{Adopted, AdoptedPort, Claim, WorkloadView, claim, names};
+use kubernetes::{Adopted, AdoptedPort, Claim, Labels, WorkloadView, claim, names};
 use shared::TargetId;
 
 use super::view::{Conditions, Refusal, ServiceView, SliceView};
@@ -40,7 +40,7 @@ pub(crate) struct World {
     /// Its pods with a sidecar, terminating ones left out.
     pub(crate) pods: Vec<PodFact>,
     /// Labels of ready pods without a sidecar that the Services select; of several that one selects, one is enough.
-    pub(crate) bare: Vec<BTreeMap<String, String>>,
+    pub(crate) bare: Vec<Labels>,
     /// Services that select its pods, and those whose companions or slices are there because of it.
     pub(crate) services: Vec<Arc<ServiceView>>,
     /// The Service of a companion's name beside each of them, by the name of the Service; also where that one is gone.
@@ -101,7 +101,7 @@ pub(crate) enum Action {
         uid: String,
         ports: Vec<Flip>,
         /// Whom the Service selects, and what has to be behind each request port of theirs: looked at once more before it.
-        selector: BTreeMap<String, String>,
+        selector: Labels,
         upstreams: Vec<u16>,
     },
     /// Give them back.
@@ -501,12 +501,9 @@ fn keep_slices(
 ) -> bool {
     let mut settled = true;
     for ipv6 in [false, true] {
-        let addresses: BTreeSet<_> = world
-            .activators
-            .iter()
-            .copied()
-            .filter(|ip| ip.is_ipv6() == ipv6)
-            .collect();
+        let of_family = world.activators.iter().filter(|ip| ip.is_ipv6() == ipv6);
+        // In order already.
+        let addresses: Box<[_]> = of_family.copied().collect();
         let name = slice_name(&service.name, ipv6);
         let seen = world.slices.iter().find(|slice| slice.name == name);
         if addresses.is_empty() {

@@ -32,6 +32,8 @@ pub(crate) struct Targets {
     pub(crate) namespace: String,
     known: HashMap<TargetId, Known>,
     config: ClusterConfig,
+    /// The settings of the last workload that was looked at: most ask for the same, and share them.
+    common: Arc<TargetSpec>,
     /// The settings that were read last, good or not.
     read: Option<BTreeMap<String, String>>,
 }
@@ -40,7 +42,7 @@ pub(crate) struct Targets {
 struct Known {
     target: watch::Sender<Arc<Target>>,
     /// The last good settings, without what adoption adds.
-    spec: TargetSpec,
+    spec: Arc<TargetSpec>,
 }
 
 impl Targets {
@@ -59,6 +61,7 @@ impl Targets {
             namespace,
             known: HashMap::new(),
             config: ClusterConfig::default(),
+            common: Arc::default(),
             read: None,
         }
     }
@@ -99,9 +102,12 @@ impl Targets {
         });
         let now = clock::since_epoch();
         for (id, workload) in &seen.workloads {
-            let last = self.known.get(id).map(|known| &known.spec);
+            let last = self.known.get(id).map(|known| &*known.spec);
             let settings = workload.resolve(&self.config, last);
-            let spec = settings.spec.clone();
+            if *self.common != settings.spec {
+                self.common = Arc::new(settings.spec);
+            }
+            let spec = Arc::clone(&self.common);
             if let Some(invalid) = settings.invalid {
                 // Told again by itself after a while, as long as it is so.
                 let uid = &workload.uid;
@@ -118,7 +124,7 @@ impl Targets {
                 tokio::spawn(async move { scaler.name_rival(&id).await });
             }
             let pods = seen.pods.get(id).map_or(&[][..], Vec::as_slice);
-            let told = Arc::new(target(workload, &settings.spec, must_stay, pods));
+            let told = Arc::new(target(workload, &spec, must_stay, pods));
             if let Some(known) = self.known.get_mut(id) {
                 known.spec = spec;
                 known.target.send_if_modified(|current| {
@@ -184,14 +190,14 @@ fn parse(data: &BTreeMap<String, String>) -> Result<ClusterConfig, String> {
 /// What the controller is told.
 fn target(
     workload: &WorkloadView,
-    spec: &TargetSpec,
+    spec: &Arc<TargetSpec>,
     must_stay: bool,
     pods: &[Arc<SeenPod>],
 ) -> Target {
-    let mut spec = spec.clone();
-    if must_stay {
+    let mut spec = Arc::clone(spec);
+    if must_stay && spec.min_scale.is_zero() {
         // Nobody would wake it.
-        spec.min_scale = spec.min_scale.max(Replicas::ONE);
+        Arc::make_mut(&mut spec).min_scale = Replicas::ONE;
     }
     let pods = pods.iter().filter_map(|pod| match &**pod {
         SeenPod::Ours(view, _) if !view.terminating => Some(Pod {
@@ -245,7 +251,7 @@ mod tests {
     #[test]
     fn pods_are_told_with_their_statistics_and_those_that_go_are_left_out() {
         let workload = workload();
-        let spec = TargetSpec::default();
+        let spec = Arc::new(TargetSpec::default());
         let going = |object: &mut Value| {
             object["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
         };

@@ -1,9 +1,6 @@
 //! Small views of the objects that adoption is decided from: what is kept in memory of each, and nothing else.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::net::IpAddr;
 
 use k8s_openapi::{
     api::{
@@ -12,7 +9,8 @@ use k8s_openapi::{
     },
     apimachinery::pkg::util::intstr::IntOrString as TargetPort,
 };
-use kubernetes::{Adopted, PodView, names};
+use kubernetes::{Adopted, Labels, PodView, labels, names};
+use litemap::LiteMap;
 
 /// Kubernetes' annotation by which a `ReplicaSet` chooses the pods that it deletes first: those with the lowest number.
 pub(crate) const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
@@ -36,7 +34,7 @@ pub(crate) struct ServiceView {
     pub(crate) namespace: String,
     pub(crate) name: String,
     pub(crate) uid: String,
-    pub(crate) selector: BTreeMap<String, String>,
+    pub(crate) selector: Labels,
     pub(crate) ports: Vec<PortView>,
     /// Why it cannot be adopted whatever its ports are.
     pub(crate) refused: Option<Refusal>,
@@ -95,7 +93,7 @@ impl ServiceView {
         let spec = service.spec.as_ref()?;
         let label = |key| meta.labels.as_ref().and_then(|all| all.get(key));
         let companion = label(names::COMPANION).is_some();
-        let selector = spec.selector.clone().unwrap_or_default();
+        let selector = labels::kept(spec.selector.as_ref());
         let name = meta.name.clone()?;
         // A Service that merely has the name of a companion is watched too: it is in the way of one.
         if selector.is_empty() && !companion && !name.ends_with(&names::companion("")) {
@@ -163,13 +161,21 @@ pub(crate) struct SliceView {
     /// Because of which workload in its namespace it is there.
     pub(crate) workload: String,
     pub(crate) ipv6: bool,
-    pub(crate) addresses: BTreeSet<IpAddr>,
+    /// Each once, in order.
+    pub(crate) addresses: Box<[IpAddr]>,
     /// Name and number of each port.
-    pub(crate) ports: BTreeMap<String, (u16, Option<String>)>,
+    pub(crate) ports: LiteMap<String, (u16, Option<String>)>,
     /// The conditions of all its endpoints.
     pub(crate) conditions: Conditions,
     /// It is being deleted, which a finalizer may keep from ending.
     pub(crate) terminating: bool,
+}
+
+/// Addresses as slices have them: each once, in order.
+pub(crate) fn sorted(mut addresses: Vec<IpAddr>) -> Box<[IpAddr]> {
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses.into()
 }
 
 /// What is said of every endpoint in a slice of ours.
@@ -207,7 +213,7 @@ impl SliceView {
     pub(crate) fn of(slice: &EndpointSlice) -> Option<Self> {
         let meta = &slice.metadata;
         let mut conditions = None;
-        let mut addresses = BTreeSet::new();
+        let mut addresses = Vec::new();
         for endpoint in &slice.endpoints {
             addresses.extend(
                 endpoint
@@ -236,7 +242,7 @@ impl SliceView {
                 .and_then(|all| all.get(names::WORKLOAD).cloned())
                 .unwrap_or_default(),
             ipv6: slice.address_type == "IPv6",
-            addresses,
+            addresses: sorted(addresses),
             ports: slice
                 .ports
                 .iter()
@@ -268,10 +274,7 @@ pub(crate) enum SeenPod {
     /// With a sidecar. The number is its [`DELETION_COST`].
     Ours(Box<PodView>, i32),
     /// Without one: made before the webhook was there, or past it.
-    Bare {
-        labels: BTreeMap<String, String>,
-        ready: bool,
-    },
+    Bare { labels: Labels, ready: bool },
 }
 
 impl SeenPod {
@@ -286,7 +289,7 @@ impl SeenPod {
         if pod.metadata.deletion_timestamp.is_some() {
             return None;
         }
-        let labels = pod.metadata.labels.clone()?;
+        let labels = labels::kept(Some(pod.metadata.labels.as_ref()?));
         Some(Self::Bare {
             labels,
             ready: is_ready(pod),

@@ -2,7 +2,7 @@
 //! autoscaler has to stay: nobody else takes it away, and a slice that is forgotten would lead some of the traffic to addresses
 //! that are nobody's, or another's.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use k8s_openapi::{
     api::{core::v1::Service, discovery::v1::EndpointSlice},
@@ -12,7 +12,11 @@ use kube::{
     Api, ResourceExt as _,
     api::{ListParams, ObjectMeta},
 };
-use kubernetes::{Adopted, names, workload::selects};
+use kubernetes::{
+    Adopted, Labels,
+    labels::{self, selects},
+    names,
+};
 use tokio::time::{Instant, sleep};
 
 use super::{Cluster, Failed};
@@ -24,7 +28,7 @@ const LIMIT: Duration = Duration::from_mins(1);
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Whose<'a> {
     /// Those of one workload of the namespace, whose pods have these labels.
-    Workload(&'a str, &'a BTreeMap<String, String>),
+    Workload(&'a str, &'a Labels),
     /// All in the cluster.
     Anybody,
 }
@@ -81,15 +85,11 @@ fn left(services: &[Service], slices: &[EndpointSlice], whose: Whose<'_>) -> Vec
             // Only one that we made: it says for whom.
             Adopted::of(service).is_some_and(|adopted| is_meant(Some(&adopted.workload)))
         } else {
-            let selector = service
-                .spec
-                .as_ref()
-                .and_then(|spec| spec.selector.as_ref());
+            let spec = service.spec.as_ref();
+            let selector = labels::kept(spec.and_then(|spec| spec.selector.as_ref()));
             leads_to_sidecars(service)
                 && match whose {
-                    Whose::Workload(_, labels) => {
-                        selector.is_some_and(|selector| selects(selector, labels))
-                    }
+                    Whose::Workload(_, labels) => selects(&selector, labels),
                     Whose::Anybody => true,
                 }
         };
@@ -165,7 +165,7 @@ mod tests {
             "EndpointSlice n/b-activators-ipv4",
         ];
         assert_eq!(all, names);
-        let labels = |app: &str| BTreeMap::from([("app".to_owned(), app.to_owned())]);
+        let labels = |app: &str| Labels::from_iter([("app".to_owned(), app.to_owned())]);
         let of = |name: &str| left(&services, &slices, Whose::Workload(name, &labels(name)));
         assert_eq!(of("a").len(), 3, "{:?}", of("a"));
         assert_eq!(

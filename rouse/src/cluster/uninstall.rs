@@ -51,14 +51,18 @@ pub(super) async fn run(cluster: &Cluster, dry_run: bool) -> Result<(), Failed> 
             ours: cluster.ours.clone(),
             output: cluster.output.clone(),
         };
-        // The first that cannot be given back ends this: Rouse must stay for its sake. One that was deleted meanwhile, with its
-        // namespace perhaps, needs nobody.
-        if let Err(failed) = write::disable(&there, &name).await {
-            let here: Api<Deployment> = Api::namespaced(cluster.client.clone(), &there.namespace);
-            if here.get_opt(&name).await?.is_some() {
-                return Err(failed);
+        // The first that cannot be given back ends this: Rouse must stay for its sake. One that is deleted, or is so meanwhile,
+        // needs nobody.
+        let going = async || write::is_going(&there, &name).await;
+        if !going().await? {
+            match write::disable(&there, &name).await {
+                Ok(()) => continue,
+                Err(failed) if !going().await? => return Err(failed),
+                Err(_) => {}
             }
         }
+        let line = format!("{}/{name} is being deleted: left alone", there.namespace);
+        cluster.output.line(line);
     }
     if !dry_run {
         // Also what belongs to one that was opted out by hand a moment ago.

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use autoscaler_core::{ClusterConfig, wake_replicas};
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Namespace};
 use kube::{
     Api,
-    api::{Patch, PatchParams},
+    api::{ObjectMeta, Patch, PatchParams},
 };
-use kubernetes::{WorkloadView, names, scale};
+use kubernetes::{WorkloadView, labels, names, scale};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -72,6 +72,23 @@ pub(super) async fn disable(cluster: &Cluster, name: &str) -> Result<(), Failed>
     Ok(())
 }
 
+/// Whether a workload is gone or being deleted, by itself or with its namespace, in which no pod can be made any more: it needs
+/// nothing, and nothing of it needs anybody.
+pub(super) async fn is_going(cluster: &Cluster, name: &str) -> Result<bool, Failed> {
+    let is_deleted = |meta: &ObjectMeta| meta.deletion_timestamp.is_some();
+    let deployment = deployments(cluster).get_metadata_opt(name).await?;
+    if deployment.is_none_or(|one| is_deleted(&one.metadata)) {
+        return Ok(true);
+    }
+    let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
+    match namespaces.get_metadata_opt(&cluster.namespace).await {
+        Ok(namespace) => Ok(namespace.is_none_or(|one| is_deleted(&one.metadata))),
+        // Whoever may write in a namespace need not be allowed to read it.
+        Err(kube::Error::Api(status)) if status.code == 403 => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Wakes a workload that sleeps, and waits until a pod of it is ready. One that does not become ready is told of and does not
 /// hinder anybody from leaving.
 async fn awake(cluster: &Cluster, name: &str) -> Result<(), Failed> {
@@ -79,6 +96,9 @@ async fn awake(cluster: &Cluster, name: &str) -> Result<(), Failed> {
     let end = Instant::now() + AWAKE_LIMIT;
     let mut told = false;
     loop {
+        if is_going(cluster, name).await? {
+            return Err(Failed(format!("{target} is being deleted")));
+        }
         let deployment = deployments(cluster).get(name).await?;
         let wanted = deployment.spec.and_then(|spec| spec.replicas);
         let ready = deployment.status.and_then(|status| status.ready_replicas);
@@ -109,9 +129,7 @@ async fn given_back(cluster: &Cluster, name: &str, deployment: &Deployment) -> R
         .spec
         .as_ref()
         .and_then(|spec| spec.template.metadata.as_ref());
-    let labels = template
-        .and_then(|meta| meta.labels.clone())
-        .unwrap_or_default();
+    let labels = labels::kept(template.and_then(|meta| meta.labels.as_ref()));
     left::wait(cluster, Whose::Workload(name, &labels)).await
 }
 

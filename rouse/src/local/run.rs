@@ -9,8 +9,8 @@ use std::{
 };
 
 use activator::{Activator, Endpoints, InPath, WorkloadConfig, timeline::Wake};
-use autoscaler::{Controller, Holds, Target, admin as decisions};
-use autoscaler_core::{Decision, wake_replicas};
+use autoscaler::{Controller, History, Holds, Target, admin as decisions};
+use autoscaler_core::wake_replicas;
 use dashmap::DashMap;
 use metrics_exporter_prometheus::PrometheusHandle;
 use shared::{
@@ -137,8 +137,8 @@ pub struct LocalWorkload {
     pub addresses: Vec<SocketAddr>,
     /// What there is of it, and changes.
     pub snapshot: watch::Receiver<Arc<Snapshot>>,
-    /// The last decision about it, and changes.
-    pub decision: watch::Receiver<Option<Decision>>,
+    /// The last decisions about it.
+    pub decisions: History,
     /// Its part of the activator.
     pub activator: Arc<activator::Workload>,
 }
@@ -249,7 +249,7 @@ impl Local {
         };
         let (endpoints, endpoints_rx) = watch::channel(Arc::new(Endpoints::default()));
         let (target, target_rx) = watch::channel(Arc::new(Target {
-            spec: planned.spec.clone(),
+            spec: Arc::new(planned.spec.clone()),
             replicas: planned.replicas,
             pods: Vec::new(),
             reachable: true,
@@ -274,7 +274,7 @@ impl Local {
             id: id.clone(),
             addresses,
             snapshot: snapshot_rx,
-            decision: controller.latest(),
+            decisions: controller.history().clone(),
             activator: Arc::clone(&workload),
         });
         self.controllers.insert(id.clone(), controller);
@@ -314,7 +314,7 @@ impl Local {
     pub fn decisions(&self, id: &TargetId) -> Vec<autoscaler::Explained> {
         self.controllers
             .get(id)
-            .map(|controller| controller.history())
+            .map(|controller| controller.history().explained())
             .unwrap_or_default()
     }
 

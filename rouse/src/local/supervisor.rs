@@ -410,7 +410,7 @@ impl Supervisor {
             }
         });
         let target = Target {
-            spec: self.planned.spec.clone(),
+            spec: Arc::new(self.planned.spec.clone()),
             replicas: wanted,
             pods: pods.collect(),
             reachable: true,

@@ -98,7 +98,7 @@ fn row(workload: &LocalWorkload, rate: &mut Rate, now: Instant) -> StatusRow {
 }
 
 fn mode(workload: &LocalWorkload, snapshot: &Snapshot, ready: u32, held: u64) -> &'static str {
-    let decision = *workload.decision.borrow();
+    let decision = workload.decisions.latest();
     match decision.map(|decision| decision.mode) {
         _ if snapshot.failed.is_some() && ready == 0 => "failed",
         _ if ready == 0 && (held > 0 || snapshot.wanted > 0) => "waking",

@@ -157,7 +157,7 @@ fn trace(case: &Value) {
         algorithm => panic!("unknown algorithm {algorithm}"),
     };
     let born = count(&case["create"]["ready"]);
-    let mut decider = Decider::new(&spec, moment(base, &0.into()), born);
+    let mut decider = Decider::new(spec.clone(), moment(base, &0.into()), born);
     for event in case["events"].as_array().expect("events") {
         let now = moment(base, &event[1]);
         match event[0].as_str() {

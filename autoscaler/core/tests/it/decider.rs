@@ -115,7 +115,7 @@ fn missing_data_changes_nothing() {
 
 #[test]
 fn samples_that_are_no_measurement_are_counted_and_ignored() {
-    let mut decider = Decider::new(&spec(&[]), START, Replicas(1));
+    let mut decider = Decider::new(spec(&[]), START, Replicas(1));
     for concurrency in [f64::NAN, f64::INFINITY, -0.5] {
         decider.record(
             START,
@@ -211,7 +211,7 @@ fn changed_windows_and_metric_find_their_history() {
     }
     world
         .decider
-        .respec(world.now, &spec(&[("metric", "rps"), ("window", "30s")]));
+        .respec(world.now, spec(&[("metric", "rps"), ("window", "30s")]));
     let inputs = world.decider.decide(world.now, &calm(1)).inputs;
     // The newest bucket is a second old, so 29 and 2 seconds are left of 30 and 3.
     assert_eq!(
@@ -223,7 +223,7 @@ fn changed_windows_and_metric_find_their_history() {
 
 #[test]
 fn a_late_sample_goes_into_its_own_second() {
-    let mut decider = Decider::new(&spec(&[]), START, Replicas(1));
+    let mut decider = Decider::new(spec(&[]), START, Replicas(1));
     let load = Sample {
         concurrency: 30.0,
         requests: 0.0,
@@ -244,9 +244,9 @@ fn departed(policy: Policy) -> Decider {
         policy,
         ..spec(&[("target", "1"), ("target-utilization-percentage", "100")])
     };
-    let mut decider = Decider::new(&spec, after(0), Replicas::ONE);
+    let mut decider = Decider::new(spec.clone(), after(0), Replicas::ONE);
     spec.scale_down_delay = Duration::from_mins(10);
-    decider.respec(after(0), &spec);
+    decider.respec(after(0), spec.clone());
     decider.record(
         after(0),
         Sample {

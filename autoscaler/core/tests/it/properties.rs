@@ -45,7 +45,7 @@ proptest! {
         steps in prop::collection::vec((0.0..5000.0f64, observed()), 1..60),
     ) {
         let spec = scaled(min, max);
-        let mut decider = Decider::new(&spec, START, Replicas(0));
+        let mut decider = Decider::new(spec.clone(), START, Replicas(0));
         let mut now = START;
         for (concurrency, seen) in steps {
             decider.record(now, Sample { concurrency, requests: 0.0 });
@@ -61,7 +61,7 @@ proptest! {
 
     #[test]
     fn zero_needs_everything_quiet(steps in prop::collection::vec((0.0..0.6f64, observed()), 1..200)) {
-        let mut decider = Decider::new(&spec(&[("window", "6s")]), START, Replicas(0));
+        let mut decider = Decider::new(spec(&[("window", "6s")]), START, Replicas(0));
         let mut now = START;
         for (concurrency, seen) in steps {
             decider.record(now, Sample { concurrency: concurrency.round(), requests: 0.0 });
@@ -94,7 +94,7 @@ proptest! {
     #[test]
     fn steady_load_settles_and_stays(concurrency in 0.5..5000.0f64, ready in 1..40u32) {
         let spec = spec(&[]);
-        let mut decider = Decider::new(&spec, START, Replicas(ready));
+        let mut decider = Decider::new(spec.clone(), START, Replicas(ready));
         let mut pods = ready;
         let mut counts = Vec::new();
         for second in 0..600u64 {
@@ -111,7 +111,7 @@ proptest! {
 
     #[test]
     fn panic_never_scales_down(steps in prop::collection::vec((0.0..3000.0f64, 0..50u32), 2..200)) {
-        let mut decider = Decider::new(&spec(&[]), START, Replicas(0));
+        let mut decider = Decider::new(spec(&[]), START, Replicas(0));
         let mut now = START;
         let mut before: Option<Replicas> = None;
         for (concurrency, ready) in steps {
@@ -132,7 +132,7 @@ proptest! {
     fn idle_reaches_zero_in_finite_time(
         loads in prop::collection::vec(0.0..2000.0f64, 0..100), ready in 0..200u32,
     ) {
-        let mut decider = Decider::new(&spec(&[]), START, Replicas(ready));
+        let mut decider = Decider::new(spec(&[]), START, Replicas(ready));
         let mut pods = ready;
         let mut now = START;
         // A few halvings, a panic, two windows and the grace period.
@@ -150,11 +150,11 @@ proptest! {
         steps in prop::collection::vec((any::<u64>(), any::<u64>(), any::<f64>(), any::<f64>(), any::<u32>()), 1..50),
     ) {
         let mut spec = spec(&[("scale-down-delay", "1h"), ("window", "1h")]);
-        let mut decider = Decider::new(&spec, Moment::MAX, Replicas(9));
+        let mut decider = Decider::new(spec.clone(), Moment::MAX, Replicas(9));
         for (at, now, concurrency, requests, pods) in steps {
             decider.record(Moment::from_nanos(at), Sample { concurrency, requests });
             spec.stable_window = Duration::from_secs(at % 7200);
-            decider.respec(Moment::from_nanos(now), &spec);
+            decider.respec(Moment::from_nanos(now), spec.clone());
             let decision = decider.decide(Moment::from_nanos(now), &calm(pods));
             prop_assert!(!decision.to_string().is_empty());
             prop_assert!(decision.inputs.stable.is_none_or(|stable| stable >= 0.0));

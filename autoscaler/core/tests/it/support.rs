@@ -116,7 +116,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(spec: &TargetSpec, ready: u32) -> Self {
         Self {
-            decider: Decider::new(spec, START, Replicas(ready)),
+            decider: Decider::new(spec.clone(), START, Replicas(ready)),
             now: START,
         }
     }

@@ -65,8 +65,8 @@ fn pod(ready: bool) -> PodFact {
     }
 }
 
-fn bare() -> BTreeMap<String, String> {
-    [("app".to_owned(), "iris".to_owned())].into()
+fn bare() -> Labels {
+    Labels::from_iter([("app".to_owned(), "iris".to_owned())])
 }
 
 /// What the API server and the activators make of an action.
@@ -94,7 +94,7 @@ fn apply(world: &mut World, action: &Action) {
                 namespace: "n".into(),
                 name: names::companion(&wanted.service),
                 uid: "c".into(),
-                selector: BTreeMap::new(),
+                selector: Labels::new(),
                 ports: ports
                     .map(|(place, port)| PortView {
                         place,

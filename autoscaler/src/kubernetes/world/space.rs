@@ -8,11 +8,9 @@ use std::{
     sync::Arc,
 };
 
-use kubernetes::{WorkloadView, names};
+use kubernetes::{Labels, WorkloadView, names};
 
 use crate::kubernetes::view::{ServiceView, SliceView};
-
-type Labels = BTreeMap<String, String>;
 
 /// Everything in one namespace.
 #[derive(Debug, Default)]

@@ -1,6 +1,8 @@
 use std::time::Instant;
 
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service};
+use kubernetes::labels;
+use litemap::LiteMap;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -78,7 +80,7 @@ impl Everything {
             workload: workload.into(),
             ipv6: false,
             addresses: [[10, 0, 0, 1].into()].into(),
-            ports: [("http".to_owned(), (port, None))].into(),
+            ports: LiteMap::from_iter([("http".to_owned(), (port, None))]),
             conditions: Conditions::Fallback,
             terminating: false,
         };
@@ -86,7 +88,8 @@ impl Everything {
     }
 
     fn bare(&mut self, name: &str, labels: &Value) {
-        let labels = serde_json::from_value(labels.clone()).unwrap();
+        let labels: Option<BTreeMap<_, _>> = serde_json::from_value(labels.clone()).unwrap();
+        let labels = labels::kept(labels.as_ref());
         let view = SeenPod::Bare {
             labels,
             ready: true,
@@ -222,7 +225,7 @@ fn plainly(all: &Everything, target: &TargetId) -> [BTreeSet<String>; 5] {
 fn found(world: &World) -> [BTreeSet<String>; 5] {
     let pairs = |(service, other): (&String, &String)| format!("{service}: {other}");
     let bare = |service: &&Arc<ServiceView>| {
-        let has = |labels: &BTreeMap<String, String>| {
+        let has = |labels: &kubernetes::Labels| {
             let mut asked = service.selector.iter();
             asked.all(|(key, value)| labels.get(key) == Some(value))
         };

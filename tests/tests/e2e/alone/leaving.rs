@@ -17,10 +17,10 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api,
-    api::{ListParams, PostParams},
+    api::{DeleteParams, ListParams, PostParams},
 };
 use kubernetes::names;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{
     task::spawn_blocking,
     time::{Instant, timeout},
@@ -95,6 +95,19 @@ async fn nothing_is_left(space: &Space, before: &Value) {
     assert!(left.items.is_empty(), "{:?}", left.items);
 }
 
+/// A namespace that is being deleted, with a workload that sleeps, is opted in and stays for now: nobody can wake it any more.
+async fn going() -> Space {
+    let space = Space::new("going").await;
+    let mut stuck = space.deployment(&Model::new("stuck"));
+    stuck.metadata.finalizers = Some(vec!["example.com/kept".to_owned()]);
+    space.create_objects(&service("stuck"), &stuck).await;
+    space.adopted("stuck").await;
+    let namespaces: Api<Namespace> = Api::all(space.client.clone());
+    let params = DeleteParams::background();
+    namespaces.delete(&space.name, &params).await.unwrap();
+    space
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_uninstall_command_gives_every_workload_back_first() {
     let Some(program) = env::var_os("ROUSE_E2E_COMMAND") else {
@@ -109,6 +122,7 @@ async fn the_uninstall_command_gives_every_workload_back_first() {
     space.deploy(&warm).await;
     let asleep = space.deploy(&Model::new("asleep")).await;
     space.settled("asleep", 0, LONG).await;
+    let going = going().await;
 
     let began = Instant::now();
     let uninstall = move || {
@@ -120,6 +134,8 @@ async fn the_uninstall_command_gives_every_workload_back_first() {
     let done = spawn_blocking(uninstall).await.unwrap().unwrap();
     println!("all of Rouse is gone {:?} after the order", began.elapsed());
     assert!(done.success());
+    let finalizers = json!({"metadata": {"finalizers": null}});
+    going.patch("stuck", finalizers).await;
     let namespaces: Api<Namespace> = Api::all(space.client.clone());
     space
         .until("its namespace is gone", GONE, async || {
