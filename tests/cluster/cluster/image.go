@@ -192,6 +192,20 @@ func addFile(layer *tar.Writer, name, path string) error {
 	return err
 }
 
+// qualified is the name under which the kubelet's runtime looks for an image: as with Docker, a name without a registry is one of
+// docker.io's, and without a folder one of its library.
+func qualified(name string) string {
+	first, _, folder := strings.Cut(name, "/")
+	switch {
+	case name == "" || folder && (strings.ContainsAny(first, ".:") || first == "localhost"):
+		return name
+	case folder:
+		return "docker.io/" + name
+	default:
+		return "docker.io/library/" + name
+	}
+}
+
 func entry(name string, mode int64, size int64) *tar.Header {
 	return &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: mode, Size: size, ModTime: time.Unix(0, 0), Format: tar.FormatPAX}
 }
@@ -233,7 +247,7 @@ func loadImage(p places, args []string) error {
 		}
 		switch name {
 		case "--name":
-			image.name = value
+			image.name = qualified(value)
 		case "--save":
 			save = value
 		case "--binary":

@@ -23,7 +23,7 @@ var webhookManifest string
 // earlyServiceIP is in the lower part of the range, from which none is given away by itself.
 const earlyServiceIP = "10.96.0.77"
 
-const selftestImage = "rouse.test/selftest:1"
+const selftestImage = "selftest:1"
 
 // trial is one self-test: a cluster of its own, driven through the same command line that everybody uses.
 type trial struct {
