@@ -102,10 +102,17 @@ impl Leaving {
     }
 }
 
-/// The world as if the workload had opted out.
+/// The world as if the workload had opted out. One that is being deleted, perhaps with its namespace, in which no pod can be made any
+/// more, is as good as gone: nobody waits until it is ready.
 pub(crate) fn opted_out(mut world: World, stage: Stage) -> World {
-    let hurries = stage == Stage::Hurries;
+    // Where no pod can even be made, by a quota or since its namespace is being deleted, it would wait in vain.
+    let is_stuck = matches!(&world.standing, Standing::In(workload) if workload.failure.is_some());
+    let hurries = stage == Stage::Hurries || is_stuck;
     let (replicas, ready) = match &world.standing {
+        Standing::In(workload) if workload.terminating => {
+            world.standing = Standing::Gone;
+            return world;
+        }
         Standing::In(workload) => (workload.replicas, plan::has_ready_pod(&world)),
         Standing::Out { replicas, ready } => (*replicas, *ready),
         Standing::Gone => return world,

@@ -2,10 +2,13 @@
 //! autoscaler has to stay: nobody else takes it away, and a slice that is forgotten would lead some of the traffic to addresses
 //! that are nobody's, or another's.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use k8s_openapi::{
-    api::{core::v1::Service, discovery::v1::EndpointSlice},
+    api::{
+        core::v1::{Namespace, Service},
+        discovery::v1::EndpointSlice,
+    },
     apimachinery::pkg::util::intstr::IntOrString,
 };
 use kube::{
@@ -33,6 +36,16 @@ pub(super) enum Whose<'a> {
     Anybody,
 }
 
+/// Namespaces that are being deleted. Kubernetes ends their pods first, each in its grace period, and their Services after that; none of
+/// it is for anybody any more.
+async fn going(cluster: &Cluster) -> Result<HashSet<String>, Failed> {
+    let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
+    let all = namespaces.list_metadata(&ListParams::default()).await?;
+    let deleted = all.items.into_iter().map(|one| one.metadata);
+    let deleted = deleted.filter(|meta| meta.deletion_timestamp.is_some());
+    Ok(deleted.filter_map(|meta| meta.name).collect())
+}
+
 /// Waits until nothing is left.
 pub(super) async fn wait(cluster: &Cluster, whose: Whose<'_>) -> Result<(), Failed> {
     let client = || cluster.client.clone();
@@ -47,11 +60,18 @@ pub(super) async fn wait(cluster: &Cluster, whose: Whose<'_>) -> Result<(), Fail
     let managed = ListParams::default().labels(names::SLICES_SELECTOR);
     let end = Instant::now() + LIMIT;
     loop {
-        let left = left(
-            &services.list(&all).await?.items,
-            &slices.list(&managed).await?.items,
-            whose,
+        let (mut services, mut slices) = (
+            services.list(&all).await?.items,
+            slices.list(&managed).await?.items,
         );
+        if let Whose::Anybody = whose {
+            let going = going(cluster).await?;
+            let stays =
+                |meta: &ObjectMeta| meta.namespace.as_ref().is_none_or(|of| !going.contains(of));
+            services.retain(|one| stays(&one.metadata));
+            slices.retain(|one| stays(&one.metadata));
+        }
+        let left = left(&services, &slices, whose);
         if left.is_empty() {
             return Ok(());
         }

@@ -320,6 +320,45 @@ fn when_rouse_is_deleted_a_sleeping_workload_is_woken_first_and_keeps_its_fallba
 }
 
 #[test]
+fn when_rouse_is_deleted_a_workload_that_is_deleted_too_is_not_waited_for() {
+    let mut world = world();
+    settle(&mut world);
+    let going = workload(|object| {
+        object["spec"]["replicas"] = json!(0);
+        object["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    });
+    world.standing = Standing::In(going);
+    let mut world = leaving::opted_out(world, Stage::GivesBack);
+    let first = leaving::give_back(&world, 0, Stage::GivesBack);
+    assert!(!first.actions.contains(&Action::Wake), "no pod can be made");
+    settle(&mut world);
+    let done = leaving::give_back(&world, 0, Stage::GivesBack);
+    assert!(leaving::is_given_back(&world, &done), "{done:?}");
+}
+
+#[test]
+fn when_rouse_is_deleted_a_workload_whose_pods_cannot_be_made_is_not_waited_for() {
+    let mut world = world();
+    let original = targets(&world);
+    settle(&mut world);
+    let stuck = workload(|object| {
+        object["spec"]["replicas"] = json!(1);
+        object["status"] = json!({"conditions": [{"type": "ReplicaFailure", "status": "True",
+            "reason": "FailedCreate", "message": "namespace n is being terminated"}]});
+    });
+    world.standing = Standing::In(stuck);
+    let mut world = leaving::opted_out(world, Stage::GivesBack);
+    for _ in 0..30 {
+        for action in leaving::give_back(&world, 1, Stage::GivesBack).actions {
+            apply(&mut world, &action);
+        }
+    }
+    let done = leaving::give_back(&world, 1, Stage::GivesBack);
+    assert!(leaving::is_given_back(&world, &done), "{done:?}");
+    assert_eq!(targets(&world), original);
+}
+
+#[test]
 fn when_rouse_is_deleted_a_warm_workload_leads_to_its_pods_after_every_step() {
     let mut world = world();
     let original = targets(&world);

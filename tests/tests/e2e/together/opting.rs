@@ -2,11 +2,18 @@
 
 use std::time::Duration;
 
-use integration::load;
-use k8s_openapi::api::core::v1::Service;
-use kube::Api;
+use integration::{
+    client::{Account, get},
+    load,
+};
+use k8s_openapi::api::core::v1::{Pod, Service};
+use kube::{Api, ResourceExt as _, api::ListParams};
+use kubernetes::names;
 use serde_json::json;
-use tokio::time::timeout;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
 
 use crate::{
     Space,
@@ -39,8 +46,21 @@ async fn opting_in_and_out_under_load_loses_nothing_and_leaves_the_service_as_it
     space.reachable("m").await;
     let before = ports(&space).await;
     let url = format!("http://{address}/work");
-    let load =
-        tokio::spawn(async move { load::run(&url, 4, load::closed(Duration::from_mins(1))).await });
+    // On a connection of its own each: a plain model that ends closes idle connections, as HTTP lets it (RFC 9112, section 9.5), and
+    // a request that crosses that is lost without any fault of ours.
+    let account = Account::default();
+    let mut short = JoinSet::new();
+    for _ in 0..4 {
+        let account = account.clone();
+        short.spawn(async move {
+            let end = Instant::now() + Duration::from_mins(1);
+            while Instant::now() < end {
+                let sent = account.send(address, None, get("/work"));
+                // Its fate is in the account.
+                let _answer = timeout(LONG, sent).await.unwrap();
+            }
+        });
+    }
     let label = |value: serde_json::Value| {
         json!({
             "metadata": {"labels": {"rouse.dev/enabled": value}},
@@ -50,6 +70,21 @@ async fn opting_in_and_out_under_load_loses_nothing_and_leaves_the_service_as_it
     space.patch("m", label(json!("true"))).await;
     space.adopted("m").await;
     space.settled("m", 2, LONG).await;
+    let pods: Api<Pod> = space.api();
+    let all = ListParams::default().labels("app=m");
+    space
+        .until("no plain pod is left", LONG, async || {
+            let all = pods.list(&all).await.ok()?.items;
+            let has_sidecar = |pod: &Pod| pod.annotations().contains_key(names::WORKLOAD);
+            all.iter().all(has_sidecar).then_some(())
+        })
+        .await;
+    // From here on only sidecars end, which say so before.
+    let kept =
+        tokio::spawn(
+            async move { load::run(&url, 4, load::closed(Duration::from_secs(30))).await },
+        );
+    sleep(Duration::from_secs(1)).await;
     space.patch("m", label(json!(null))).await;
     space
         .until("the Service is as it was", LONG, async || {
@@ -57,7 +92,10 @@ async fn opting_in_and_out_under_load_loses_nothing_and_leaves_the_service_as_it
         })
         .await;
     space.settled("m", 2, LONG).await;
-    let (_, told) = timeout(LONG * 2, load).await.unwrap().unwrap();
+    timeout(LONG * 2, short.join_all()).await.unwrap();
+    let (_, mut told) = timeout(LONG * 2, kept).await.unwrap().unwrap();
+    // Two accounts, two sets of names.
+    told.extend(account.told());
     space.ledger("m", &told).assert_exact();
     space.end().await;
 }
