@@ -170,6 +170,7 @@ async fn deleting_the_manifests_gives_every_workload_back_first() {
     let address = space.deploy(&warm).await;
     let asleep = space.deploy(&Model::new("asleep")).await;
     space.settled("warm", 1, LONG).await;
+    space.through_sidecars(address).await;
     space.settled("asleep", 0, LONG).await;
     let url = format!("http://{address}/work");
     let length = Duration::from_mins(2);

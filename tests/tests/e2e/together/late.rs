@@ -149,6 +149,7 @@ async fn requests_on_old_connections_to_pods_that_drain_are_neither_lost_nor_run
         .flags(&["--service-time=20ms"]);
     let address = space.deploy(&model).await;
     space.settled("m", 3, LONG).await;
+    space.through_sidecars(address).await;
     let account = Account::default();
     let kept = keep(address, &account, 3 * KEPT).await;
     // One replica has enough to do not to go to zero.

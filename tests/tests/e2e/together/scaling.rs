@@ -44,6 +44,7 @@ async fn a_pod_that_is_deleted_under_load_takes_no_request_with_it() {
         .flags(&["--service-time=20ms"]);
     let address = space.deploy(&model).await;
     space.settled("m", 2, LONG).await;
+    space.through_sidecars(address).await;
     let url = format!("http://{address}/work");
     let load =
         tokio::spawn(
@@ -72,6 +73,7 @@ async fn a_rolling_update_under_load_loses_nothing() {
         .flags(&["--service-time=20ms"]);
     let address = space.deploy(&model).await;
     space.settled("m", 2, LONG).await;
+    space.through_sidecars(address).await;
     let old: Vec<_> = space
         .pods("m")
         .await

@@ -28,6 +28,7 @@ async fn nothing_is_lost_from_one_replica_to_five_to_one_to_zero_under_load() {
         .flags(&["--service-time=200ms"]);
     let address = space.deploy(&model).await;
     space.settled("m", 1, LONG).await;
+    space.through_sidecars(address).await;
     let url = format!("http://{address}/work");
     let began = Instant::now();
     let few = {
@@ -80,6 +81,7 @@ async fn short_connections_are_spread_evenly_over_five_pods() {
         .annotate("autoscaling.knative.dev/min-scale", "5");
     let address = space.deploy(&model).await;
     space.settled("m", REPLICAS, LONG).await;
+    space.through_sidecars(address).await;
     let account = Account::default();
     let counts = || -> Vec<_> {
         let journals = space.journals("m");

@@ -48,6 +48,7 @@ async fn a_controller_that_keeps_writing_a_service_back_changes_nothing() {
         .flags(&["--service-time=20ms"]);
     let address = space.deploy(&model).await;
     space.settled("m", 2, LONG).await;
+    space.through_sidecars(address).await;
     let load = load(address, Duration::from_secs(20), 4);
     let services: Api<Service> = space.api();
     let params = PostParams {
@@ -110,6 +111,7 @@ async fn a_controller_that_keeps_writing_the_replicas_back_is_named_and_not_foug
         .flags(&["--service-time=50ms"]);
     let address = space.deploy(&model).await;
     space.settled("m", 1, LONG).await;
+    space.through_sidecars(address).await;
     let (stop, stopped) = watch::channel(false);
     let rival = tokio::spawn(argocd(space.api(), stopped));
     let load = load(address, Duration::from_secs(40), 4);
