@@ -17,10 +17,13 @@ pub fn kept(map: Option<&BTreeMap<String, String>>) -> Labels {
 
 /// Whether a Service with this selector selects pods with these labels. One without a selector selects none.
 pub fn selects(selector: &Labels, labels: &Labels) -> bool {
-    !selector.is_empty()
-        && selector
-            .iter()
-            .all(|(key, value)| labels.get(key) == Some(value))
+    !selector.is_empty() && have(labels, selector)
+}
+
+/// Whether labels have all that is asked for, which may be nothing.
+pub fn have(labels: &Labels, asked: &Labels) -> bool {
+    let mut asked = asked.iter();
+    asked.all(|(key, value)| labels.get(key) == Some(value))
 }
 
 #[cfg(test)]

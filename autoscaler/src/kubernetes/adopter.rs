@@ -44,8 +44,8 @@ const MOMENT: Duration = Duration::from_millis(50);
 const LOOK: Duration = Duration::from_millis(500);
 /// How old the answer about a Deployment that is not opted in may be.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
-/// Plans carried out at the same time. Each takes a connection to the API server, of 45 KB with its buffers and TLS, and more of
-/// them are hardly faster: a write takes some milliseconds.
+/// Plans carried out at the same time. Each takes a connection to the API server, with its buffers and TLS some tens of KB, which stay
+/// for a while; a write takes some milliseconds.
 const AT_ONCE: usize = 6;
 /// A port on which an activator was seen listening is looked at again after so long.
 const LISTENS: Duration = Duration::from_secs(30);

@@ -20,7 +20,7 @@ use std::{
 };
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString as TargetPort;
-use kubernetes::{Adopted, AdoptedPort, Claim, Labels, WorkloadView, claim, names};
+use kubernetes::{Adopted, AdoptedPort, Claim, Labels, WorkloadView, claim, labels, names};
 use shared::TargetId;
 
 use super::view::{Conditions, Refusal, ServiceView, SliceView};
@@ -424,12 +424,8 @@ fn pods_are_ready_for(world: &World, service: &ServiceView, entries: &[Entry]) -
 }
 
 fn bare_is_selected(world: &World, service: &ServiceView) -> bool {
-    world.bare.iter().any(|labels| {
-        service
-            .selector
-            .iter()
-            .all(|(key, value)| labels.get(key) == Some(value))
-    })
+    let mut bare = world.bare.iter();
+    bare.any(|pod| labels::have(pod, &service.selector))
 }
 
 /// Whether the workload has a pod that takes requests, with a sidecar or without.

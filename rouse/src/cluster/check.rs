@@ -1,6 +1,6 @@
 //! `check`: what enabling a workload would do, and what stands in the way.
 
-use std::{collections::BTreeMap, fmt, process::ExitCode};
+use std::{fmt, process::ExitCode};
 
 use autoscaler_core::{ClusterConfig, annotations};
 use k8s_openapi::{
@@ -12,7 +12,7 @@ use k8s_openapi::{
     apimachinery::pkg::util::intstr::IntOrString,
 };
 use kube::{Api, api::ListParams};
-use kubernetes::{names, pod::model, ports};
+use kubernetes::{Labels, labels, names, pod::model, ports};
 
 use super::{Cluster, Failed};
 
@@ -104,10 +104,8 @@ fn findings(
         &mut found,
     );
     pod_findings(pod, &mut found);
-    let labels = meta
-        .and_then(|meta| meta.labels.clone())
-        .unwrap_or_default();
-    service_findings(pod, &labels, services, &upstreams, &mut found);
+    let pod_labels = labels::kept(meta.and_then(|meta| meta.labels.as_ref()));
+    service_findings(pod, &pod_labels, services, &upstreams, &mut found);
     for scaler in scalers {
         let target = scaler.spec.as_ref().map(|spec| &spec.scale_target_ref);
         if target.is_some_and(|target| target.kind == "Deployment" && target.name == name) {
@@ -201,7 +199,7 @@ fn has_pre_stop(container: &Container) -> bool {
 
 fn service_findings(
     pod: &PodSpec,
-    labels: &BTreeMap<String, String>,
+    pod_labels: &Labels,
     services: &[Service],
     upstreams: &[u16],
     found: &mut Vec<Finding>,
@@ -212,17 +210,7 @@ fn service_findings(
     let mut any = false;
     for service in services {
         let Some(spec) = &service.spec else { continue };
-        let Some(selector) = spec
-            .selector
-            .as_ref()
-            .filter(|selector| !selector.is_empty())
-        else {
-            continue;
-        };
-        if !selector
-            .iter()
-            .all(|(key, value)| labels.get(key) == Some(value))
-        {
+        if !labels::selects(&labels::kept(spec.selector.as_ref()), pod_labels) {
             continue;
         }
         any = true;

@@ -210,6 +210,16 @@ impl Space {
         self.address(&model.name).await
     }
 
+    /// As [`Space::deploy`], and waits until all its replicas are ready and requests go through their sidecars: what is sent before
+    /// that may pass them, and nobody counts it.
+    pub(crate) async fn deploy_warm(&self, model: &Model) -> SocketAddr {
+        let address = self.deploy(model).await;
+        let replicas = i32::try_from(model.replicas).unwrap();
+        self.settled(&model.name, replicas, LONG).await;
+        self.through_sidecars(address).await;
+        address
+    }
+
     /// Creates a model's Deployment and Service.
     pub(crate) async fn create(&self, model: &Model) {
         self.create_objects(&service(&model.name), &self.deployment(model))

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use kubernetes::{Labels, WorkloadView, names};
+use kubernetes::{Labels, WorkloadView, labels, names};
 
 use crate::kubernetes::view::{ServiceView, SliceView};
 
@@ -77,7 +77,7 @@ impl Space {
                 }
             }
             let mut candidates = bare.may_have(&service.selector);
-            let has = |place: &usize| has_labels(&self.bare[*place], &service.selector);
+            let has = |place: &usize| labels::have(&self.bare[*place], &service.selector);
             let selected = Selected {
                 workloads: selected,
                 bare: candidates.find(has),
@@ -170,9 +170,4 @@ impl<'a> ByLabel<'a> {
         let everybody = if rarest.is_none() { self.count } else { 0 };
         (0..everybody).chain(rarest.unwrap_or_default().iter().copied())
     }
-}
-
-fn has_labels(labels: &Labels, selector: &Labels) -> bool {
-    let mut asked = selector.iter();
-    asked.all(|(key, value)| labels.get(key) == Some(value))
 }

@@ -55,9 +55,7 @@ async fn warm_traffic_does_not_notice_that_all_of_rouse_is_killed() {
     let model = Model::new("m")
         .annotate("autoscaling.knative.dev/min-scale", "1")
         .replicas(1);
-    let address = space.deploy(&model).await;
-    space.settled("m", 1, LONG).await;
-    space.through_sidecars(address).await;
+    let address = space.deploy_warm(&model).await;
     let url = format!("http://{address}/work");
     let load =
         tokio::spawn(

@@ -167,10 +167,8 @@ async fn deleting_the_manifests_gives_every_workload_back_first() {
         .replicas(1)
         .annotate("autoscaling.knative.dev/max-scale", "1")
         .flags(&["--service-time=10ms"]);
-    let address = space.deploy(&warm).await;
+    let address = space.deploy_warm(&warm).await;
     let asleep = space.deploy(&Model::new("asleep")).await;
-    space.settled("warm", 1, LONG).await;
-    space.through_sidecars(address).await;
     space.settled("asleep", 0, LONG).await;
     let url = format!("http://{address}/work");
     let length = Duration::from_mins(2);

@@ -37,9 +37,7 @@ async fn only_requests_inside_a_killed_model_fail_and_it_is_restarted() {
         .replicas(2)
         .annotate("autoscaling.knative.dev/min-scale", "2")
         .flags(&["--service-time=100ms"]);
-    let address = space.deploy(&model).await;
-    space.settled("m", 2, LONG).await;
-    space.through_sidecars(address).await;
+    let address = space.deploy_warm(&model).await;
     let victim = space.pods("m").await[0].metadata.name.clone().unwrap();
     let argument = format!("--journal=/journals/{}", journal(&space.name, "m", &victim));
     let Some(process) = process(&argument) else {

@@ -147,9 +147,7 @@ async fn requests_on_old_connections_to_pods_that_drain_are_neither_lost_nor_run
         .replicas(3)
         .annotate("autoscaling.knative.dev/min-scale", "3")
         .flags(&["--service-time=20ms"]);
-    let address = space.deploy(&model).await;
-    space.settled("m", 3, LONG).await;
-    space.through_sidecars(address).await;
+    let address = space.deploy_warm(&model).await;
     let account = Account::default();
     let kept = keep(address, &account, 3 * KEPT).await;
     // One replica has enough to do not to go to zero.

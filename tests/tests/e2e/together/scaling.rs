@@ -42,9 +42,7 @@ async fn a_pod_that_is_deleted_under_load_takes_no_request_with_it() {
         .annotate("autoscaling.knative.dev/min-scale", "2")
         .replicas(2)
         .flags(&["--service-time=20ms"]);
-    let address = space.deploy(&model).await;
-    space.settled("m", 2, LONG).await;
-    space.through_sidecars(address).await;
+    let address = space.deploy_warm(&model).await;
     let url = format!("http://{address}/work");
     let load =
         tokio::spawn(
@@ -71,9 +69,7 @@ async fn a_rolling_update_under_load_loses_nothing() {
         .annotate("autoscaling.knative.dev/min-scale", "2")
         .replicas(2)
         .flags(&["--service-time=20ms"]);
-    let address = space.deploy(&model).await;
-    space.settled("m", 2, LONG).await;
-    space.through_sidecars(address).await;
+    let address = space.deploy_warm(&model).await;
     let old: Vec<_> = space
         .pods("m")
         .await

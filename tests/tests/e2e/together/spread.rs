@@ -26,9 +26,7 @@ async fn nothing_is_lost_from_one_replica_to_five_to_one_to_zero_under_load() {
         .annotate("autoscaling.knative.dev/target", "4")
         .annotate("autoscaling.knative.dev/max-scale", "5")
         .flags(&["--service-time=200ms"]);
-    let address = space.deploy(&model).await;
-    space.settled("m", 1, LONG).await;
-    space.through_sidecars(address).await;
+    let address = space.deploy_warm(&model).await;
     let url = format!("http://{address}/work");
     let began = Instant::now();
     let few = {
@@ -79,9 +77,7 @@ async fn short_connections_are_spread_evenly_over_five_pods() {
     let model = Model::new("m")
         .replicas(REPLICAS.unsigned_abs())
         .annotate("autoscaling.knative.dev/min-scale", "5");
-    let address = space.deploy(&model).await;
-    space.settled("m", REPLICAS, LONG).await;
-    space.through_sidecars(address).await;
+    let address = space.deploy_warm(&model).await;
     let account = Account::default();
     let counts = || -> Vec<_> {
         let journals = space.journals("m");

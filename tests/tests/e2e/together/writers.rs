@@ -46,9 +46,7 @@ async fn a_controller_that_keeps_writing_a_service_back_changes_nothing() {
         .replicas(2)
         .annotate("autoscaling.knative.dev/min-scale", "2")
         .flags(&["--service-time=20ms"]);
-    let address = space.deploy(&model).await;
-    space.settled("m", 2, LONG).await;
-    space.through_sidecars(address).await;
+    let address = space.deploy_warm(&model).await;
     let load = load(address, Duration::from_secs(20), 4);
     let services: Api<Service> = space.api();
     let params = PostParams {
@@ -109,9 +107,7 @@ async fn a_controller_that_keeps_writing_the_replicas_back_is_named_and_not_foug
         .annotate("autoscaling.knative.dev/max-scale", "3")
         .annotate("autoscaling.knative.dev/target", "1")
         .flags(&["--service-time=50ms"]);
-    let address = space.deploy(&model).await;
-    space.settled("m", 1, LONG).await;
-    space.through_sidecars(address).await;
+    let address = space.deploy_warm(&model).await;
     let (stop, stopped) = watch::channel(false);
     let rival = tokio::spawn(argocd(space.api(), stopped));
     let load = load(address, Duration::from_secs(40), 4);
