@@ -53,16 +53,13 @@ pub(super) async fn run(cluster: &Cluster, dry_run: bool) -> Result<(), Failed> 
         };
         // The first that cannot be given back ends this: Rouse must stay for its sake. One that is deleted, or is so meanwhile,
         // needs nobody.
-        let going = async || write::is_going(&there, &name).await;
-        if !going().await? {
-            match write::disable(&there, &name).await {
-                Ok(()) => continue,
-                Err(failed) if !going().await? => return Err(failed),
-                Err(_) => {}
+        if let Err(failed) = write::disable(&there, &name).await {
+            if !write::is_going(&there, &name).await? {
+                return Err(failed);
             }
+            let line = format!("{}/{name} is being deleted: left alone", there.namespace);
+            cluster.output.line(line);
         }
-        let line = format!("{}/{name} is being deleted: left alone", there.namespace);
-        cluster.output.line(line);
     }
     if !dry_run {
         // Also what belongs to one that was opted out by hand a moment ago.
