@@ -166,6 +166,7 @@ async fn run(
             held: held.held,
             open: round.open.filter(|_| held.complete),
             reachable: seen.reachable,
+            ..Observed::default()
         };
         let decision = decider.decide(now(), &observed);
         metrics.observe(&id, &decision);
@@ -253,6 +254,9 @@ fn held_sample(dated: &Dated) -> (Moment, Sample) {
         Sample {
             concurrency,
             requests,
+            waiting: concurrency,
+            // What ends while it is held was not worked on.
+            ended: 0.0,
         },
     )
 }

@@ -262,6 +262,8 @@ pub(crate) fn sample(second: &Second) -> Sample {
     Sample {
         concurrency: (second.in_flight_us + second.waiting_us) as f64 / 1e6,
         requests: second.started as f64,
+        waiting: second.waiting_us as f64 / 1e6,
+        ended: second.ended as f64,
     }
 }
 
@@ -278,13 +280,8 @@ fn extrapolate(stats: &[PodStat], ready: usize, at: Moment, seconds: u64) -> Vec
             let number = stat.last_second.checked_sub(back)?;
             stat.seconds.iter().find(|second| second.second == number)
         });
-        let (concurrency, requests) = told.map(sample).fold((0.0, 0.0), |sum, sample| {
-            (sum.0 + sample.concurrency, sum.1 + sample.requests)
-        });
-        let sample = Sample {
-            concurrency: concurrency * each_stands_for,
-            requests: requests * each_stands_for,
-        };
+        let sum = told.map(sample).fold(Sample::default(), Sample::plus);
+        let sample = sum.times(each_stands_for);
         (Moment::from_secs(at.as_secs().saturating_sub(back)), sample)
     };
     (0..seconds).map(second).collect()

@@ -32,10 +32,7 @@ impl Net {
         let mut seconds: Vec<(Moment, Sample)> = Vec::new();
         for (at, sample) in samples {
             match seconds.iter_mut().find(|(known, _)| *known == at) {
-                Some((_, sum)) => {
-                    sum.concurrency += sample.concurrency;
-                    sum.requests += sample.requests;
-                }
+                Some((_, sum)) => *sum = sum.plus(sample),
                 None => seconds.push((at, sample)),
             }
         }
@@ -67,6 +64,7 @@ mod tests {
             let sample = Sample {
                 concurrency: 0.5,
                 requests,
+                ..Sample::default()
             };
             (Moment::from_secs(at), sample)
         });

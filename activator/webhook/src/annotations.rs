@@ -10,9 +10,6 @@ mod resources;
 
 pub use resources::{KEYS as RESOURCE_KEYS, Quantities, Resource};
 
-/// Annotation: starting pods count as capacity.
-const COLD_START_AWARE: &str = "rouse.dev/cold-start-aware";
-
 /// The two groups whose annotations have a meaning for us.
 const GROUPS: [&str; 2] = ["autoscaling.knative.dev/", "rouse.dev/"];
 
@@ -107,7 +104,7 @@ fn is_ours(key: &str) -> bool {
 fn read_own(all: &Annotations, asked: &mut Asked, errors: &mut Vec<AnnotationError>) {
     let mut refuse =
         |key: &str, value: &str, allowed: &str| errors.push(invalid(key, value, allowed));
-    for key in [names::PAUSED, COLD_START_AWARE] {
+    for key in [names::PAUSED] {
         if let Some(value) = all.get(key)
             && !["true", "false"].contains(&value.as_str())
         {

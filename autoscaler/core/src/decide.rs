@@ -1,16 +1,19 @@
 //! One workload's decider: samples in, decisions out.
 //!
 //! It owns all memory of one workload and is all there is to call. The order of the rules is the order of
-//! [`Decider::decide`]: measure, the algorithm, the bounds, the gate before zero, and last that nothing is taken away
-//! while requests are held.
+//! [`Decider::decide`]: measure, the algorithm, what is on its way, the bounds, the gate before zero, and last that nothing is
+//! taken away while requests are held.
 
 use std::{sync::Arc, time::Duration};
 
 use crate::bounds::{self, InitialScale};
-use crate::series::Series;
+use crate::burst::headroom;
+use crate::kpa::Verdict;
+use crate::series::{Flow, Series};
+use crate::starting::{Growth, Scene, Unseen, WorkPeak};
 use crate::{
-    Averages, Decision, Inputs, Kpa, Mode, Moment, Observed, Published, Reason, Recorded, Replicas,
-    Sample, TargetSpec, ZeroGate,
+    Averages, Decision, Inputs, Kpa, Learned, Metric, Mode, Moment, Observed, Published, Reason,
+    Recorded, Replicas, Sample, StartClass, TargetSpec, ZeroGate,
 };
 
 /// How often to decide. Source: `pkg/autoscaler/scaling/multiscaler.go`.
@@ -38,6 +41,14 @@ pub struct Decider {
     published: Published,
     refused: Refused,
     latest: Moment,
+    learned: Learned,
+    growth: Growth,
+    /// Whether that is why the last decision is no larger.
+    limited: bool,
+    unseen: Unseen,
+    peak: WorkPeak,
+    /// Requests that the ready pods can work on at once, as of the last decision.
+    places: f64,
 }
 
 impl Decider {
@@ -57,8 +68,32 @@ impl Decider {
             published: Published::new(&spec),
             refused: Refused::default(),
             latest: now,
+            learned: Learned::default(),
+            growth: Growth::default(),
+            limited: false,
+            unseen: Unseen::new(now),
+            peak: WorkPeak::default(),
+            places: places(&spec, ready),
             spec,
         }
+    }
+
+    /// Takes over what an earlier decider has learned. What cannot have been learned is left out.
+    pub fn recall(&mut self, learned: Learned) {
+        if learned.is_sound() {
+            self.learned = learned;
+        }
+    }
+
+    /// A pod of `class` became ready `took` after it was created.
+    pub fn learn_start(&mut self, class: &StartClass, took: Duration) {
+        self.learned
+            .start(class, took.min(self.spec.max_cold_start));
+    }
+
+    /// What was learned, to be kept.
+    pub fn learned(&self) -> &Learned {
+        &self.learned
     }
 
     /// Takes over changed settings and keeps the history.
@@ -75,7 +110,7 @@ impl Decider {
     pub fn record(&mut self, at: Moment, sample: Sample) -> Recorded {
         let recorded = self.series.record(at, sample);
         match recorded {
-            Recorded::Kept => {}
+            Recorded::Kept => self.learn_work(sample),
             Recorded::TooOld => self.refused.too_old += 1,
             Recorded::Unsound => self.refused.unsound += 1,
         }
@@ -87,28 +122,30 @@ impl Decider {
         let now = self.advance(now);
         self.gate.observe(now, seen);
         self.initial.advance(now, &self.spec, seen);
+        let (observed, unseen) = self.unseen.observe(now, seen);
+        let seen = &observed;
+        self.places = places(&self.spec, seen.ready);
         let Some(load) = self.series.averages(now, &self.spec) else {
             return self.no_data(now, seen);
         };
 
-        let verdict = self
-            .kpa
-            .evaluate(now, &self.spec, seen.ready, seen.reachable, load);
+        let flow = self.series.flow(now, &self.spec);
+        let verdict = self.evaluate(now, seen, unseen, load, flow);
         let (bounded, bound) = bounds::apply(verdict.desired, &self.spec, seen, self.initial);
         let (count, rule) = if bounded.is_zero() {
-            let gate = self.gate.idle(now, &self.spec, seen);
+            let gate = self.gate.idle(now, &self.spec, seen, self.min_stay());
             (gate.want, Some(gate.reason))
         } else {
             self.gate.busy(now);
             (bounded, bound.or(verdict.rule))
         };
-        let (want, reason) = settle(count, rule, seen);
+        let (want, reason) = self.settle(count, rule, seen, unseen);
         Decision {
             want,
             desired: Some(verdict.desired),
             mode: verdict.mode,
             reason,
-            inputs: self.inputs(now, seen, Some(load)),
+            inputs: self.inputs(now, seen, Some((load, flow))),
             burst_headroom: verdict.burst_headroom,
             changed: self
                 .published
@@ -120,7 +157,9 @@ impl Decider {
     /// until the next call of `decide` or `respec`. Calling `decide` at other times does no harm.
     pub fn next_wakeup(&self) -> Option<Moment> {
         let calm = self.kpa.panic().ends_at(self.spec.stable_window);
-        [self.gate.next_wakeup(), calm].into_iter().flatten().min()
+        let growth = self.limited.then(|| self.latest + TICK);
+        let all = [self.gate.next_wakeup(), calm, growth];
+        all.into_iter().flatten().min()
     }
 
     /// Whether this sample should be answered at once rather than at the next tick: the last answer was zero.
@@ -141,6 +180,130 @@ impl Decider {
     /// What was handed in and not used.
     pub fn refused(&self) -> Refused {
         self.refused
+    }
+
+    /// The algorithm, and what our own rules make of its answer.
+    fn evaluate(
+        &mut self,
+        now: Moment,
+        seen: &Observed,
+        unseen: Replicas,
+        load: Averages,
+        flow: Flow,
+    ) -> Verdict {
+        let spec = Arc::clone(&self.spec);
+        let scene = Scene {
+            now,
+            spec: &spec,
+            seen,
+            unseen,
+            load,
+            flow,
+            start: self.learned.next_start_time(),
+            service: self.learned.service_time(),
+        };
+        if !spec.policy.cold_start_aware {
+            let ready = seen.ready;
+            return self.kpa.evaluate(now, &spec, ready, seen.reachable, load);
+        }
+        let mut verdict = if scene.starts_are_short() {
+            let ready = seen.ready;
+            self.kpa.evaluate(now, &spec, ready, seen.reachable, load)
+        } else {
+            self.aware(&scene)
+        };
+        if scene.is_on() {
+            verdict.mode = Mode::Starting;
+        }
+        verdict
+    }
+
+    /// The algorithm on what the pods have to work on, with pods on their way as pods; and then what should be there for
+    /// requests that wait.
+    fn aware(&mut self, scene: &Scene<'_>) -> Verdict {
+        let (spec, seen) = (scene.spec, scene.seen);
+        let capacity = scene.capacity();
+        let mut verdict =
+            self.kpa
+                .evaluate(scene.now, spec, capacity, seen.reachable, scene.work());
+        verdict.burst_headroom = headroom(
+            seen.ready,
+            spec.total,
+            spec.target_burst_capacity,
+            scene.load.panic,
+        );
+        let mut raise = |to: Replicas, rule: Reason| {
+            if to > verdict.desired {
+                verdict.desired = to;
+                verdict.rule = Some(rule);
+            }
+        };
+        let backlog = scene.backlog();
+        raise(self.peak.hold(scene, backlog.is_some()), Reason::WorkHold);
+        if let Some(backlog) = backlog {
+            raise(backlog.count, Reason::Backlog);
+            if backlog.enough && scene.is_starting() {
+                verdict.rule = verdict.rule.or(Some(Reason::Underway));
+            }
+        }
+        self.growth.observe(scene);
+        self.limited = false;
+        if let Some((most, because)) = self.growth.limit(scene) {
+            let most = most.max(seen.current);
+            if verdict.desired > most {
+                self.limited = true;
+                verdict.desired = most;
+                verdict.rule = Some(Reason::Cautious { because });
+            }
+        }
+        verdict
+    }
+
+    /// The last word: nothing is taken away while requests are held or pods are starting.
+    fn settle(
+        &self,
+        count: Replicas,
+        rule: Option<Reason>,
+        seen: &Observed,
+        unseen: Replicas,
+    ) -> (Option<Replicas>, Reason) {
+        if seen.held > 0 && seen.current.is_zero() && count.is_zero() {
+            // Requests wait and the average does not show them yet. The activator that holds them is waking the workload,
+            // perhaps right now; an opinion of zero could only be in its way.
+            return (None, Reason::Held);
+        }
+        if seen.held > 0 && count < seen.current {
+            return (Some(seen.current), Reason::Held);
+        }
+        let starting = !seen.starting.is_zero() || !unseen.is_zero();
+        let stay = self.spec.cap(seen.current);
+        let stays = self.spec.policy.cold_start_aware && starting && seen.reachable;
+        if stays && count < stay {
+            return (Some(stay), Reason::Starting);
+        }
+        (Some(count), rule.unwrap_or_else(|| by_load(count, seen)))
+    }
+
+    /// How long the workload stays after a start. What was not asked for is learned: staying idle for as long as a start
+    /// takes costs at most twice what it would cost to know whether the next request comes before that.
+    fn min_stay(&self) -> Duration {
+        let learned = || {
+            let aware = self.spec.policy.cold_start_aware;
+            aware.then(|| self.learned.next_start_time()).flatten()
+        };
+        self.spec.min_stay.or_else(learned).unwrap_or_default()
+    }
+
+    /// What a second says about how long requests take. A full pod works on no more than it has places for, however many
+    /// it has taken.
+    fn learn_work(&mut self, sample: Sample) {
+        if !self.spec.policy.cold_start_aware {
+            return;
+        }
+        let in_work = (sample.concurrency - sample.waiting).clamp(0.0, self.places);
+        if in_work > 0.0 || sample.ended > 0.0 {
+            self.learned.work(in_work, sample.ended);
+        }
     }
 
     /// Time for us never goes back.
@@ -169,7 +332,9 @@ impl Decider {
         }
     }
 
-    fn inputs(&self, at: Moment, seen: &Observed, load: Option<Averages>) -> Inputs {
+    fn inputs(&self, at: Moment, seen: &Observed, measured: Option<(Averages, Flow)>) -> Inputs {
+        let load = measured.map(|(load, _)| load);
+        let flow = measured.map(|(_, flow)| flow);
         Inputs {
             at,
             metric: self.spec.metric,
@@ -179,6 +344,15 @@ impl Decider {
             total: self.spec.total,
             ready: seen.ready,
             starting: seen.starting,
+            overdue: seen.overdue,
+            failed: seen.failed,
+            waiting: flow.map(|flow| flow.waiting.recent),
+            rate: flow.map(|flow| flow.rate.over.panic),
+            start_time: self
+                .learned
+                .next_start_time()
+                .map(|time| time.as_secs_f64()),
+            service_time: self.learned.service_time(),
             current: seen.current,
             held: seen.held,
             open: seen.open,
@@ -187,20 +361,19 @@ impl Decider {
     }
 }
 
-/// The last word: nothing is taken away while requests are held, and a reason for a count that no rule touched.
-fn settle(count: Replicas, rule: Option<Reason>, seen: &Observed) -> (Option<Replicas>, Reason) {
-    if seen.held > 0 && seen.current.is_zero() && count.is_zero() {
-        // Requests wait and the average does not show them yet. The activator that holds them is waking the workload,
-        // perhaps right now; an opinion of zero could only be in its way.
-        return (None, Reason::Held);
+/// Requests that `ready` pods, or the first one, can work on at once.
+fn places(spec: &TargetSpec, ready: Replicas) -> f64 {
+    match spec.metric {
+        Metric::Concurrency => spec.total * ready.max(Replicas::ONE).as_f64(),
+        Metric::Rps => f64::INFINITY,
     }
-    if seen.held > 0 && count < seen.current {
-        return (Some(seen.current), Reason::Held);
-    }
-    let by_load = match count.cmp(&seen.current) {
+}
+
+/// A reason for a count that no rule touched.
+fn by_load(count: Replicas, seen: &Observed) -> Reason {
+    match count.cmp(&seen.current) {
         std::cmp::Ordering::Less => Reason::ScaleDown,
         std::cmp::Ordering::Equal => Reason::Steady,
         std::cmp::Ordering::Greater => Reason::ScaleUp,
-    };
-    (Some(count), rule.unwrap_or(by_load))
+    }
 }

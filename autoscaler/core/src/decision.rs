@@ -6,12 +6,20 @@ use std::time::Duration;
 use crate::{Metric, Moment, Replicas};
 
 /// The state of a workload at the moment of a decision, as the shell sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
     /// Pods that take requests.
     pub ready: Replicas,
-    /// Pods that were never ready, have not failed, and are within their deadline.
+    /// Pods that were never ready in their containers' present life and have not failed.
     pub starting: Replicas,
+    /// Those of `starting` that have clearly passed the time that a start takes ([`crate::Starting`]).
+    pub overdue: Replicas,
+    /// Until the other starting pods are ready: the time that each is expected to take yet, added up.
+    pub ahead: Duration,
+    /// When the starting pod that waits longest was made; none if none is starting.
+    pub oldest_start: Option<Moment>,
+    /// Pods that will not be ready as they are: their image cannot be had, they crash, no node takes them.
+    pub failed: Replicas,
     /// `spec.replicas`.
     pub current: Replicas,
     /// Requests that activators hold.
@@ -24,8 +32,7 @@ pub struct Observed {
 
 /// How the algorithm looks at the load.
 ///
-/// Two modes, as in Knative. The mode for workloads whose pods are still starting (`rouse.dev/cold-start-aware`: starting
-/// pods count as capacity) will be a third one here, entered before these two are considered.
+/// Two modes as in Knative, and one of our own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(
     feature = "serde",
@@ -38,6 +45,35 @@ pub enum Mode {
     Stable,
     /// The load outgrew the pods: the short average decides too, and the count never falls.
     Panic,
+    /// Pods are on their way, and count as what they will be (`rouse.dev/cold-start-aware`).
+    Starting,
+}
+
+impl Mode {
+    /// The mode in a word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stable => "stable",
+            Self::Panic => "panic",
+            Self::Starting => "starting",
+        }
+    }
+}
+
+/// Why growth is slower than the load asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
+pub enum Caution {
+    /// Nothing is known yet of how long a start or a request takes.
+    Unlearned,
+    /// Pods have clearly passed the time that a start takes.
+    Overdue,
+    /// Starts fail.
+    Failing,
 }
 
 /// Which way a decision was slowed down.
@@ -97,13 +133,29 @@ pub enum Reason {
         /// Until zero, if nothing happens.
         left: Duration,
     },
+    /// Requests wait that present pods and those on their way would not clear in time.
+    Backlog,
+    /// Requests wait, and pods on their way are enough for them.
+    Underway,
+    /// Less is wanted, but what the work needed at most since pods were on their way is kept for a stable window.
+    WorkHold,
+    /// The load asks for more at once than is prudent.
+    Cautious {
+        /// Why.
+        because: Caution,
+    },
+    /// Idle, but the last start took long: the model stays for a while (`rouse.dev/min-stay`).
+    MinStay {
+        /// Until it may go.
+        left: Duration,
+    },
     /// Activators hold requests: neither zero nor fewer.
     Held,
     /// Idle, but pods have requests or connections open: not zero.
     OpenRequests,
     /// Idle, but a pod could not be asked whether it has anything open: not zero.
     OpenUnknown,
-    /// Idle, but pods are still starting: not zero.
+    /// Pods are still starting: neither zero nor fewer.
     Starting,
     /// Idle long enough: the last replica goes.
     ToZero,
@@ -133,6 +185,19 @@ impl Reason {
             Self::DelayHold => "delay_hold",
             Self::JustActive { .. } => "just_active",
             Self::IdleGrace { .. } => "idle_grace",
+            Self::Backlog => "backlog",
+            Self::Underway => "underway",
+            Self::WorkHold => "work_hold",
+            Self::Cautious {
+                because: Caution::Unlearned,
+            } => "unlearned",
+            Self::Cautious {
+                because: Caution::Overdue,
+            } => "overdue",
+            Self::Cautious {
+                because: Caution::Failing,
+            } => "failing",
+            Self::MinStay { .. } => "min_stay",
             Self::Held => "held",
             Self::OpenRequests => "open_requests",
             Self::OpenUnknown => "open_unknown",
@@ -164,6 +229,18 @@ pub struct Inputs {
     pub ready: Replicas,
     /// Starting pods.
     pub starting: Replicas,
+    /// Those of them that have clearly passed their time.
+    pub overdue: Replicas,
+    /// Pods that will not be ready as they are.
+    pub failed: Replicas,
+    /// Requests that waited in the newest seconds; none without data.
+    pub waiting: Option<f64>,
+    /// Arrivals per second over the panic window; none without data.
+    pub rate: Option<f64>,
+    /// Seconds that a start takes, as learned; none if nothing was.
+    pub start_time: Option<f64>,
+    /// Seconds that a pod works on a request, as learned; none if nothing was.
+    pub service_time: Option<f64>,
     /// `spec.replicas`.
     pub current: Replicas,
     /// Requests held by activators.
@@ -214,11 +291,13 @@ impl fmt::Display for Decision {
             Some(want) if want == current => write!(f, "keep {current}")?,
             Some(want) => write!(f, "scale {current} -> {want}")?,
         }
-        let mode = match self.mode {
-            Mode::Stable => "stable",
-            Mode::Panic => "panic",
-        };
-        write!(f, ": {} ({mode} mode, {}", self.reason, self.inputs)?;
+        write!(
+            f,
+            ": {} ({} mode, {}",
+            self.reason,
+            self.mode.as_str(),
+            self.inputs
+        )?;
         if let Some(desired) = self.desired {
             write!(f, ", load asks for {desired}")?;
         }
@@ -254,10 +333,37 @@ impl fmt::Display for Reason {
             Self::IdleGrace { left } => {
                 return write!(f, "idle; {:.1}s until zero", left.as_secs_f64());
             }
+            Self::Backlog => {
+                "requests wait, and the pods there and on their way would not clear them in time"
+            }
+            Self::Underway => "requests wait, and the pods on their way are enough for them",
+            Self::WorkHold => {
+                "what the work needed at most is kept for a window after pods started or requests waited"
+            }
+            Self::Cautious {
+                because: Caution::Unlearned,
+            } => {
+                "nothing is known yet of how long a start and a request take; growth is bounded until a pod is ready"
+            }
+            Self::Cautious {
+                because: Caution::Overdue,
+            } => {
+                "pods should have been ready by now; growth is bounded until one is. Look at why they are slow"
+            }
+            Self::Cautious {
+                because: Caution::Failing,
+            } => "pods fail to start; growth is bounded and slows down. Look at their events",
+            Self::MinStay { left } => {
+                return write!(
+                    f,
+                    "idle, but the last start took long; {:.1}s until it may go",
+                    left.as_secs_f64()
+                );
+            }
             Self::Held => "activators hold requests",
             Self::OpenRequests => "idle, but pods have requests or connections open",
             Self::OpenUnknown => "idle, but a pod did not say whether it has anything open",
-            Self::Starting => "idle, but pods are starting",
+            Self::Starting => "less is asked for, but pods are starting",
             Self::ToZero => "idle for the whole grace period",
             Self::AtZero => "asleep",
             Self::ZeroDisabled => "idle, but enable-scale-to-zero is false",
@@ -280,9 +386,23 @@ impl fmt::Display for Inputs {
         }
         write!(
             f,
-            " at target {:.2}, {} ready, {} starting, {} held",
-            self.target, self.ready, self.starting, self.held
+            " at target {:.2}, {} ready, {} starting, ",
+            self.target, self.ready, self.starting
         )?;
+        for (count, what) in [(self.overdue, "overdue"), (self.failed, "failed")] {
+            if !count.is_zero() {
+                write!(f, "{count} {what}, ")?;
+            }
+        }
+        write!(f, "{} held", self.held)?;
+        if let Some(waiting) = self.waiting.filter(|waiting| *waiting > 0.0) {
+            write!(f, ", {waiting:.1} waiting")?;
+        }
+        for (seconds, what) in [(self.start_time, "start"), (self.service_time, "request")] {
+            if let Some(seconds) = seconds {
+                write!(f, ", a {what} takes {seconds:.3}s")?;
+            }
+        }
         match self.open {
             Some(open) => write!(f, ", {open} open")?,
             None => f.write_str(", open unknown")?,
@@ -310,6 +430,7 @@ mod tests {
             held: 0,
             open: None,
             reachable: true,
+            ..Observed::default()
         };
         let decision = Decider::new(TargetSpec::default(), now, Replicas(1)).decide(now, &seen);
         let json = serde_json::to_value(decision).expect("serializes");

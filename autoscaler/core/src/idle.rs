@@ -6,10 +6,12 @@
 //! 1. The workload was active for at least the stable window. Then it counts as idle.
 //! 2. It was idle for the grace period or the pod retention, whichever is longer, and for all of that time no pod had
 //!    anything open and nothing was held. A pod that could not be asked counts as one that has something open.
-//! 3. Nothing is starting. Then zero.
+//! 3. Nothing is starting, and the last start is as long ago as the workload has to stay after one. Then zero.
 //!
 //! Until then one replica stays, or none if there is none. Any load in between starts over.
 //! Source of the waits: `pkg/reconciler/autoscaling/kpa/{kpa,scaler}.go`.
+
+use std::time::Duration;
 
 use crate::{Moment, Observed, Reason, Replicas, TargetSpec};
 
@@ -30,6 +32,8 @@ pub struct ZeroGate {
     quiet: Option<Moment>,
     /// When the answer changes by itself.
     deadline: Option<Moment>,
+    /// When the last start ended: from then on the workload stays for a while.
+    started: Option<Moment>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +55,7 @@ impl ZeroGate {
             phase: Phase::Active(now),
             quiet: None,
             deadline: None,
+            started: None,
         }
     }
 
@@ -67,6 +72,7 @@ impl ZeroGate {
         } else {
             None
         };
+        let before = self.phase;
         self.phase = match self.phase {
             // Asleep | Waking | Active | Idle => Asleep
             _ if seen.current.is_zero() && seen.ready.is_zero() => Phase::Asleep,
@@ -76,6 +82,9 @@ impl ZeroGate {
             Phase::Asleep | Phase::Waking(_) if !seen.ready.is_zero() => Phase::Active(now),
             same => same,
         };
+        if matches!(before, Phase::Asleep | Phase::Waking(_)) && self.phase == Phase::Active(now) {
+            self.started = Some(now);
+        }
     }
 
     /// There is load: whatever idle time there was is over.
@@ -86,8 +95,14 @@ impl ZeroGate {
         }
     }
 
-    /// There is no load: how many replicas may stay, and why.
-    pub fn idle(&mut self, now: Moment, spec: &TargetSpec, seen: &Observed) -> Gate {
+    /// There is no load: how many replicas may stay, and why. After a start the workload stays for `min_stay`.
+    pub fn idle(
+        &mut self,
+        now: Moment,
+        spec: &TargetSpec,
+        seen: &Observed,
+        min_stay: Duration,
+    ) -> Gate {
         if !spec.enable_scale_to_zero {
             return Gate {
                 want: Replicas::ONE,
@@ -134,6 +149,18 @@ impl ZeroGate {
                 seen,
                 Reason::IdleGrace {
                     left: zero_from - now,
+                },
+            );
+        }
+        if let Some(started) = self.started
+            && now < started + min_stay
+        {
+            let stays_until = started + min_stay;
+            self.deadline = Some(stays_until);
+            return keep(
+                seen,
+                Reason::MinStay {
+                    left: stays_until - now,
                 },
             );
         }

@@ -8,7 +8,7 @@ use crate::burst::headroom;
 use crate::{DelayWindow, Limit, Mode, Moment, PanicClock, Reason, Replicas, TargetSpec};
 
 /// What one decision starts from: the load over both windows, in units of the metric that is scaled on.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Averages {
     /// Over the stable window.
     pub stable: f64,

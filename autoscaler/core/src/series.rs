@@ -9,16 +9,42 @@ const TOO_MANY: f64 = 1e12;
 /// What was measured about one second, by one observer or by all together.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Sample {
-    /// Requests in flight, averaged over the second.
+    /// Requests in flight, averaged over the second. Those that waited are among them.
     pub concurrency: f64,
     /// Requests that arrived in the second.
     pub requests: f64,
+    /// The part of `concurrency` on which no pod worked: held by an activator, or waiting for a place in a pod.
+    pub waiting: f64,
+    /// Requests that a pod finished in the second.
+    pub ended: f64,
 }
 
 impl Sample {
-    /// Whether both numbers can be a measurement: not negative, and not absurdly large or infinite.
+    /// What both saw together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            concurrency: self.concurrency + other.concurrency,
+            requests: self.requests + other.requests,
+            waiting: self.waiting + other.waiting,
+            ended: self.ended + other.ended,
+        }
+    }
+
+    /// What `times` as many would have seen.
+    #[must_use]
+    pub fn times(self, times: f64) -> Self {
+        Self {
+            concurrency: self.concurrency * times,
+            requests: self.requests * times,
+            waiting: self.waiting * times,
+            ended: self.ended * times,
+        }
+    }
+
+    /// Whether all numbers can be a measurement: not negative, and not absurdly large or infinite.
     pub(crate) fn is_sound(&self) -> bool {
-        [self.concurrency, self.requests]
+        [self.concurrency, self.requests, self.waiting, self.ended]
             .iter()
             .all(|value| (0.0..TOO_MANY).contains(value))
     }
@@ -35,11 +61,32 @@ pub enum Recorded {
     Unsound,
 }
 
-/// A stable and a panic window for each metric, so that changing the metric finds its history.
+/// What was measured, one way: over both windows, and just now.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Trend {
+    /// Over the stable and the panic window.
+    pub(crate) over: Averages,
+    /// Over the two newest seconds.
+    pub(crate) recent: f64,
+}
+
+/// What is known of a workload's requests beside what is scaled on.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Flow {
+    /// Arrivals per second.
+    pub(crate) rate: Trend,
+    /// Requests that waited.
+    pub(crate) waiting: Trend,
+    /// Requests that pods worked on in the two newest seconds.
+    pub(crate) in_work: f64,
+}
+
+/// A stable and a panic window for each metric, so that changing the metric finds its history; and for what waited.
 #[derive(Clone, Debug)]
 pub(crate) struct Series {
     concurrency: Pair,
     requests: Pair,
+    waiting: Pair,
 }
 
 impl Series {
@@ -47,11 +94,12 @@ impl Series {
         Self {
             concurrency: Pair::new(spec),
             requests: Pair::new(spec),
+            waiting: Pair::new(spec),
         }
     }
 
     pub(crate) fn resize(&mut self, now: Moment, spec: &TargetSpec) {
-        for pair in [&mut self.concurrency, &mut self.requests] {
+        for pair in [&mut self.concurrency, &mut self.requests, &mut self.waiting] {
             pair.stable.resize(now, spec.stable_window);
             pair.panic.resize(now, spec.panic_window);
         }
@@ -62,6 +110,7 @@ impl Series {
             return Recorded::Unsound;
         }
         self.requests.record(at, sample.requests);
+        self.waiting.record(at, sample.waiting);
         match self.concurrency.record(at, sample.concurrency) {
             Written::Kept => Recorded::Kept,
             Written::TooOld => Recorded::TooOld,
@@ -79,17 +128,72 @@ impl Series {
         } else {
             pair.stable.is_empty(now)
         };
-        (!missing).then(|| Averages {
-            stable: pair.stable.average(now, spec.aggregation),
-            panic: pair.panic.average(now, spec.aggregation),
-        })
+        (!missing).then(|| pair.averages(now, spec))
+    }
+
+    /// What is known of the requests at `now`.
+    pub(crate) fn flow(&self, now: Moment, spec: &TargetSpec) -> Flow {
+        let trend = |pair: &Pair| Trend {
+            over: pair.averages(now, spec),
+            recent: pair.recent.average(now),
+        };
+        let waiting = trend(&self.waiting);
+        let all = self.concurrency.recent.average(now);
+        Flow {
+            rate: trend(&self.requests),
+            in_work: (all - waiting.recent).max(0.0),
+            waiting,
+        }
     }
 }
 
+/// One series over both windows, and its two newest seconds.
 #[derive(Clone, Debug)]
 struct Pair {
     stable: Window,
     panic: Window,
+    recent: Recent,
+}
+
+/// The two newest seconds of a series.
+#[derive(Clone, Copy, Debug, Default)]
+struct Recent {
+    second: u64,
+    newest: f64,
+    before: f64,
+}
+
+impl Recent {
+    fn record(&mut self, at: Moment, value: f64) {
+        let second = at.as_secs();
+        match second.checked_sub(self.second) {
+            Some(0) => self.newest += value,
+            Some(1) => {
+                *self = Self {
+                    second,
+                    newest: value,
+                    before: self.newest,
+                }
+            }
+            Some(_) => {
+                *self = Self {
+                    second,
+                    newest: value,
+                    before: 0.0,
+                }
+            }
+            None if self.second - second == 1 => self.before += value,
+            None => {}
+        }
+    }
+
+    /// The mean of both; nothing if they are no longer new.
+    fn average(&self, now: Moment) -> f64 {
+        if now.as_secs().saturating_sub(self.second) > 2 {
+            return 0.0;
+        }
+        f64::midpoint(self.newest, self.before)
+    }
 }
 
 impl Pair {
@@ -97,11 +201,20 @@ impl Pair {
         Self {
             stable: Window::new(spec.stable_window),
             panic: Window::new(spec.panic_window),
+            recent: Recent::default(),
+        }
+    }
+
+    fn averages(&self, now: Moment, spec: &TargetSpec) -> Averages {
+        Averages {
+            stable: self.stable.average(now, spec.aggregation),
+            panic: self.panic.average(now, spec.aggregation),
         }
     }
 
     fn record(&mut self, at: Moment, value: f64) -> Written {
         // A late value may have left the short window and still be in the long one.
+        self.recent.record(at, value);
         self.panic.record(at, value);
         self.stable.record(at, value)
     }

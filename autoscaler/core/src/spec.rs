@@ -76,6 +76,9 @@ pub struct Policy {
     /// When the newest sample is exactly one window old, that is already no data. Knative takes it as a measured zero
     /// for one second, so a failing scrape can halve a busy workload.
     pub silence_is_no_data: bool,
+    /// Pods that are starting count as capacity, and requests that wait as a one-off to be cleared, not as so much more
+    /// load each second (annotation `rouse.dev/cold-start-aware`). Knative knows ready pods only.
+    pub cold_start_aware: bool,
 }
 
 impl Policy {
@@ -84,6 +87,7 @@ impl Policy {
         delay_follows_spec: false,
         born_in_panic: true,
         silence_is_no_data: false,
+        cold_start_aware: false,
     };
 }
 
@@ -93,6 +97,7 @@ impl Default for Policy {
             delay_follows_spec: true,
             born_in_panic: true,
             silence_is_no_data: true,
+            cold_start_aware: true,
         }
     }
 }
@@ -147,6 +152,11 @@ pub struct TargetSpec {
     pub max_held: u32,
     /// Longest wait for a first pod (`rouse.dev/max-cold-start`).
     pub max_cold_start: Duration,
+    /// In what time waiting requests should be cleared once pods are there (`rouse.dev/backlog-clear-time`).
+    pub backlog_clear_time: Duration,
+    /// How long a workload stays after a start before it may go to zero (`rouse.dev/min-stay`); none is as long as the
+    /// start took.
+    pub min_stay: Option<Duration>,
     /// Age at which a sidecar ends clients' connections, none for no limit (`rouse.dev/max-connection-age`).
     pub max_connection_age: Option<Duration>,
     /// Path that answers once the model is ready (`rouse.dev/ready-path`).

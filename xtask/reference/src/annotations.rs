@@ -42,12 +42,7 @@ pub(crate) fn page() -> String {
     );
     page.push('\n');
     for key in READ_ELSEWHERE {
-        let yet = if key == "rouse.dev/cold-start-aware" {
-            ", without effect anywhere yet"
-        } else {
-            ""
-        };
-        page.extend(["- `", key, "`", yet, "\n"]);
+        page.extend(["- `", key, "`\n"]);
     }
     page
 }

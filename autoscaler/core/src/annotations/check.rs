@@ -210,6 +210,18 @@ impl Check<'_> {
             false,
         );
         self.connection_age();
+        self.duration(
+            keys::BACKLOG_CLEAR_TIME,
+            (SECOND, "1s"),
+            (HOUR, "1h0m0s"),
+            false,
+        );
+        self.duration(keys::MIN_STAY, (0, "0s"), (24 * HOUR, "24h0m0s"), false);
+        if let Some((name, value)) = self.find(keys::COLD_START_AWARE)
+            && !matches!(value.as_str(), "true" | "false")
+        {
+            self.invalid(keys::COLD_START_AWARE, name, &value);
+        }
         if let Some((name, value)) = self.find(keys::READY_PATH)
             && !is_absolute_path(&value)
         {

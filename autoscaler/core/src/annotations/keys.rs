@@ -189,6 +189,26 @@ pub(super) const MAX_COLD_START: Key = Key::new(
     "10m",
     "Longest time that a request is held; then it is answered 504.",
 );
+pub(super) const COLD_START_AWARE: Key = Key::new(
+    "rouse.dev/cold-start-aware",
+    "true or false",
+    "true",
+    "Whether pods that are starting count as capacity, and waiting requests as a one-off to be cleared. \
+     false scales exactly as Knative does.",
+);
+pub(super) const BACKLOG_CLEAR_TIME: Key = Key::new(
+    "rouse.dev/backlog-clear-time",
+    "a duration from 1s to 1h",
+    "a thirtieth of the window",
+    "In what time requests that wait should be cleared once the pods for them are ready, or as long as one of them takes. Shorter costs more pods.",
+);
+pub(super) const MIN_STAY: Key = Key::new(
+    "rouse.dev/min-stay",
+    "a duration from 0s to 24h",
+    "as long as a start takes, as learned",
+    "How long the workload stays after a start before it may go to zero. Staying idle for as long as a start takes \
+     costs at most twice what knowing the future would.",
+);
 pub(super) const MAX_CONNECTION_AGE: Key = Key::new(
     "rouse.dev/max-connection-age",
     "0s for no limit, or a duration from 1s to 24h",
@@ -212,7 +232,7 @@ pub(super) const ALLOWED_NAMESPACES: Key = Key::new(
 );
 
 /// Every key that this crate reads.
-pub const ALL: [Key; 21] = [
+pub const ALL: [Key; 24] = [
     CLASS,
     METRIC,
     TARGET,
@@ -231,19 +251,21 @@ pub const ALL: [Key; 21] = [
     CONTAINER_CONCURRENCY,
     MAX_HELD,
     MAX_COLD_START,
+    COLD_START_AWARE,
+    BACKLOG_CLEAR_TIME,
+    MIN_STAY,
     MAX_CONNECTION_AGE,
     READY_PATH,
     ALLOWED_NAMESPACES,
 ];
 
 /// Keys of our group that other parts of Rouse read, so that nobody is warned of them here.
-pub const READ_ELSEWHERE: [&str; 13] = [
+pub const READ_ELSEWHERE: [&str; 12] = [
     "rouse.dev/enabled",
     "rouse.dev/paused",
     "rouse.dev/ports",
     "rouse.dev/fallback",
     "rouse.dev/probe-paths",
-    "rouse.dev/cold-start-aware",
     "rouse.dev/drain-grace",
     "rouse.dev/sidecar-cpu-request",
     "rouse.dev/sidecar-cpu-limit",

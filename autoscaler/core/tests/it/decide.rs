@@ -165,6 +165,7 @@ fn trace(case: &Value) {
                 let sample = Sample {
                     concurrency: float(&event[2]),
                     requests: float(&event[3]),
+                    ..Sample::default()
                 };
                 assert_ne!(
                     decider.record(now, sample),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use autoscaler_core::{
-    Decider, Moment, Observed, Policy, Reason, Recorded, Replicas, Sample, TICK, TargetSpec,
+    Decider, Limit, Moment, Observed, Policy, Reason, Recorded, Replicas, Sample, TICK, TargetSpec,
 };
 
 use crate::support::{START, World, calm, outcome, spec};
@@ -21,7 +21,16 @@ fn nothing_is_taken_away_while_requests_are_held() {
     let released = Observed { held: 0, ..seen };
     assert_eq!(
         outcome(&world.tick(1.0, &released)),
-        (Some(1), Reason::ScaleDown)
+        (Some(4), Reason::Starting)
+    );
+    assert_eq!(
+        outcome(&world.tick(1.0, &calm(4))),
+        (
+            Some(2),
+            Reason::RateLimited {
+                by: Limit::ScaleDown
+            }
+        )
     );
 }
 
@@ -121,7 +130,7 @@ fn samples_that_are_no_measurement_are_counted_and_ignored() {
             START,
             Sample {
                 concurrency,
-                requests: 0.0,
+                ..Sample::default()
             },
         );
         decider.record(
@@ -129,6 +138,7 @@ fn samples_that_are_no_measurement_are_counted_and_ignored() {
             Sample {
                 concurrency: 0.0,
                 requests: concurrency,
+                ..Sample::default()
             },
         );
     }
@@ -137,6 +147,7 @@ fn samples_that_are_no_measurement_are_counted_and_ignored() {
         Sample {
             concurrency: 140.0,
             requests: 1.0,
+            ..Sample::default()
         },
     );
     decider.record(
@@ -144,6 +155,7 @@ fn samples_that_are_no_measurement_are_counted_and_ignored() {
         Sample {
             concurrency: 1e9,
             requests: 1.0,
+            ..Sample::default()
         },
     );
     assert_eq!(decider.decide(START, &calm(1)).inputs.stable, Some(140.0));
@@ -182,7 +194,7 @@ fn a_decision_reads_as_one_sentence() {
 fn only_sound_load_on_a_known_zero_asks_for_a_decision_at_once() {
     let sample = |concurrency| Sample {
         concurrency,
-        requests: 0.0,
+        ..Sample::default()
     };
     let mut world = World::new(&spec(&[]), 0);
     assert!(
@@ -226,7 +238,7 @@ fn a_late_sample_goes_into_its_own_second() {
     let mut decider = Decider::new(spec(&[]), START, Replicas(1));
     let load = Sample {
         concurrency: 30.0,
-        requests: 0.0,
+        ..Sample::default()
     };
     decider.record(START + Duration::from_secs(2), load);
     assert_eq!(decider.record(START, load), Recorded::Kept);
@@ -251,7 +263,7 @@ fn departed(policy: Policy) -> Decider {
         after(0),
         Sample {
             concurrency: 5.0,
-            requests: 0.0,
+            ..Sample::default()
         },
     );
     assert_eq!(

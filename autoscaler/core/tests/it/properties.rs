@@ -34,6 +34,7 @@ fn observed() -> impl Strategy<Value = Observed> {
                 held,
                 open,
                 reachable,
+                ..Observed::default()
             },
         )
 }
@@ -48,7 +49,7 @@ proptest! {
         let mut decider = Decider::new(spec.clone(), START, Replicas(0));
         let mut now = START;
         for (concurrency, seen) in steps {
-            decider.record(now, Sample { concurrency, requests: 0.0 });
+            decider.record(now, Sample { concurrency, ..Sample::default() });
             let decision = decider.decide(now, &seen);
             let want = decision.want.unwrap_or(seen.current);
             if decision.reason != Reason::Held {
@@ -64,7 +65,7 @@ proptest! {
         let mut decider = Decider::new(spec(&[("window", "6s")]), START, Replicas(0));
         let mut now = START;
         for (concurrency, seen) in steps {
-            decider.record(now, Sample { concurrency: concurrency.round(), requests: 0.0 });
+            decider.record(now, Sample { concurrency: concurrency.round(), ..Sample::default() });
             let decision = decider.decide(now, &seen);
             if decision.want == Some(Replicas(0)) && !seen.current.is_zero() {
                 prop_assert!(seen.held == 0 && seen.open == Some(0) && seen.starting.is_zero(), "{decision}");
@@ -99,7 +100,7 @@ proptest! {
         let mut counts = Vec::new();
         for second in 0..600u64 {
             let now = START + Duration::from_secs(second);
-            decider.record(now, Sample { concurrency, requests: 0.0 });
+            decider.record(now, Sample { concurrency, ..Sample::default() });
             if second % 2 == 1 {
                 pods = decider.decide(now, &calm(pods)).want.expect("there is data").get();
                 counts.push(pods);
@@ -115,7 +116,7 @@ proptest! {
         let mut now = START;
         let mut before: Option<Replicas> = None;
         for (concurrency, ready) in steps {
-            decider.record(now, Sample { concurrency, requests: 0.0 });
+            decider.record(now, Sample { concurrency, ..Sample::default() });
             let decision = decider.decide(now, &calm(ready));
             let desired = decision.desired.expect("there is data");
             if decision.mode == Mode::Panic {
@@ -138,7 +139,7 @@ proptest! {
         // A few halvings, a panic, two windows and the grace period.
         let idle = std::iter::repeat_n(0.0, 300);
         for concurrency in loads.into_iter().chain(idle) {
-            decider.record(now, Sample { concurrency, requests: 0.0 });
+            decider.record(now, Sample { concurrency, ..Sample::default() });
             now = now + TICK;
             pods = decider.decide(now, &calm(pods)).want.map_or(pods, Replicas::get);
         }
@@ -152,7 +153,7 @@ proptest! {
         let mut spec = spec(&[("scale-down-delay", "1h"), ("window", "1h")]);
         let mut decider = Decider::new(spec.clone(), Moment::MAX, Replicas(9));
         for (at, now, concurrency, requests, pods) in steps {
-            decider.record(Moment::from_nanos(at), Sample { concurrency, requests });
+            decider.record(Moment::from_nanos(at), Sample { concurrency, requests, ..Sample::default() });
             spec.stable_window = Duration::from_secs(at % 7200);
             decider.respec(Moment::from_nanos(now), spec.clone());
             let decision = decider.decide(Moment::from_nanos(now), &calm(pods));

@@ -101,6 +101,7 @@ pub(crate) fn calm(pods: u32) -> Observed {
         held: 0,
         open: Some(0),
         reachable: true,
+        ..Observed::default()
     }
 }
 
@@ -126,6 +127,7 @@ impl World {
         let sample = Sample {
             concurrency,
             requests: concurrency,
+            ..Sample::default()
         };
         self.decider.record(self.now, sample);
         self.decider
