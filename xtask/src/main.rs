@@ -7,6 +7,7 @@
 mod alone;
 mod boundaries;
 mod cargo;
+mod cost;
 mod e2e;
 mod generate;
 mod links;
@@ -65,6 +66,13 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Check that a decision takes no more instructions than recorded in autoscaler/core/benches/instructions.json. Needs
+    /// valgrind.
+    Cost {
+        /// Record what it takes now.
+        #[arg(long)]
+        record: bool,
+    },
     /// Check that the links between documents lead somewhere, and that the code which the docs name exists.
     Links,
 }
@@ -76,6 +84,7 @@ fn main() -> ExitCode {
         Chore::Boundaries => boundaries::run(),
         Chore::CheckAlone => alone::run(),
         Chore::Generate { check } => generate::run(check),
+        Chore::Cost { record } => cost::run(record),
         Chore::Links => links::run(),
     };
     match done {

@@ -66,8 +66,10 @@ impl Window {
             self.first = Some(self.first.map_or(second, |first| first.min(second)));
             self.advance(second);
         }
-        let index = self.index(second);
-        self.buckets.add(index, value);
+        if value != 0.0 {
+            let index = self.index(second);
+            self.buckets.add(index, value);
+        }
         Written::Kept
     }
 
@@ -119,6 +121,8 @@ impl Window {
     fn advance(&mut self, second: u64) {
         match self.last {
             Some(last) if second < last => return,
+            // Nothing to clear.
+            Some(last) if !self.reaches_past(second - last) && self.buckets.is_zero() => {}
             Some(last) if !self.reaches_past(second - last) => {
                 for between in last + 1..=second {
                     let index = self.index(between);

@@ -32,7 +32,7 @@ impl Window {
         let (Some(last), Some(age)) = (self.last, self.age(now)) else {
             return 0.0;
         };
-        if self.reaches_past(age) {
+        if self.reaches_past(age) || self.buckets.is_zero() {
             return 0.0;
         }
         let left = to_u64(self.buckets.len()) - age;
@@ -65,14 +65,12 @@ impl Window {
         average
     }
 
-    /// The `count` newest buckets, newest first.
+    /// The `count` newest buckets, newest first; none if all are zero.
     fn newest_first(&self, last: u64, count: u64) -> impl Iterator<Item = f64> {
-        (0..count).map(move |back| {
-            // Before the epoch there is nothing; the ring's arithmetic only needs a number congruent to the right one.
-            let ring = to_u64(self.buckets.len());
-            let index = self.index((last % ring + ring - back % ring) % ring);
-            self.buckets.get(index)
-        })
+        let (newer, older) = self.buckets.split(self.index(last));
+        let all = newer.iter().rev().chain(older.iter().rev());
+        all.copied()
+            .take(usize::try_from(count).unwrap_or(usize::MAX))
     }
 }
 

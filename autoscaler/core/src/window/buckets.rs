@@ -21,6 +21,18 @@ impl Buckets {
         self.len
     }
 
+    /// Those up to `index`, and those after it; nothing at all if all are zero.
+    pub(super) fn split(&self, index: usize) -> (&[f64], &[f64]) {
+        self.values
+            .split_at_checked(index + 1)
+            .unwrap_or((&[], &[]))
+    }
+
+    /// Whether all are known to be zero.
+    pub(super) fn is_zero(&self) -> bool {
+        self.values.is_empty()
+    }
+
     pub(super) fn get(&self, index: usize) -> f64 {
         self.values.get(index).copied().unwrap_or(0.0)
     }
