@@ -12,8 +12,8 @@ use crate::kpa::Verdict;
 use crate::series::{Flow, Series};
 use crate::starting::{Growth, Scene, Unseen, WorkPeak};
 use crate::{
-    Averages, Decision, Inputs, Kpa, Learned, Metric, Mode, Moment, Observed, Published, Reason,
-    Recorded, Replicas, Sample, StartClass, TargetSpec, ZeroGate,
+    Averages, Decision, Inputs, Kpa, Learned, Limit, Metric, Mode, Moment, Observed, Published,
+    Reason, Recorded, Replicas, Sample, StartClass, TargetSpec, ZeroGate,
 };
 
 /// How often to decide. Source: `pkg/autoscaler/scaling/multiscaler.go`.
@@ -241,7 +241,12 @@ impl Decider {
         let backlog = scene.backlog();
         raise(self.peak.hold(scene, backlog.is_some()), Reason::WorkHold);
         if let Some(backlog) = backlog {
-            raise(backlog.count, Reason::Backlog);
+            let most = scene.most_at_once();
+            if backlog.count > most {
+                raise(most, Reason::RateLimited { by: Limit::ScaleUp });
+            } else {
+                raise(backlog.count, Reason::Backlog);
+            }
             if backlog.enough && scene.is_starting() {
                 verdict.rule = verdict.rule.or(Some(Reason::Underway));
             }
@@ -254,6 +259,13 @@ impl Decider {
                 self.limited = true;
                 verdict.desired = most;
                 verdict.rule = Some(Reason::Cautious { because });
+            }
+        }
+        if seen.reachable {
+            let delayed = self.kpa.delayed(scene.now, verdict.desired);
+            if delayed > verdict.desired {
+                verdict.desired = delayed;
+                verdict.rule = Some(Reason::DelayHold);
             }
         }
         verdict

@@ -57,6 +57,11 @@ impl Kpa {
         }
     }
 
+    /// Takes in that `wanted` is what came of it in the end, and says what the scale-down delay makes of that.
+    pub(crate) fn delayed(&mut self, now: Moment, wanted: Replicas) -> Replicas {
+        self.delay.record(now, wanted).max(wanted)
+    }
+
     /// Decides. `ready` is the number of ready pods, zero included.
     pub fn evaluate(
         &mut self,

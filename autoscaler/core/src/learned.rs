@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::starting::UNLEARNED_START;
 use crate::{Moment, Observed, Replicas};
 
 /// Starts that are remembered of one class. The oldest goes first.
@@ -186,9 +187,12 @@ impl Starting {
             all.oldest = Some(all.oldest.map_or(created, |oldest| oldest.min(created)));
             if age > learned.deadline(class, cap) {
                 all.overdue = Replicas(all.overdue.get().saturating_add(1));
-            } else if let Some(expected) = learned.start_time(class) {
-                all.ahead = all.ahead.saturating_add(expected.saturating_sub(age));
+                continue;
             }
+            // Of what nothing is known it may take as long again.
+            let expected = learned.start_time(class);
+            let expected = expected.unwrap_or_else(|| UNLEARNED_START.max(age.saturating_mul(2)));
+            all.ahead = all.ahead.saturating_add(expected.saturating_sub(age));
         }
         all
     }

@@ -5,7 +5,7 @@
 //! things that are in such a number are told apart:
 //!
 //! - *Work*: arrivals per second times the seconds that a pod works on one. This is what the pods will have to do for ever,
-//!   and it goes through Knative's algorithm as ever, with pods on their way counted as pods ([`work`]).
+//!   and it goes through Knative's algorithm as ever, with pods on their way counted as pods ([`Scene::work`]).
 //! - *Waiting*: requests that have piled up, and will until the next pods are there. This is done once, and so are the pods
 //!   for it: as many as clear it in `backlog-clear-time` ([`Scene::backlog`]).
 //!
@@ -27,8 +27,8 @@ const EARLY: f64 = 2.0;
 /// Before any start was seen, a pod may be added for each of these that the first start takes. As long as a start has taken
 /// already it may well take again: so the count at most doubles per start time, which is not known to be shorter.
 const UNLEARNED_STEP: Duration = Duration::from_secs(5);
-/// What a start is taken to last when pods must be asked for and nothing was learned.
-const UNLEARNED_START: Duration = Duration::from_secs(10);
+/// What a start is taken to last at least when nothing was learned.
+pub(crate) const UNLEARNED_START: Duration = Duration::from_secs(10);
 /// Pods of which nothing is seen for so long will not be made: a quota, or an admission webhook, is against them.
 const UNSEEN: Duration = Duration::from_secs(10);
 /// Failed starts in a row after which waiting does not become longer.
@@ -154,8 +154,10 @@ impl Scene<'_> {
         }
         let knative = self.knative();
         let Some(pod_rate) = self.pod_rate() else {
+            // As many as have a place for each: what is there now is all that is known.
+            let places = self.load.stable.max(self.load.panic) / self.spec.total;
             return Some(Backlog {
-                count: knative,
+                count: Replicas::from_f64(places.ceil()).min(knative),
                 enough: false,
             });
         };
@@ -163,7 +165,7 @@ impl Scene<'_> {
         // Nothing is cleared in less time than one request takes.
         let clear = self.spec.backlog_clear_time.as_secs_f64();
         let clear = clear.max(self.service.unwrap_or_default());
-        let start = self.start.unwrap_or(UNLEARNED_START).as_secs_f64();
+        let start = self.next_start().as_secs_f64();
         // Whoever is asked for now is ready after a start, and should be done with the backlog a clear time later. What the
         // others will have done by then needs nobody.
         let until = start + clear;
@@ -183,6 +185,20 @@ impl Scene<'_> {
         })
     }
 
+    /// How long the next start is taken to last: as learned, else twice as long as the one that is under way has lasted.
+    fn next_start(&self) -> Duration {
+        let oldest = self.seen.oldest_start;
+        let lasted = oldest.map_or(Duration::ZERO, |since| self.now.since(since));
+        let unlearned = UNLEARNED_START.max(lasted.saturating_mul(2));
+        self.start.unwrap_or(unlearned)
+    }
+
+    /// The most replicas after one decision. Source: `pkg/autoscaler/scaling/autoscaler.go`, with pods on their way as pods.
+    pub(crate) fn most_at_once(&self) -> Replicas {
+        let pods = self.capacity().max(Replicas::ONE).as_f64();
+        Replicas::from_f64((self.spec.max_scale_up_rate * pods).ceil())
+    }
+
     /// No more than Knative would ask for. While nothing is ready, what arrives until then is known better than from the
     /// requests that wait already, and asking early is all that helps.
     fn at_most(&self, knative: Replicas) -> Replicas {
@@ -193,11 +209,11 @@ impl Scene<'_> {
         }
     }
 
-    /// Why growth has to be bounded, if it has.
-    fn caution(&self) -> Option<Caution> {
+    /// Why growth has to be bounded, if it has. `failing`: starts failed, and none has succeeded since.
+    fn caution(&self, failing: bool) -> Option<Caution> {
         let no_start = self.start.is_none() && self.seen.ready.is_zero();
         let unlearned = no_start || self.pod_rate().is_none();
-        if !self.seen.failed.is_zero() {
+        if failing {
             Some(Caution::Failing)
         } else if !self.seen.overdue.is_zero() {
             Some(Caution::Overdue)
@@ -266,13 +282,13 @@ impl Growth {
     /// Takes in what is seen; to be called at every decision.
     pub(crate) fn observe(&mut self, scene: &Scene<'_>) {
         let seen = scene.seen;
-        if seen.ready > self.ready {
-            self.failures = 0;
-        }
         let failed = minus(seen.failed, self.failed).get();
         self.failures = self.failures.saturating_add(failed);
+        if seen.ready > self.ready || (seen.current.is_zero() && seen.failed.is_zero()) {
+            self.failures = 0;
+        }
         (self.failed, self.ready) = (seen.failed, seen.ready);
-        let caution = scene.caution();
+        let caution = scene.caution(self.failures > 0);
         if self.bound.map(|bound| bound.because) == caution {
             return;
         }
