@@ -239,18 +239,18 @@ impl Decider {
             }
         };
         let backlog = scene.backlog();
-        raise(self.peak.hold(scene, backlog.is_some()), Reason::WorkHold);
         if let Some(backlog) = backlog {
             let most = scene.most_at_once();
             if backlog.count > most {
                 raise(most, Reason::RateLimited { by: Limit::ScaleUp });
+            } else if backlog.enough {
+                raise(backlog.count, Reason::Underway);
             } else {
                 raise(backlog.count, Reason::Backlog);
             }
-            if backlog.enough && scene.is_starting() {
-                verdict.rule = verdict.rule.or(Some(Reason::Underway));
-            }
         }
+        let peak = self.peak.hold(scene, backlog.is_some());
+        raise(peak, Reason::WorkHold);
         self.growth.observe(scene);
         self.limited = false;
         if let Some((most, because)) = self.growth.limit(scene) {
@@ -260,6 +260,11 @@ impl Decider {
                 verdict.desired = most;
                 verdict.rule = Some(Reason::Cautious { because });
             }
+        }
+        let kept = self.kpa.panicked(verdict.desired);
+        if kept > verdict.desired {
+            verdict.desired = kept;
+            verdict.rule = Some(Reason::PanicHold);
         }
         if seen.reachable {
             let delayed = self.kpa.delayed(scene.now, verdict.desired);

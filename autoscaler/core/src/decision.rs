@@ -135,7 +135,7 @@ pub enum Reason {
     },
     /// Requests wait that present pods and those on their way would not clear in time.
     Backlog,
-    /// Requests wait, and pods on their way are enough for them.
+    /// Requests wait, and the pods that are there or on their way are enough for them.
     Underway,
     /// Less is wanted, but what the work needed at most since pods were on their way is kept for a stable window.
     WorkHold,
@@ -334,9 +334,11 @@ impl fmt::Display for Reason {
                 return write!(f, "idle; {:.1}s until zero", left.as_secs_f64());
             }
             Self::Backlog => {
-                "requests wait, and the pods there and on their way would not clear them in time"
+                "requests wait that the pods there and on their way would not clear in time"
             }
-            Self::Underway => "requests wait, and the pods on their way are enough for them",
+            Self::Underway => {
+                "requests wait, and the pods that are there or on their way are enough for them"
+            }
             Self::WorkHold => {
                 "what the work needed at most is kept for a window after pods started or requests waited"
             }

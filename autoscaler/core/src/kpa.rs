@@ -57,7 +57,16 @@ impl Kpa {
         }
     }
 
-    /// Takes in that `wanted` is what came of it in the end, and says what the scale-down delay makes of that.
+    /// Takes in that `wanted` is what came of it in the end, and says what panic makes of that: it never takes away.
+    pub(crate) fn panicked(&mut self, wanted: Replicas) -> Replicas {
+        if self.panic.is_panicking() {
+            self.panic.hold(wanted)
+        } else {
+            wanted
+        }
+    }
+
+    /// The same for the scale-down delay.
     pub(crate) fn delayed(&mut self, now: Moment, wanted: Replicas) -> Replicas {
         self.delay.record(now, wanted).max(wanted)
     }

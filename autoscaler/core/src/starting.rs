@@ -56,7 +56,7 @@ pub(crate) struct Scene<'a> {
 pub(crate) struct Backlog {
     /// Replicas, those that are there included.
     pub(crate) count: Replicas,
-    /// Whether that is less than Knative would ask for.
+    /// Whether the pods that are there or on their way will do.
     pub(crate) enough: bool,
 }
 
@@ -181,7 +181,7 @@ impl Scene<'_> {
         let wanted = sum(&[wanted, idle]);
         Some(Backlog {
             count: wanted.min(self.at_most(knative)),
-            enough: wanted < knative,
+            enough: more.is_zero() && steady <= self.capacity(),
         })
     }
 
@@ -335,7 +335,8 @@ impl WorkPeak {
         let peak = self.0.map_or(Replicas::ZERO, |(_, peak)| peak);
         if waits || (scene.is_on() && scene.seen.ready.is_zero()) {
             let needed = (scene.work().panic / scene.spec.target).ceil();
-            self.0 = Some((scene.now, peak.max(Replicas::from_f64(needed))));
+            let needed = Replicas::from_f64(needed).min(scene.most_at_once());
+            self.0 = Some((scene.now, peak.max(needed)));
         }
         let kept = |since: Moment| scene.now.since(since) <= scene.spec.stable_window;
         self.0 = self.0.filter(|(since, _)| kept(*since));

@@ -6,8 +6,12 @@
 mod annotations;
 mod decide;
 mod decider;
+mod operations;
 mod properties;
 mod sampling;
+#[cfg(feature = "sim")]
+mod simulated;
+mod starting;
 mod support;
 mod window;
 mod zero;

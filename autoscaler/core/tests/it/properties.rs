@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use autoscaler_core::{
-    Averages, Decider, Kpa, Mode, Moment, Observed, Reason, Replicas, Sample, TICK, TargetSpec,
+    Averages, Decider, Decision, Kpa, Mode, Moment, Observed, Reason, Replicas, Sample, StartClass,
+    TICK, TargetSpec,
 };
 use proptest::prelude::*;
 
+use crate::operations;
 use crate::support::{START, calm, spec};
 
 fn scaled(min: u32, max: u32) -> TargetSpec {
@@ -39,7 +41,70 @@ fn observed() -> impl Strategy<Value = Observed> {
         )
 }
 
+/// Samples that scale together, and what a decider says of them that knows its starts and requests.
+fn asked(sample: Sample, seconds: u64, seen: &Observed) -> Decision {
+    let mut decider = Decider::new(spec(&[]), START, seen.ready);
+    decider.learn_start(&class(), Duration::from_secs(40));
+    for second in 0..seconds {
+        decider.record(START + Duration::from_secs(second), sample);
+    }
+    decider.decide(START + Duration::from_secs(seconds), seen)
+}
+
+fn class() -> StartClass {
+    StartClass {
+        template: "t".into(),
+        image_present: true,
+    }
+}
+
 proptest! {
+    #[test]
+    fn no_list_of_operations_breaks_it(bytes in prop::collection::vec(any::<u8>(), 0..4000)) {
+        operations::check(&bytes);
+    }
+
+    #[test]
+    fn more_load_never_asks_for_less_while_pods_start(
+        ready in 0..20u32, starting in 0..20u32, overdue in 0..5u32, age in 0..100u64,
+        (load, waits) in (0.0..500.0f64, 0.0..1.0f64), more in 1.0..10.0f64, seconds in 2..60u64,
+    ) {
+        let seen = Observed {
+            starting: Replicas(starting),
+            overdue: Replicas(overdue.min(starting)),
+            ahead: Duration::from_secs(age * u64::from(starting)),
+            current: Replicas(ready + starting),
+            ..calm(ready)
+        };
+        let sample = Sample { concurrency: load, waiting: load * waits, requests: load / 2.0, ended: load / 4.0 };
+        let less = asked(sample, seconds, &seen);
+        let more = asked(sample.times(more), seconds, &seen);
+        prop_assert!(less.want <= more.want, "{less}\n{more}");
+    }
+
+    #[test]
+    fn never_more_than_twice_of_what_knative_would_ask(
+        ready in 0..20u32, starting in 0..20u32, failed in 0..5u32,
+        sample in (0.0..500.0f64, 0.0..1.0f64, 0.0..500.0f64, 0.0..500.0f64), seconds in 2..60u64,
+    ) {
+        let (load, waits, requests, ended) = sample;
+        let seen = Observed {
+            starting: Replicas(starting),
+            failed: Replicas(failed),
+            current: Replicas(ready + starting + failed),
+            ..calm(ready)
+        };
+        let sample = Sample { concurrency: load, waiting: load * waits, requests, ended };
+        let decision = asked(sample, seconds, &seen);
+        let averages = decision.inputs.stable.zip(decision.inputs.panic);
+        let average = averages.map_or(0.0, |(stable, panic)| stable.max(panic));
+        let knative = Replicas::from_f64((average / decision.inputs.target).ceil()).get();
+        let most = if ready == 0 { knative * 2 } else { knative };
+        // A decider that begins with several pods keeps them for a while, and one decision takes at most half.
+        let most = most.max(seen.current.get()).max(1);
+        prop_assert!(decision.want <= Some(Replicas(most)), "{decision}");
+    }
+
     #[test]
     fn bounds_are_respected(
         (min, max) in (0..20u32).prop_flat_map(|min| (Just(min), min.max(1)..40)),

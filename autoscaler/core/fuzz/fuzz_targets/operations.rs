@@ -1,0 +1,7 @@
+//! Any list of operations on a decider. What must hold is written where the tests have it too.
+#![no_main]
+
+#[path = "../../tests/it/operations.rs"]
+mod operations;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| operations::check(bytes));
