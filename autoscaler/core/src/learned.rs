@@ -108,7 +108,7 @@ impl Learned {
             let mut newest = self.starts.iter().rev();
             newest.find(|one| one.class.template == class.template)
         };
-        let starts = same.or_else(template).or(self.starts.last())?;
+        let starts = same.or_else(template).or_else(|| self.starts.last())?;
         Some(quantile(&starts.took_ms).max(FLOOR))
     }
 

@@ -67,6 +67,10 @@ impl BurstCapacity {
 /// Knative, for comparing the two on the same input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a habit of its own that is kept or not"
+)]
 pub struct Policy {
     /// A changed scale-down delay takes effect at once. Knative keeps the delay that a decider was created with.
     pub delay_follows_spec: bool,

@@ -15,5 +15,6 @@ mod rights;
 mod scaling;
 mod settling;
 mod spread;
+mod starting;
 mod strangers;
 mod writers;

@@ -51,7 +51,7 @@ pub enum Shape {
     /// The very moments, counted from the beginning; in any order.
     At(Vec<Duration>),
     /// All of several together.
-    Sum(Vec<Shape>),
+    Sum(Vec<Self>),
 }
 
 /// How requests of one rate follow each other.
@@ -95,7 +95,7 @@ impl Shape {
                     shape.collect(spacing, length, seed, thing, into);
                 }
             }
-            rates => rates.along(&rates.corners(length), spacing, &mut dice, into),
+            rates => along(&rates.corners(length), spacing, &mut dice, into),
         }
     }
 
@@ -138,36 +138,30 @@ impl Shape {
             Self::Minutes(_) | Self::At(_) | Self::Sum(_) => Vec::new(),
         }
     }
+}
 
-    /// Arrivals along a rate: the n-th comes when the rate has added up to the n-th step.
-    fn along(
-        &self,
-        corners: &[(f64, f64)],
-        spacing: Spacing,
-        dice: &mut Dice,
-        into: &mut Vec<Moment>,
-    ) {
-        let mut step = || match spacing {
-            Spacing::Poisson => Exp1.sample(dice),
-            Spacing::Even => 1.0,
-        };
-        // The first of evenly spaced ones comes at once: what wakes a workload is a request, not its absence.
-        let mut next: f64 = match spacing {
-            Spacing::Poisson => step(),
-            Spacing::Even => 1e-9,
-        };
-        let mut passed = 0.0;
-        for pair in corners.windows(2) {
-            let [(begin, from), (end, to)] = [pair[0], pair[1]];
-            let span = end - begin;
-            let here = f64::midpoint(from, to) * span;
-            while next <= passed + here && span > 0.0 && into.len() < MOST {
-                let at = begin + crossing(next - passed, from, (to - from) / span);
-                into.push(Moment::EPOCH + seconds(at));
-                next += step();
-            }
-            passed += here;
+/// Arrivals along a rate: the n-th comes when the rate has added up to the n-th step.
+fn along(corners: &[(f64, f64)], spacing: Spacing, dice: &mut Dice, into: &mut Vec<Moment>) {
+    let mut step = || match spacing {
+        Spacing::Poisson => Exp1.sample(dice),
+        Spacing::Even => 1.0,
+    };
+    // The first of evenly spaced ones comes at once: what wakes a workload is a request, not its absence.
+    let mut next: f64 = match spacing {
+        Spacing::Poisson => step(),
+        Spacing::Even => 1e-9,
+    };
+    let mut passed = 0.0;
+    for pair in corners.windows(2) {
+        let [(begin, from), (end, to)] = [pair[0], pair[1]];
+        let span = end - begin;
+        let here = f64::midpoint(from, to) * span;
+        while next <= passed + here && span > 0.0 && into.len() < MOST {
+            let at = begin + crossing(next - passed, from, (to - from) / span);
+            into.push(Moment::EPOCH + seconds(at));
+            next += step();
         }
+        passed += here;
     }
 }
 

@@ -125,7 +125,9 @@ impl Time {
         };
         match *self {
             Self::Fixed(time) => time,
-            Self::Uniform(low, high) => low + scaled(high - low, dice.random::<f64>()),
+            Self::Uniform(low, high) => {
+                low + scaled(high.saturating_sub(low), dice.random::<f64>())
+            }
             Self::Exponential(mean) => scaled(mean, Exp1.sample(dice)),
             Self::LogNormal(mean, deviation) => {
                 let shape = LogNormal::from_mean_cv(1.0, deviation);

@@ -87,7 +87,7 @@ mod tests {
         let mut all: Vec<f32> = (1..=100u8).map(f32::from).collect();
         all.reverse();
         let held = Held::of(&mut all);
-        let got = [held.p50, held.p95, held.p99, held.max].map(|value| value.round());
+        let got = [held.p50, held.p95, held.p99, held.max].map(f64::round);
         assert_eq!(format!("{got:?}"), "[50.0, 95.0, 99.0, 100.0]");
         assert_eq!(Held::of(&mut []), Held::default());
     }

@@ -13,7 +13,7 @@ use crate::Moment;
 /// Source: `MaxContainerBackOff` and its base in `pkg/kubelet/kubelet.go` of Kubernetes.
 const BACK_OFF: Duration = Duration::from_secs(10);
 /// The longest such wait.
-const MAX_BACK_OFF: Duration = Duration::from_secs(300);
+const MAX_BACK_OFF: Duration = Duration::from_mins(5);
 
 /// A request by its number, in the order of arrival.
 pub(super) type Request = usize;

@@ -113,7 +113,7 @@ impl Settings {
 /// # Panics
 ///
 /// If something does not hold.
-pub fn check(bytes: &[u8]) {
+pub(crate) fn check(bytes: &[u8]) {
     let mut bytes = Unstructured::new(bytes);
     let mut now = Moment::from_secs(1_000_000);
     let mut decider = Decider::new(TargetSpec::default(), now, Replicas(1));

@@ -378,7 +378,7 @@ fn what_was_learned_can_be_kept_and_what_is_damaged_is_not_taken() {
         Some(Duration::from_secs(40)),
         "what was never seen is like what was"
     );
-    learned.start(&other, Duration::from_secs(300));
+    learned.start(&other, Duration::from_mins(5));
     assert_eq!(learned.start_time(&class()), Some(Duration::from_secs(40)));
     let cap = Duration::from_mins(10);
     assert_eq!(learned.deadline(&class(), cap), Duration::from_secs(63));
