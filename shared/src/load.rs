@@ -65,6 +65,23 @@ pub enum Count {
     Released,
 }
 
+/// Everything since a ring was made. What a span of time saw is the difference of two of these.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Microseconds that passed; time that goes back does not count.
+    pub elapsed_us: u64,
+    /// Integral of [`Gauge::InFlight`] in request-microseconds.
+    pub in_flight_us: i64,
+    /// Integral of [`Gauge::Waiting`] in request-microseconds.
+    pub waiting_us: i64,
+    /// See [`Second::started`].
+    pub started: u64,
+    /// See [`Second::ended`].
+    pub ended: u64,
+    /// See [`Second::released`].
+    pub released: u64,
+}
+
 /// What the last [`SECONDS`] seconds saw, and the gauges' present values.
 ///
 /// Only seconds in which something was are in memory: an activator has one of these for every workload that sleeps.
@@ -75,8 +92,11 @@ pub struct Ring {
     /// The second in which this was made: nothing is known of those before.
     first: u64,
     last_us: u64,
-    in_flight: u64,
-    waiting: u64,
+    in_flight: i64,
+    waiting: i64,
+    totals: Totals,
+    /// See [`Ring::with_debts`].
+    debts: bool,
 }
 
 impl Ring {
@@ -88,17 +108,35 @@ impl Ring {
             last_us: now_us,
             in_flight: 0,
             waiting: 0,
+            totals: Totals::default(),
+            debts: false,
+        }
+    }
+
+    /// As [`Ring::new`], but a gauge that is left once too often goes below zero and stays one behind, as Knative's do. Ours
+    /// stop at zero: that a request leaves which never came is a mistake in a program, and must not hide one that comes later.
+    /// Source: `knative.dev/networking/pkg/http/stats/request.go`.
+    pub fn with_debts(now_us: u64) -> Self {
+        Self {
+            debts: true,
+            ..Self::new(now_us)
         }
     }
 
     /// Requests at the model now.
     pub fn in_flight(&self) -> u64 {
-        self.in_flight
+        u64::try_from(self.in_flight).unwrap_or(0)
     }
 
     /// Requests waiting now.
     pub fn waiting(&self) -> u64 {
-        self.waiting
+        u64::try_from(self.waiting).unwrap_or(0)
+    }
+
+    /// Everything up to `now_us`.
+    pub fn totals(&mut self, now_us: u64) -> Totals {
+        self.advance(now_us);
+        self.totals
     }
 
     /// One request enters `gauge` at `now_us`.
@@ -111,9 +149,10 @@ impl Ring {
     /// One request leaves `gauge` at `now_us`.
     pub fn leave(&mut self, now_us: u64, gauge: Gauge) {
         self.advance(now_us);
+        let floor = if self.debts { i64::MIN } else { 0 };
         let value = self.gauge(gauge);
-        debug_assert!(*value > 0, "left a gauge that was never entered");
-        *value = value.saturating_sub(1);
+        debug_assert!(*value > floor, "left a gauge that was never entered");
+        *value = value.saturating_sub(1).max(floor);
     }
 
     /// Counts one event in the second of `now_us`.
@@ -124,6 +163,11 @@ impl Ring {
             Count::Started => slot.started += 1,
             Count::Ended => slot.ended += 1,
             Count::Released => slot.released += 1,
+        }
+        match count {
+            Count::Started => self.totals.started += 1,
+            Count::Ended => self.totals.ended += 1,
+            Count::Released => self.totals.released += 1,
         }
     }
 
@@ -161,6 +205,7 @@ impl Ring {
         if now_us <= self.last_us {
             return;
         }
+        self.add_up(now_us - self.last_us);
         if self.in_flight > 0 || self.waiting > 0 {
             let target = now_us / SECOND_US;
             // Of a gap longer than the ring the beginning would be forgotten again.
@@ -176,8 +221,21 @@ impl Ring {
         self.last_us = now_us;
     }
 
+    /// The whole gap, also what the ring forgets of it.
+    fn add_up(&mut self, elapsed_us: u64) {
+        let totals = &mut self.totals;
+        totals.elapsed_us = totals.elapsed_us.saturating_add(elapsed_us);
+        let elapsed_us = i64::try_from(elapsed_us).unwrap_or(i64::MAX);
+        for (sum, gauge) in [
+            (&mut totals.in_flight_us, self.in_flight),
+            (&mut totals.waiting_us, self.waiting),
+        ] {
+            *sum = sum.saturating_add(gauge.saturating_mul(elapsed_us));
+        }
+    }
+
     fn integrate(&mut self, second: u64, elapsed_us: u64) {
-        let (in_flight, waiting) = (self.in_flight, self.waiting);
+        let (in_flight, waiting) = (self.in_flight(), self.waiting());
         let slot = self.slot(second);
         slot.in_flight_us = slot
             .in_flight_us
@@ -211,7 +269,7 @@ impl Ring {
         }
     }
 
-    fn gauge(&mut self, gauge: Gauge) -> &mut u64 {
+    fn gauge(&mut self, gauge: Gauge) -> &mut i64 {
         match gauge {
             Gauge::InFlight => &mut self.in_flight,
             Gauge::Waiting => &mut self.waiting,
@@ -307,6 +365,33 @@ mod tests {
         assert_eq!(told(&mut ring, (last - 1) * S, None)[0], (16, 1));
         assert_eq!(told(&mut ring, last * S, None)[0], (17, 0));
         assert_eq!(ring.eventful.capacity(), 0);
+    }
+
+    #[test]
+    fn totals_know_every_span_also_what_the_seconds_forget() {
+        let mut ring = Ring::new(10 * S);
+        assert_eq!(ring.totals(10 * S), Totals::default());
+        ring.enter(11 * S, Gauge::InFlight);
+        ring.enter(11 * S + 500_000, Gauge::InFlight);
+        ring.count(11 * S + 500_000, Count::Started);
+        let early = ring.totals(12 * S);
+        assert_eq!((early.elapsed_us, early.in_flight_us), (2 * S, 1_500_000));
+        let late = ring.totals(1_012 * S);
+        assert_eq!(late.elapsed_us - early.elapsed_us, 1_000 * S);
+        assert_eq!(late.in_flight_us - early.in_flight_us, 2_000_000_000);
+        assert_eq!((late.started, late.waiting_us), (1, 0));
+        assert_eq!(ring.totals(9 * S), late, "time does not go back");
+    }
+
+    #[test]
+    fn one_that_leaves_too_often_stays_behind_only_where_that_is_asked_for() {
+        let mut ring = Ring::with_debts(10 * S);
+        ring.leave(10 * S, Gauge::InFlight);
+        assert_eq!(ring.totals(11 * S).in_flight_us, -1_000_000);
+        assert_eq!(ring.in_flight(), 0);
+        ring.enter(11 * S, Gauge::InFlight);
+        ring.enter(11 * S, Gauge::InFlight);
+        assert_eq!(ring.in_flight(), 1);
     }
 
     #[test]

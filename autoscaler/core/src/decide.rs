@@ -7,10 +7,9 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::bounds::{self, InitialScale};
-use crate::series::Series;
 use crate::{
-    Averages, Decision, Inputs, Kpa, Mode, Moment, Observed, Published, Reason, Recorded, Replicas,
-    Sample, TargetSpec, ZeroGate,
+    Averages, Collection, Decision, Inputs, Kpa, Mode, Moment, Observed, Published, Reason,
+    Recorded, Replicas, Sample, TargetSpec, ZeroGate,
 };
 
 /// How often to decide. Source: `pkg/autoscaler/scaling/multiscaler.go`.
@@ -31,7 +30,7 @@ pub struct Refused {
 #[derive(Clone, Debug)]
 pub struct Decider {
     spec: Arc<TargetSpec>,
-    series: Series,
+    collection: Collection,
     kpa: Kpa,
     initial: InitialScale,
     gate: ZeroGate,
@@ -50,7 +49,7 @@ impl Decider {
     pub fn new(spec: impl Into<Arc<TargetSpec>>, now: Moment, ready: Replicas) -> Self {
         let spec = spec.into();
         Self {
-            series: Series::new(&spec),
+            collection: Collection::new(&spec),
             kpa: Kpa::new(&spec, now, ready),
             initial: InitialScale::new(now, ready),
             gate: ZeroGate::new(now),
@@ -64,7 +63,7 @@ impl Decider {
     /// Takes over changed settings and keeps the history.
     pub fn respec(&mut self, now: Moment, spec: impl Into<Arc<TargetSpec>>) {
         let (now, spec) = (self.advance(now), spec.into());
-        self.series.resize(now, &spec);
+        self.collection.respec(now, &spec);
         self.kpa.respec(&spec);
         self.spec = spec;
     }
@@ -73,7 +72,7 @@ impl Decider {
     ///
     /// The caller vouches that `at` is not in the future: everything older than a window before it is given up.
     pub fn record(&mut self, at: Moment, sample: Sample) -> Recorded {
-        let recorded = self.series.record(at, sample);
+        let recorded = self.collection.record(at, sample, self.spec.policy);
         match recorded {
             Recorded::Kept => {}
             Recorded::TooOld => self.refused.too_old += 1,
@@ -82,12 +81,22 @@ impl Decider {
         recorded
     }
 
+    /// Says how a round of asking the pods went. Returns whether that is news; see [`Collection::asked`].
+    pub fn asked(&mut self, outcome: Result<(), &'static str>) -> bool {
+        self.collection.asked(outcome)
+    }
+
+    /// Why asking the pods fails; none if it does not.
+    pub fn failing(&self) -> Option<&'static str> {
+        self.collection.failing()
+    }
+
     /// Decides. To be called every [`TICK`], and whenever else the caller likes.
     pub fn decide(&mut self, now: Moment, seen: &Observed) -> Decision {
         let now = self.advance(now);
         self.gate.observe(now, seen);
         self.initial.advance(now, &self.spec, seen);
-        let Some(load) = self.series.averages(now, &self.spec) else {
+        let Some(load) = self.collection.averages(now, self.spec.metric, &self.spec) else {
             return self.no_data(now, seen);
         };
 
@@ -125,7 +134,7 @@ impl Decider {
 
     /// Whether this sample should be answered at once rather than at the next tick: the last answer was zero.
     pub fn is_poked_by(&self, sample: Sample) -> bool {
-        sample.is_sound() && self.published.is_poked_by(sample.concurrency)
+        sample.counts(self.spec.policy) && self.published.is_poked_by(sample.concurrency)
     }
 
     /// The settings in force.

@@ -67,6 +67,10 @@ impl BurstCapacity {
 /// Knative, for comparing the two on the same input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each field is one departure, on or off by itself"
+)]
 pub struct Policy {
     /// A changed scale-down delay takes effect at once. Knative keeps the delay that a decider was created with.
     pub delay_follows_spec: bool,
@@ -76,6 +80,22 @@ pub struct Policy {
     /// When the newest sample is exactly one window old, that is already no data. Knative takes it as a measured zero
     /// for one second, so a failing scrape can halve a busy workload.
     pub silence_is_no_data: bool,
+    /// In annotations and settings, what is not a finite number is not a number. Knative reads `NaN` and infinities and compares
+    /// with `<` and `>` alone, so that `NaN` is within every range. Source: `pkg/apis/autoscaling/annotation_validation.go`,
+    /// `pkg/autoscaler/config/config.go`.
+    pub finite_numbers_only: bool,
+    /// A sample that cannot be a measurement (negative, not finite, absurdly large) is refused. Knative adds up what it is
+    /// told, so that one pod's nonsense is everyone's. Source: `pkg/autoscaler/metrics/collector.go`.
+    pub sound_samples_only: bool,
+    /// Pods are asked for their load whatever the burst capacity. Knative does not scrape a workload whose burst capacity is
+    /// unlimited, since all its requests pass the activators; silence is zero load then. Source:
+    /// `pkg/reconciler/autoscaling/kpa/kpa.go`, `pkg/autoscaler/metrics/collector.go`.
+    pub scrapes_always: bool,
+    /// Fleets of up to so many pods are asked in full, larger ones by a sample. Source: `pkg/autoscaler/metrics/sample_size.go`.
+    pub asks_all_up_to: u32,
+    /// A sample counts if half of the pods answer that it wanted. Knative discards it unless as many answered as it wanted, for
+    /// which it may ask others instead. Source: `pkg/autoscaler/metrics/stats_scraper.go`.
+    pub half_a_sample_counts: bool,
 }
 
 impl Policy {
@@ -84,6 +104,11 @@ impl Policy {
         delay_follows_spec: false,
         born_in_panic: true,
         silence_is_no_data: false,
+        finite_numbers_only: false,
+        sound_samples_only: false,
+        scrapes_always: false,
+        asks_all_up_to: 3,
+        half_a_sample_counts: false,
     };
 }
 
@@ -93,6 +118,11 @@ impl Default for Policy {
             delay_follows_spec: true,
             born_in_panic: true,
             silence_is_no_data: true,
+            finite_numbers_only: true,
+            sound_samples_only: true,
+            scrapes_always: true,
+            asks_all_up_to: 64,
+            half_a_sample_counts: true,
         }
     }
 }
