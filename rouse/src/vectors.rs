@@ -1,6 +1,7 @@
 //! `rouse vectors`: finds the files, has them replayed, and prints what came of it.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{self, Write},
     path::{Path, PathBuf},
@@ -91,13 +92,24 @@ fn show(report: &Report, out: &mut impl Write) -> io::Result<()> {
         0 => {}
         more => writeln!(out, "  and {more} more differences")?,
     }
-    for (group, tally) in &report.groups {
-        if let Some(why) = tally.why {
-            let count = tally.not_applicable;
-            writeln!(out, "  {group}, {count} not applicable: {why}")?;
-        }
+    for (why, (groups, count)) in reasons(report) {
+        let groups = groups.join(", ");
+        writeln!(out, "  {count} not applicable ({groups}): {why}")?;
     }
     Ok(())
+}
+
+/// The reasons why cases are not applicable, each with its groups and how many cases they are.
+fn reasons(report: &Report) -> BTreeMap<&'static str, (Vec<&str>, usize)> {
+    let mut reasons: BTreeMap<_, (Vec<&str>, usize)> = BTreeMap::new();
+    for (group, tally) in &report.groups {
+        if let Some(why) = tally.why {
+            let (groups, count) = reasons.entry(why).or_default();
+            groups.push(group);
+            *count += tally.not_applicable;
+        }
+    }
+    reasons
 }
 
 #[cfg(test)]
@@ -125,11 +137,12 @@ mod tests {
 
     #[test]
     fn groups_without_a_counterpart_are_told_with_the_reason() {
-        let text = r#"{"about": {"topic": "buckets"}, "cases": [{"id": "a", "group": "subset"}]}"#;
+        let text = r#"{"about": {"topic": "buckets"}, "cases": [{"id": "a", "group": "names"}, {"id": "b", "group": "owner"},
+            {"id": "c", "group": "owner"}]}"#;
         assert_eq!(
             printed(text),
-            "window.json: 0 passed, 0 failed, 1 not applicable\n  subset, 1 not applicable: Every activator serves every \
-             workload: none is chosen for one by a hash of its name.\n"
+            "window.json: 0 passed, 0 failed, 3 not applicable\n  3 not applicable (names, owner): One autoscaler leads, by one \
+             Lease, and decides for all workloads: there are no buckets to be owned.\n"
         );
     }
 

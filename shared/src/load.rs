@@ -94,9 +94,8 @@ pub struct Ring {
     last_us: u64,
     in_flight: i64,
     waiting: i64,
-    totals: Totals,
-    /// See [`Ring::with_debts`].
-    debts: bool,
+    /// Kept only if it was asked for: see [`Ring::with_totals`].
+    totals: Option<Box<Totals>>,
 }
 
 impl Ring {
@@ -108,17 +107,17 @@ impl Ring {
             last_us: now_us,
             in_flight: 0,
             waiting: 0,
-            totals: Totals::default(),
-            debts: false,
+            totals: None,
         }
     }
 
-    /// As [`Ring::new`], but a gauge that is left once too often goes below zero and stays one behind, as Knative's do. Ours
-    /// stop at zero: that a request leaves which never came is a mistake in a program, and must not hide one that comes later.
+    /// An account as Knative keeps it: as [`Ring::new`], with totals beside the seconds, so that any span can be reported. And a
+    /// gauge that is left once too often goes below zero and stays one behind. Otherwise it stops at zero: that a request leaves
+    /// which never came is a mistake in a program, and must not hide one that comes later.
     /// Source: `knative.dev/networking/pkg/http/stats/request.go`.
-    pub fn with_debts(now_us: u64) -> Self {
+    pub fn with_totals(now_us: u64) -> Self {
         Self {
-            debts: true,
+            totals: Some(Box::default()),
             ..Self::new(now_us)
         }
     }
@@ -133,10 +132,10 @@ impl Ring {
         u64::try_from(self.waiting).unwrap_or(0)
     }
 
-    /// Everything up to `now_us`.
-    pub fn totals(&mut self, now_us: u64) -> Totals {
+    /// Everything up to `now_us`; none if no totals are kept.
+    pub fn totals(&mut self, now_us: u64) -> Option<Totals> {
         self.advance(now_us);
-        self.totals
+        self.totals.as_deref().copied()
     }
 
     /// One request enters `gauge` at `now_us`.
@@ -149,7 +148,7 @@ impl Ring {
     /// One request leaves `gauge` at `now_us`.
     pub fn leave(&mut self, now_us: u64, gauge: Gauge) {
         self.advance(now_us);
-        let floor = if self.debts { i64::MIN } else { 0 };
+        let floor = if self.totals.is_some() { i64::MIN } else { 0 };
         let value = self.gauge(gauge);
         debug_assert!(*value > floor, "left a gauge that was never entered");
         *value = value.saturating_sub(1).max(floor);
@@ -164,10 +163,12 @@ impl Ring {
             Count::Ended => slot.ended += 1,
             Count::Released => slot.released += 1,
         }
-        match count {
-            Count::Started => self.totals.started += 1,
-            Count::Ended => self.totals.ended += 1,
-            Count::Released => self.totals.released += 1,
+        if let Some(totals) = &mut self.totals {
+            match count {
+                Count::Started => totals.started += 1,
+                Count::Ended => totals.ended += 1,
+                Count::Released => totals.released += 1,
+            }
         }
     }
 
@@ -205,11 +206,14 @@ impl Ring {
         if now_us <= self.last_us {
             return;
         }
-        self.add_up(now_us - self.last_us);
-        if self.in_flight > 0 || self.waiting > 0 {
+        if let Some(totals) = &mut self.totals {
+            totals.elapsed_us = totals.elapsed_us.saturating_add(now_us - self.last_us);
+        }
+        if self.in_flight != 0 || self.waiting != 0 {
             let target = now_us / SECOND_US;
             // Of a gap longer than the ring the beginning would be forgotten again.
             let begin = target.saturating_sub(SECONDS as u64) * SECOND_US;
+            self.add_up(begin.saturating_sub(self.last_us));
             self.last_us = self.last_us.max(begin);
             for current in self.last_us / SECOND_US..target {
                 let boundary = (current + 1) * SECOND_US;
@@ -221,10 +225,10 @@ impl Ring {
         self.last_us = now_us;
     }
 
-    /// The whole gap, also what the ring forgets of it.
     fn add_up(&mut self, elapsed_us: u64) {
-        let totals = &mut self.totals;
-        totals.elapsed_us = totals.elapsed_us.saturating_add(elapsed_us);
+        let Some(totals) = &mut self.totals else {
+            return;
+        };
         let elapsed_us = i64::try_from(elapsed_us).unwrap_or(i64::MAX);
         for (sum, gauge) in [
             (&mut totals.in_flight_us, self.in_flight),
@@ -235,6 +239,7 @@ impl Ring {
     }
 
     fn integrate(&mut self, second: u64, elapsed_us: u64) {
+        self.add_up(elapsed_us);
         let (in_flight, waiting) = (self.in_flight(), self.waiting());
         let slot = self.slot(second);
         slot.in_flight_us = slot
@@ -369,25 +374,28 @@ mod tests {
 
     #[test]
     fn totals_know_every_span_also_what_the_seconds_forget() {
-        let mut ring = Ring::new(10 * S);
-        assert_eq!(ring.totals(10 * S), Totals::default());
+        assert_eq!(Ring::new(0).totals(S), None);
+        let mut ring = Ring::with_totals(10 * S);
+        let totals = |ring: &mut Ring, now| ring.totals(now).unwrap();
+        assert_eq!(totals(&mut ring, 10 * S), Totals::default());
         ring.enter(11 * S, Gauge::InFlight);
         ring.enter(11 * S + 500_000, Gauge::InFlight);
         ring.count(11 * S + 500_000, Count::Started);
-        let early = ring.totals(12 * S);
+        let early = totals(&mut ring, 12 * S);
         assert_eq!((early.elapsed_us, early.in_flight_us), (2 * S, 1_500_000));
-        let late = ring.totals(1_012 * S);
+        let late = totals(&mut ring, 1_012 * S);
         assert_eq!(late.elapsed_us - early.elapsed_us, 1_000 * S);
         assert_eq!(late.in_flight_us - early.in_flight_us, 2_000_000_000);
         assert_eq!((late.started, late.waiting_us), (1, 0));
-        assert_eq!(ring.totals(9 * S), late, "time does not go back");
+        assert_eq!(totals(&mut ring, 9 * S), late, "time does not go back");
     }
 
     #[test]
     fn one_that_leaves_too_often_stays_behind_only_where_that_is_asked_for() {
-        let mut ring = Ring::with_debts(10 * S);
+        let mut ring = Ring::with_totals(10 * S);
         ring.leave(10 * S, Gauge::InFlight);
-        assert_eq!(ring.totals(11 * S).in_flight_us, -1_000_000);
+        let totals = ring.totals(11 * S).unwrap();
+        assert_eq!(totals.in_flight_us, -1_000_000);
         assert_eq!(ring.in_flight(), 0);
         ring.enter(11 * S, Gauge::InFlight);
         ring.enter(11 * S, Gauge::InFlight);

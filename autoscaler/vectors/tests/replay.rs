@@ -276,6 +276,64 @@ fn strange_input_fails_and_says_why() {
     }
 }
 
+/// JSON pointers to everything below `value`, its lists and maps included.
+fn pointers(value: &Value, above: &str, found: &mut Vec<String>) {
+    let below: Vec<(String, &Value)> = match value {
+        Value::Array(items) => (0..).map(|n: usize| n.to_string()).zip(items).collect(),
+        Value::Object(map) => map
+            .iter()
+            .map(|(key, value)| (key.replace('~', "~0").replace('/', "~1"), value))
+            .collect(),
+        _ => Vec::new(),
+    };
+    for (key, value) in below {
+        let pointer = format!("{above}/{key}");
+        pointers(value, &pointer, found);
+        found.push(pointer);
+    }
+}
+
+#[test]
+fn whatever_stands_in_a_case_nothing_panics() {
+    const STEPS: usize = 60;
+    let strange = [
+        json!(null),
+        json!(-1),
+        json!(i64::MAX),
+        json!(i64::MIN),
+        json!(1e308),
+        json!("NaN"),
+        json!([]),
+        json!({"t": 0}),
+    ];
+    for name in [
+        "annotations.json",
+        "collector.json",
+        "decide.json",
+        "requeststats.json",
+        "scrape.json",
+        "window.json",
+    ] {
+        let whole = parsed(name);
+        let mut groups = BTreeMap::new();
+        for case in whole["cases"].as_array().unwrap() {
+            groups.insert(case["group"].to_string(), case);
+        }
+        for case in groups.into_values() {
+            let mut all = Vec::new();
+            pointers(case, "", &mut all);
+            for pointer in all.iter().step_by(all.len().div_ceil(STEPS)) {
+                for value in &strange {
+                    let mut case = case.clone();
+                    *case.pointer_mut(pointer).unwrap() = value.clone();
+                    let report = replay(name, &json!({"cases": [case]}).to_string());
+                    assert_eq!(report.groups.len(), 1, "{name} {pointer} {value}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn the_topic_is_told_by_the_file_or_else_by_its_name() {
     let renamed = replay("anything.json", &data("buckets.json"));

@@ -27,7 +27,7 @@ pub(super) fn group(name: &str) -> Option<Group> {
 /// A proxied request is one more of the plain ones and has a gauge and a count of its own beside. Rouse knows no proxied ones:
 /// its second gauge and its last count stand in.
 fn replay(case: &Value, check: &mut Check) -> Read<()> {
-    let mut ring = Ring::with_debts(clock(0)?);
+    let mut ring = Ring::with_totals(clock(0)?);
     let mut before = Totals::default();
     for (step, event) in list(case, "events")?.iter().enumerate() {
         let now = clock(int(item(event, 1)?)?)?;
@@ -39,7 +39,7 @@ fn replay(case: &Value, check: &mut Check) -> Read<()> {
             }
             "out" | "pout" => ring.leave(now, Gauge::InFlight),
             "report" => {
-                let totals = ring.totals(now);
+                let totals = ring.totals(now).unwrap_or_default();
                 report(before, totals, event, step, check)?;
                 before = totals;
             }
