@@ -36,8 +36,9 @@ pub(crate) const NAMES: [&str; 9] = [
 
 const WIRE: &str = "Rouse's statistics are whole numbers in JSON that the autoscaler asks for, not Protobuf that is pushed \
                     (decision 0004).";
-const THROTTLER: &str = "Rouse's activator only holds requests for pods that are not there yet and hands them out in the order \
-                         in which they came; warm requests do not pass it (decision 0005), so nothing is sliced between activators.";
+const THROTTLER: &str = "Rouse's activator only holds requests for pods that are not there yet and hands them out in the \
+                         order in which they came; warm requests do not pass it (decision 0005), so that no pods are shared \
+                         out between activators.";
 
 pub(crate) fn is_known(topic: &str) -> bool {
     NAMES.contains(&topic)

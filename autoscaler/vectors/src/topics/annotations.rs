@@ -19,8 +19,8 @@ use crate::read::{Read, boolean, list, string, text, texts, unknown};
 mod config;
 mod resolve;
 
-const MISPLACED: &str = "Knative keeps these annotations off the metadata of Services and Configurations; a Deployment's own is where \
-                         they belong here.";
+const MISPLACED: &str = "Knative keeps these annotations off the metadata of Services and Configurations; a \
+                         Deployment's own is where they belong here.";
 const ROLLOUT: &str = "serving.knative.dev/rollout-duration is about moving traffic between revisions, and there are none.";
 
 pub(super) fn group(name: &str) -> Option<Group> {

@@ -7,10 +7,10 @@ use super::Group;
 use crate::check::Check;
 use crate::read::{Read, float, int, item, list, string, unknown};
 
-const REPORTER: &str = "A queue-proxy's answer is whole numbers in JSON, a second each, which the autoscaler turns into load; there \
-                        are no rates in Protobuf (decision 0004).";
-const ACTIVATOR: &str = "Activators are asked for what they hold and push nothing, so that there is no first report to take back \
-                         later (decision 0004).";
+const REPORTER: &str = "A queue-proxy's answer is whole numbers in JSON, a second each, which the autoscaler turns into \
+                        load; there are no rates in Protobuf (decision 0004).";
+const ACTIVATOR: &str = "Activators are asked for what they hold and push nothing, so that there is no first report to \
+                         take back later (decision 0004).";
 
 /// The collector's start, in microseconds: events may lie before it.
 const START_US: i64 = 1 << 50;

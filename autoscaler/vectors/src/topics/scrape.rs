@@ -13,8 +13,8 @@ use crate::read::{
 };
 
 const SERVICE: &str = "Rouse asks each pod at its own address and never through the Service, so that no answer can be of a pod twice.";
-const POD_COUNTS: &str = "Rouse counts pods that are ready and pods that are still starting, which is another division: it is \
-                          made where pods are read (crate `kubernetes`), and the algorithm is given the two counts.";
+const POD_COUNTS: &str = "Rouse counts pods that are ready and pods that are still starting, which is another division: it \
+                          is made where pods are read (crate `kubernetes`), and the algorithm is given the two counts.";
 
 pub(super) fn group(name: &str) -> Option<Group> {
     match name {
