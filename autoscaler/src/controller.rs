@@ -22,6 +22,9 @@ use crate::{
 const REMEMBERED: usize = 64;
 /// Limit on one write.
 const WRITE_LIMIT: Duration = Duration::from_secs(5);
+/// Why the load is not known in full, if it is not.
+const SILENT: &str =
+    "ready pods do not answer at their port of statistics; is there a NetworkPolicy?";
 
 /// A decision with the sentence that says it.
 #[derive(Clone, Debug, Serialize)]
@@ -142,6 +145,9 @@ async fn run(
         }
         // What is seldom under way is boxed: most workloads sleep, and each of them has a future that has room for all of this.
         let round = Box::pin(fleet.round(&id, &seen)).await;
+        if decider.asked(if round.missing { Err(SILENT) } else { Ok(()) }) {
+            tell(&id, decider.failing());
+        }
         let held = holds.take(&id);
         // Activators name those alone that they hold something for. That all of them were heard and none did is a measured zero.
         let nobody = (held.complete && held.seconds.is_empty())
@@ -179,6 +185,15 @@ async fn run(
             told = Some((decision.reason, decision.want));
         }
         history.remember(decision, written);
+    }
+}
+
+/// Says once that pods cannot be asked, and once that they can again.
+fn tell(id: &TargetId, failing: Option<&'static str>) {
+    if let Some(why) = failing {
+        tracing::warn!(target = %id, why, "The load cannot be measured in full");
+    } else {
+        tracing::info!(target = %id, "The load can be measured in full again");
     }
 }
 

@@ -12,7 +12,9 @@ use std::{
     time::Duration,
 };
 
-use autoscaler_core::{Moment, Sample, sample_size};
+use autoscaler_core::{
+    Candidate, Moment, Policy, Sample, enough, extrapolate, in_order, pods_to_ask,
+};
 use shared::{
     TargetId,
     load::{SECONDS, Second},
@@ -26,9 +28,6 @@ use crate::{
     scrape::{Source, now},
 };
 
-/// Ready pods up to this number are all asked: that is exact, and as many small answers a second are little work. Knative
-/// asks a sample of more than 3.
-const ASK_ALL: usize = 64;
 /// A pod that was not heard of so many times is missing: nothing is taken away while one is. So it is if too few of a
 /// sample answered that often.
 const MISSING_AFTER: u32 = 3;
@@ -79,7 +78,8 @@ impl Fleet {
     pub(crate) async fn round(&mut self, id: &TargetId, seen: &Target) -> Round {
         self.follow(seen);
         let ready: Vec<_> = seen.pods.iter().filter(|pod| pod.ready).collect();
-        if ready.len() > ASK_ALL {
+        // Asking all is exact, and as many small answers a second are little work.
+        if pods_to_ask(count(&ready), seen.spec.policy) < count(&ready) {
             self.sample(id, seen, &ready).await
         } else {
             self.all(id, seen).await
@@ -159,19 +159,21 @@ impl Fleet {
     async fn sample(&mut self, id: &TargetId, seen: &Target, ready: &[&Pod]) -> Round {
         let at = now();
         self.rounds += 1;
-        let chosen = self.choose(at, ready, seen.spec.stable_window);
+        let policy = seen.spec.policy;
+        let chosen = self.choose(at, ready, seen.spec.stable_window, policy);
         for uid in &chosen {
             // The others stood for it since it was last asked: what it saw meanwhile is counted.
             if let Some(watched) = self.pods.get_mut(uid) {
                 watched.source.forget();
             }
         }
-        let wanted = chosen.len();
+        let wanted = count(&chosen);
         let answers = self.ask(id, chosen).await;
         let stats: Vec<_> = answers.into_values().map(|(_, stat)| stat).collect();
         let mut round = Round::default();
-        if stats.len() * 2 < wanted {
-            // Too few to stand for all. Their seconds are still there in the next round.
+        if let Err(few) = enough(count(&stats), wanted, policy) {
+            tracing::debug!(target = %id, %few, "Sample not counted");
+            // Their seconds are still there in the next round.
             self.short = self.short.saturating_add(1);
             round.missing = self.short >= MISSING_AFTER;
             return round;
@@ -179,29 +181,33 @@ impl Fleet {
         self.short = 0;
         let last = self.asked.replace(at.as_secs());
         let seconds = last.map_or(1, |last| at.as_secs().saturating_sub(last));
-        round.samples = extrapolate(&stats, ready.len(), at, seconds.min(SECONDS as u64 - 1));
+        round.samples = stand_in(&stats, count(ready), at, seconds.min(SECONDS as u64 - 1));
         round
     }
 
     /// The pods to ask: those that have been there for a stable window first, since younger ones have not yet got their
     /// share of the load; those that could not be asked lately last; otherwise by lot.
-    fn choose(&self, at: Moment, ready: &[&Pod], window: Duration) -> Vec<Arc<str>> {
-        let mut order: Vec<_> = ready
-            .iter()
-            .map(|pod| {
-                let watched = self.pods.get(&pod.uid);
-                let avoided = watched
-                    .and_then(|watched| watched.failed)
-                    .is_some_and(|failed| at.since(failed) < AVOIDED);
-                let young = watched.is_none_or(|watched| at.since(watched.since) < window);
-                let lot = self.random.hash_one((self.rounds, &pod.uid));
-                (avoided, young, lot, &pod.uid)
-            })
-            .collect();
-        order.sort_unstable();
-        let size = sample_size(u32::try_from(ready.len()).unwrap_or(u32::MAX));
+    fn choose(
+        &self,
+        at: Moment,
+        ready: &[&Pod],
+        window: Duration,
+        policy: Policy,
+    ) -> Vec<Arc<str>> {
+        let candidates = ready.iter().map(|pod| {
+            let watched = self.pods.get(&pod.uid);
+            let failed = watched.and_then(|watched| watched.failed);
+            Candidate {
+                pod: &pod.uid,
+                age: watched.map_or(Duration::ZERO, |watched| at.since(watched.since)),
+                avoided: failed.is_some_and(|failed| at.since(failed) < AVOIDED),
+                lot: self.random.hash_one((self.rounds, &pod.uid)),
+            }
+        });
+        let order = in_order(candidates.collect(), window);
+        let size = pods_to_ask(count(ready), policy);
         let chosen = order.into_iter().take(size as usize);
-        chosen.map(|(.., uid)| Arc::clone(uid)).collect()
+        chosen.map(Arc::clone).collect()
     }
 
     /// Asks these pods, all at once. Who is not in the answer did not answer, or was another pod.
@@ -269,22 +275,21 @@ pub(crate) fn sample(second: &Second) -> Sample {
 
 /// The last `seconds` seconds of all `ready` pods, as far as the mean of these says. As with one pod, the last whole second
 /// is dated now.
-#[allow(
-    clippy::cast_precision_loss,
-    reason = "numbers of pods stay far below 2^52"
-)]
-fn extrapolate(stats: &[PodStat], ready: usize, at: Moment, seconds: u64) -> Vec<(Moment, Sample)> {
-    let each_stands_for = ready as f64 / stats.len() as f64;
+fn stand_in(stats: &[PodStat], ready: u32, at: Moment, seconds: u64) -> Vec<(Moment, Sample)> {
     let second = |back: u64| {
         let told = stats.iter().filter_map(|stat| {
             let number = stat.last_second.checked_sub(back)?;
             stat.seconds.iter().find(|second| second.second == number)
         });
-        let sum = told.map(sample).fold(Sample::default(), Sample::plus);
-        let sample = sum.times(each_stands_for);
+        // Who does not tell of a second saw nothing in it.
+        let sample = extrapolate(told.map(sample), count(stats), ready);
         (Moment::from_secs(at.as_secs().saturating_sub(back)), sample)
     };
     (0..seconds).map(second).collect()
+}
+
+fn count<T>(of: &[T]) -> u32 {
+    u32::try_from(of.len()).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The command line of `rouse`.
 //!
-//! Exit status: 0 for success and for a local mode that was stopped, 1 for a demo step that failed, 2 for bad input or a
-//! port that cannot be had, 130 for a demo that was interrupted.
+//! Exit status: 0 for success and for a local mode that was stopped, 1 for a demo step that failed or a vector that differs, 2 for
+//! bad input or a port that cannot be had, 130 for a demo that was interrupted.
 
 use std::{
     collections::BTreeMap,
@@ -20,6 +20,7 @@ use tracing_subscriber::{EnvFilter, fmt, util::SubscriberInitExt as _};
 use crate::{
     cluster, demo,
     local::{Local, Options, logs::Output, process::Launcher},
+    vectors,
 };
 
 /// How long replicas get to end after Ctrl-C. A second Ctrl-C ends them at once.
@@ -52,6 +53,12 @@ enum Command {
     Demo(demo::Args),
     #[command(flatten)]
     Cluster(cluster::Command),
+    /// Replay recorded cases of Knative's own code through Rouse's, and show each difference.
+    ///
+    /// Reads vector files: decisions, windows, collections, sampling of pods, accounts of requests, annotations and settings.
+    /// Prints for each file how many cases passed, failed, or have no counterpart in Rouse and why. Where Rouse departs
+    /// from Knative on purpose, it is Knative's way that is replayed. Exits 0 if nothing failed and 1 on any difference.
+    Vectors(vectors::Args),
     /// Load an HTTP server and report latency, throughput and errors; the same as rouse-load.
     #[command(disable_help_flag = true)]
     Load {
@@ -98,6 +105,7 @@ pub fn main() -> ExitCode {
         Command::Local(args) => local(args),
         Command::Demo(args) => demo::main(&args),
         Command::Cluster(command) => on_cluster(command),
+        Command::Vectors(args) => vectors::main(&args),
         Command::Load { args } => {
             loadtests::cli::main(std::iter::once("rouse load".into()).chain(args))
         }

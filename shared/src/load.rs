@@ -65,6 +65,23 @@ pub enum Count {
     Released,
 }
 
+/// Everything since a ring was made. What a span of time saw is the difference of two of these.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Microseconds that passed; time that goes back does not count.
+    pub elapsed_us: u64,
+    /// Integral of [`Gauge::InFlight`] in request-microseconds.
+    pub in_flight_us: i64,
+    /// Integral of [`Gauge::Waiting`] in request-microseconds.
+    pub waiting_us: i64,
+    /// See [`Second::started`].
+    pub started: u64,
+    /// See [`Second::ended`].
+    pub ended: u64,
+    /// See [`Second::released`].
+    pub released: u64,
+}
+
 /// What the last [`SECONDS`] seconds saw, and the gauges' present values.
 ///
 /// Only seconds in which something was are in memory: an activator has one of these for every workload that sleeps.
@@ -75,8 +92,10 @@ pub struct Ring {
     /// The second in which this was made: nothing is known of those before.
     first: u64,
     last_us: u64,
-    in_flight: u64,
-    waiting: u64,
+    in_flight: i64,
+    waiting: i64,
+    /// Kept only if it was asked for: see [`Ring::with_totals`].
+    totals: Option<Box<Totals>>,
 }
 
 impl Ring {
@@ -88,17 +107,35 @@ impl Ring {
             last_us: now_us,
             in_flight: 0,
             waiting: 0,
+            totals: None,
+        }
+    }
+
+    /// An account as Knative keeps it: as [`Ring::new`], with totals beside the seconds, so that any span can be reported. And a
+    /// gauge that is left once too often goes below zero and stays one behind. Otherwise it stops at zero: that a request leaves
+    /// which never came is a mistake in a program, and must not hide one that comes later.
+    /// Source: `knative.dev/networking/pkg/http/stats/request.go`.
+    pub fn with_totals(now_us: u64) -> Self {
+        Self {
+            totals: Some(Box::default()),
+            ..Self::new(now_us)
         }
     }
 
     /// Requests at the model now.
     pub fn in_flight(&self) -> u64 {
-        self.in_flight
+        u64::try_from(self.in_flight).unwrap_or(0)
     }
 
     /// Requests waiting now.
     pub fn waiting(&self) -> u64 {
-        self.waiting
+        u64::try_from(self.waiting).unwrap_or(0)
+    }
+
+    /// Everything up to `now_us`; none if no totals are kept.
+    pub fn totals(&mut self, now_us: u64) -> Option<Totals> {
+        self.advance(now_us);
+        self.totals.as_deref().copied()
     }
 
     /// One request enters `gauge` at `now_us`.
@@ -111,9 +148,10 @@ impl Ring {
     /// One request leaves `gauge` at `now_us`.
     pub fn leave(&mut self, now_us: u64, gauge: Gauge) {
         self.advance(now_us);
+        let floor = if self.totals.is_some() { i64::MIN } else { 0 };
         let value = self.gauge(gauge);
-        debug_assert!(*value > 0, "left a gauge that was never entered");
-        *value = value.saturating_sub(1);
+        debug_assert!(*value > floor, "left a gauge that was never entered");
+        *value = value.saturating_sub(1).max(floor);
     }
 
     /// Counts one event in the second of `now_us`.
@@ -124,6 +162,13 @@ impl Ring {
             Count::Started => slot.started += 1,
             Count::Ended => slot.ended += 1,
             Count::Released => slot.released += 1,
+        }
+        if let Some(totals) = &mut self.totals {
+            match count {
+                Count::Started => totals.started += 1,
+                Count::Ended => totals.ended += 1,
+                Count::Released => totals.released += 1,
+            }
         }
     }
 
@@ -161,10 +206,14 @@ impl Ring {
         if now_us <= self.last_us {
             return;
         }
-        if self.in_flight > 0 || self.waiting > 0 {
+        if let Some(totals) = &mut self.totals {
+            totals.elapsed_us = totals.elapsed_us.saturating_add(now_us - self.last_us);
+        }
+        if self.in_flight != 0 || self.waiting != 0 {
             let target = now_us / SECOND_US;
             // Of a gap longer than the ring the beginning would be forgotten again.
             let begin = target.saturating_sub(SECONDS as u64) * SECOND_US;
+            self.add_up(begin.saturating_sub(self.last_us));
             self.last_us = self.last_us.max(begin);
             for current in self.last_us / SECOND_US..target {
                 let boundary = (current + 1) * SECOND_US;
@@ -176,8 +225,22 @@ impl Ring {
         self.last_us = now_us;
     }
 
+    fn add_up(&mut self, elapsed_us: u64) {
+        let Some(totals) = &mut self.totals else {
+            return;
+        };
+        let elapsed_us = i64::try_from(elapsed_us).unwrap_or(i64::MAX);
+        for (sum, gauge) in [
+            (&mut totals.in_flight_us, self.in_flight),
+            (&mut totals.waiting_us, self.waiting),
+        ] {
+            *sum = sum.saturating_add(gauge.saturating_mul(elapsed_us));
+        }
+    }
+
     fn integrate(&mut self, second: u64, elapsed_us: u64) {
-        let (in_flight, waiting) = (self.in_flight, self.waiting);
+        self.add_up(elapsed_us);
+        let (in_flight, waiting) = (self.in_flight(), self.waiting());
         let slot = self.slot(second);
         slot.in_flight_us = slot
             .in_flight_us
@@ -211,7 +274,7 @@ impl Ring {
         }
     }
 
-    fn gauge(&mut self, gauge: Gauge) -> &mut u64 {
+    fn gauge(&mut self, gauge: Gauge) -> &mut i64 {
         match gauge {
             Gauge::InFlight => &mut self.in_flight,
             Gauge::Waiting => &mut self.waiting,
@@ -307,6 +370,36 @@ mod tests {
         assert_eq!(told(&mut ring, (last - 1) * S, None)[0], (16, 1));
         assert_eq!(told(&mut ring, last * S, None)[0], (17, 0));
         assert_eq!(ring.eventful.capacity(), 0);
+    }
+
+    #[test]
+    fn totals_know_every_span_also_what_the_seconds_forget() {
+        assert_eq!(Ring::new(0).totals(S), None);
+        let mut ring = Ring::with_totals(10 * S);
+        let totals = |ring: &mut Ring, now| ring.totals(now).unwrap();
+        assert_eq!(totals(&mut ring, 10 * S), Totals::default());
+        ring.enter(11 * S, Gauge::InFlight);
+        ring.enter(11 * S + 500_000, Gauge::InFlight);
+        ring.count(11 * S + 500_000, Count::Started);
+        let early = totals(&mut ring, 12 * S);
+        assert_eq!((early.elapsed_us, early.in_flight_us), (2 * S, 1_500_000));
+        let late = totals(&mut ring, 1_012 * S);
+        assert_eq!(late.elapsed_us - early.elapsed_us, 1_000 * S);
+        assert_eq!(late.in_flight_us - early.in_flight_us, 2_000_000_000);
+        assert_eq!((late.started, late.waiting_us), (1, 0));
+        assert_eq!(totals(&mut ring, 9 * S), late, "time does not go back");
+    }
+
+    #[test]
+    fn one_that_leaves_too_often_stays_behind_only_where_that_is_asked_for() {
+        let mut ring = Ring::with_totals(10 * S);
+        ring.leave(10 * S, Gauge::InFlight);
+        let totals = ring.totals(11 * S).unwrap();
+        assert_eq!(totals.in_flight_us, -1_000_000);
+        assert_eq!(ring.in_flight(), 0);
+        ring.enter(11 * S, Gauge::InFlight);
+        ring.enter(11 * S, Gauge::InFlight);
+        assert_eq!(ring.in_flight(), 1);
     }
 
     #[test]

@@ -35,6 +35,11 @@ const RULES: &[Rule] = &[
         why: "the algorithm stands alone, with nothing but an optional serde",
     },
     Rule {
+        package: "vectors",
+        may_see: PROGRAM,
+        why: "a replay of Knative's cases goes through what programs run, and through nothing of theirs alone",
+    },
+    Rule {
         package: "shared",
         may_see: MaySee::Only(&[]),
         why: "what every program uses knows none of them",
@@ -79,6 +84,7 @@ const RULES: &[Rule] = &[
             "loadtests",
             "queue-proxy",
             "shared",
+            "vectors",
             "webhook",
         ]),
         why: "the command line assembles the programs; tests and chores stay outside",
@@ -229,6 +235,7 @@ mod tests {
         "reference",
         "rouse",
         "shared",
+        "vectors",
         "xtask",
     ];
 
@@ -252,7 +259,9 @@ mod tests {
             ("reference", "activator", Value::Null),
             ("rouse", "activator", Value::Null),
             ("rouse", "loadtests", Value::Null),
+            ("rouse", "vectors", Value::Null),
             ("shared", "shared", json!("dev")),
+            ("vectors", "autoscaler-core", Value::Null),
             ("xtask", "clap", Value::Null),
         ]);
         assert_eq!(none, Vec::<String>::new());
@@ -276,6 +285,7 @@ mod tests {
             ("rouse", "reference", Value::Null),
             ("rouse", "xtask", Value::Null),
             ("shared", "autoscaler-core", json!("optional")),
+            ("vectors", "autoscaler", json!("dev")),
             ("xtask", "shared", Value::Null),
         ];
         for (from, to, kind) in cases {

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::{ClusterConfig, TargetSpec};
+use crate::{ClusterConfig, Policy, TargetSpec};
 
 mod check;
 mod keys;
@@ -18,7 +18,7 @@ mod warn;
 
 pub use keys::{ALL, Key, READ_ELSEWHERE};
 pub use namespaces::AllowedNamespaces;
-pub use resolve::resolve;
+pub use resolve::{resolve, resolve_with};
 
 /// Annotations by full key.
 pub type Annotations = BTreeMap<String, String>;
@@ -76,11 +76,24 @@ pub struct Warning {
 ///
 /// [`Invalid`] with every value that cannot be read, is out of range, or does not fit another one.
 pub fn parse(annotations: &Annotations, config: &ClusterConfig) -> Result<Parsed, Invalid> {
-    let errors = check::all(annotations, config);
+    parse_with(annotations, config, Policy::default())
+}
+
+/// As [`parse`], under `policy`: what is a number follows it, and it is that of the resulting settings.
+///
+/// # Errors
+///
+/// As there.
+pub fn parse_with(
+    annotations: &Annotations,
+    config: &ClusterConfig,
+    policy: Policy,
+) -> Result<Parsed, Invalid> {
+    let errors = check::all(annotations, config, policy);
     let warnings = warn::all(annotations, config);
     if errors.is_empty() {
         Ok(Parsed {
-            spec: resolve(annotations, config),
+            spec: resolve_with(annotations, config, policy),
             warnings,
         })
     } else {

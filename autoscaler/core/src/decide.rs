@@ -9,11 +9,11 @@ use std::{sync::Arc, time::Duration};
 use crate::bounds::{self, InitialScale};
 use crate::burst::headroom;
 use crate::kpa::Verdict;
-use crate::series::{Flow, Series};
+use crate::series::Flow;
 use crate::starting::{Growth, Scene, Unseen, WorkPeak};
 use crate::{
-    Averages, Decision, Inputs, Kpa, Learned, Limit, Metric, Mode, Moment, Observed, Published,
-    Reason, Recorded, Replicas, Sample, StartClass, TargetSpec, ZeroGate,
+    Averages, Collection, Decision, Inputs, Kpa, Learned, Limit, Metric, Mode, Moment, Observed,
+    Published, Reason, Recorded, Replicas, Sample, StartClass, TargetSpec, ZeroGate,
 };
 
 /// How often to decide. Source: `pkg/autoscaler/scaling/multiscaler.go`.
@@ -34,7 +34,7 @@ pub struct Refused {
 #[derive(Clone, Debug)]
 pub struct Decider {
     spec: Arc<TargetSpec>,
-    series: Series,
+    collection: Collection,
     kpa: Kpa,
     initial: InitialScale,
     gate: ZeroGate,
@@ -61,7 +61,7 @@ impl Decider {
     pub fn new(spec: impl Into<Arc<TargetSpec>>, now: Moment, ready: Replicas) -> Self {
         let spec = spec.into();
         Self {
-            series: Series::new(&spec),
+            collection: Collection::new(&spec),
             kpa: Kpa::new(&spec, now, ready),
             initial: InitialScale::new(now, ready),
             gate: ZeroGate::new(now),
@@ -99,7 +99,7 @@ impl Decider {
     /// Takes over changed settings and keeps the history.
     pub fn respec(&mut self, now: Moment, spec: impl Into<Arc<TargetSpec>>) {
         let (now, spec) = (self.advance(now), spec.into());
-        self.series.resize(now, &spec);
+        self.collection.respec(now, &spec);
         self.kpa.respec(&spec);
         self.spec = spec;
     }
@@ -108,13 +108,23 @@ impl Decider {
     ///
     /// The caller vouches that `at` is not in the future: everything older than a window before it is given up.
     pub fn record(&mut self, at: Moment, sample: Sample) -> Recorded {
-        let recorded = self.series.record(at, sample);
+        let recorded = self.collection.record(at, sample, self.spec.policy);
         match recorded {
             Recorded::Kept => self.learn_work(sample),
             Recorded::TooOld => self.refused.too_old += 1,
             Recorded::Unsound => self.refused.unsound += 1,
         }
         recorded
+    }
+
+    /// Says how a round of asking the pods went. Returns whether that is news; see [`Collection::asked`].
+    pub fn asked(&mut self, outcome: Result<(), &'static str>) -> bool {
+        self.collection.asked(outcome)
+    }
+
+    /// Why asking the pods fails; none if it does not.
+    pub fn failing(&self) -> Option<&'static str> {
+        self.collection.failing()
     }
 
     /// Decides. To be called every [`TICK`], and whenever else the caller likes.
@@ -125,11 +135,11 @@ impl Decider {
         let (observed, unseen) = self.unseen.observe(now, seen);
         let seen = &observed;
         self.places = places(&self.spec, seen.ready);
-        let Some(load) = self.series.averages(now, &self.spec) else {
+        let Some(load) = self.collection.averages(now, self.spec.metric, &self.spec) else {
             return self.no_data(now, seen);
         };
 
-        let flow = self.series.flow(now, &self.spec);
+        let flow = self.collection.flow(now, &self.spec);
         let verdict = self.evaluate(now, seen, unseen, load, flow);
         let (bounded, bound) = bounds::apply(verdict.desired, &self.spec, seen, self.initial);
         let (count, rule) = if bounded.is_zero() {
@@ -164,7 +174,7 @@ impl Decider {
 
     /// Whether this sample should be answered at once rather than at the next tick: the last answer was zero.
     pub fn is_poked_by(&self, sample: Sample) -> bool {
-        sample.is_sound() && self.published.is_poked_by(sample.concurrency)
+        sample.counts(self.spec.policy) && self.published.is_poked_by(sample.concurrency)
     }
 
     /// The settings in force.

@@ -1,8 +1,8 @@
 //! Numbers and durations in text, exactly as Knative's components read them, which is as Go does.
 //!
 //! No spaces anywhere, ASCII digits only. One departure: what is not a finite number is not a number, since a `NaN`
-//! passes every range check. Source: measured (annotations.json), and the users of these in
-//! `pkg/apis/autoscaling/annotation_validation.go`.
+//! passes every range check ([`crate::Policy::finite_numbers_only`]). Source: measured (annotations.json), and the users of
+//! these in `pkg/apis/autoscaling/annotation_validation.go`.
 
 mod duration;
 mod float;

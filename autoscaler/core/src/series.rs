@@ -1,6 +1,6 @@
 //! The measurements of one workload: two metrics, each over two windows.
 
-use crate::{Averages, Metric, Moment, TargetSpec, Window, Written};
+use crate::{Averages, BurstCapacity, Metric, Moment, Policy, TargetSpec, Window, Written};
 
 /// No second has this many requests in it. Larger numbers could overflow a sum, and one pod's nonsense would become
 /// everyone's infinity.
@@ -20,7 +20,7 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// What both saw together.
+    /// Both together.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self {
@@ -31,19 +31,24 @@ impl Sample {
         }
     }
 
-    /// What `times` as many would have seen.
+    /// So many times this.
     #[must_use]
-    pub fn times(self, times: f64) -> Self {
+    pub fn times(self, factor: f64) -> Self {
         Self {
-            concurrency: self.concurrency * times,
-            requests: self.requests * times,
-            waiting: self.waiting * times,
-            ended: self.ended * times,
+            concurrency: self.concurrency * factor,
+            requests: self.requests * factor,
+            waiting: self.waiting * factor,
+            ended: self.ended * factor,
         }
     }
 
+    /// Whether this may count under `policy`.
+    pub(crate) fn counts(&self, policy: Policy) -> bool {
+        !policy.sound_samples_only || self.is_sound()
+    }
+
     /// Whether all numbers can be a measurement: not negative, and not absurdly large or infinite.
-    pub(crate) fn is_sound(&self) -> bool {
+    fn is_sound(&self) -> bool {
         [self.concurrency, self.requests, self.waiting, self.ended]
             .iter()
             .all(|value| (0.0..TOO_MANY).contains(value))
@@ -81,32 +86,44 @@ pub(crate) struct Flow {
     pub(crate) in_work: f64,
 }
 
-/// A stable and a panic window for each metric, so that changing the metric finds its history; and for what waited.
+/// What is known of the load of one workload: a stable and a panic window for each metric, so that changing the metric finds its
+/// history, and for what waited; and how asking the pods goes.
+///
+/// Knative calls it a collection too. Source: `pkg/autoscaler/metrics/collector.go`.
 #[derive(Clone, Debug)]
-pub(crate) struct Series {
+pub struct Collection {
     concurrency: Pair,
     requests: Pair,
     waiting: Pair,
+    /// Whether pods are asked. If not, that nothing was measured is no lack of data but no load.
+    scraped: bool,
+    failing: Option<&'static str>,
 }
 
-impl Series {
-    pub(crate) fn new(spec: &TargetSpec) -> Self {
+impl Collection {
+    /// Nothing is known yet.
+    pub fn new(spec: &TargetSpec) -> Self {
         Self {
             concurrency: Pair::new(spec),
             requests: Pair::new(spec),
             waiting: Pair::new(spec),
+            scraped: is_scraped(spec),
+            failing: None,
         }
     }
 
-    pub(crate) fn resize(&mut self, now: Moment, spec: &TargetSpec) {
+    /// Takes over changed settings and keeps what was measured.
+    pub fn respec(&mut self, now: Moment, spec: &TargetSpec) {
+        self.scraped = is_scraped(spec);
         for pair in [&mut self.concurrency, &mut self.requests, &mut self.waiting] {
             pair.stable.resize(now, spec.stable_window);
             pair.panic.resize(now, spec.panic_window);
         }
     }
 
-    pub(crate) fn record(&mut self, at: Moment, sample: Sample) -> Recorded {
-        if !sample.is_sound() {
+    /// Adds a sample to the second of `at`. Samples of one second add up; late ones go into their own second.
+    pub fn record(&mut self, at: Moment, sample: Sample, policy: Policy) -> Recorded {
+        if !sample.counts(policy) {
             return Recorded::Unsound;
         }
         self.requests.record(at, sample.requests);
@@ -117,9 +134,22 @@ impl Series {
         }
     }
 
-    /// Both averages of the metric that is scaled on; none when the stable window holds no data.
-    pub(crate) fn averages(&self, now: Moment, spec: &TargetSpec) -> Option<Averages> {
-        let pair = match spec.metric {
+    /// Says how a round of asking the pods went: well, or why not, in words that stay the same for the same reason. Returns
+    /// whether that is news. If pods are not asked at all, nothing can be wrong with it.
+    pub fn asked(&mut self, outcome: Result<(), &'static str>) -> bool {
+        let before = self.failing;
+        self.failing = outcome.err().filter(|_| self.scraped);
+        self.scraped && self.failing != before
+    }
+
+    /// Why asking the pods fails; none if it does not.
+    pub fn failing(&self) -> Option<&'static str> {
+        self.failing
+    }
+
+    /// Both averages of `metric`; none when the stable window holds no data.
+    pub fn averages(&self, now: Moment, metric: Metric, spec: &TargetSpec) -> Option<Averages> {
+        let pair = match metric {
             Metric::Concurrency => &self.concurrency,
             Metric::Rps => &self.requests,
         };
@@ -128,7 +158,7 @@ impl Series {
         } else {
             pair.stable.is_empty(now)
         };
-        (!missing).then(|| pair.averages(now, spec))
+        (!(missing && self.scraped)).then(|| pair.averages(now, spec))
     }
 
     /// What is known of the requests at `now`.
@@ -145,6 +175,10 @@ impl Series {
             waiting,
         }
     }
+}
+
+fn is_scraped(spec: &TargetSpec) -> bool {
+    spec.policy.scrapes_always || spec.target_burst_capacity != BurstCapacity::Unlimited
 }
 
 /// One series over both windows, and its two newest seconds.
@@ -217,5 +251,57 @@ impl Pair {
         self.recent.record(at, value);
         self.panic.record(at, value);
         self.stable.record(at, value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_change_of_how_asking_goes_is_news() {
+        let mut collection = Collection::new(&TargetSpec::default());
+        let mut news = |outcome| collection.asked(outcome);
+        assert!(!news(Ok(())), "nobody thought otherwise");
+        assert!(news(Err("silence")));
+        assert!(!news(Err("silence")));
+        assert!(news(Err("refused")), "another reason");
+        assert!(news(Ok(())));
+        assert!(!news(Ok(())));
+        assert_eq!(collection.failing(), None);
+    }
+
+    #[test]
+    fn where_pods_are_not_asked_silence_is_no_load_in_knative_alone() {
+        let now = Moment::from_secs(1_000_000);
+        for (policy, load) in [(Policy::KNATIVE, Some(0.0)), (Policy::default(), None)] {
+            let spec = TargetSpec {
+                target_burst_capacity: BurstCapacity::Unlimited,
+                policy,
+                ..TargetSpec::default()
+            };
+            let mut collection = Collection::new(&spec);
+            let read = collection.averages(now, Metric::Rps, &spec);
+            assert_eq!(read.map(|load| load.stable), load, "{policy:?}");
+            assert_eq!(collection.asked(Err("silence")), policy.scrapes_always);
+        }
+    }
+
+    #[test]
+    fn knative_adds_up_what_is_no_measurement() {
+        let (spec, now) = (TargetSpec::default(), Moment::from_secs(1_000_000));
+        let sample = Sample {
+            requests: -1.0,
+            ..Sample::default()
+        };
+        let mut collection = Collection::new(&spec);
+        for (policy, recorded) in [
+            (Policy::default(), Recorded::Unsound),
+            (Policy::KNATIVE, Recorded::Kept),
+        ] {
+            assert_eq!(collection.record(now, sample, policy), recorded);
+        }
+        let load = collection.averages(now, Metric::Rps, &spec);
+        assert_eq!(load.map(|load| load.stable), Some(-1.0));
     }
 }

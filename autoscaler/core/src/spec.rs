@@ -69,7 +69,7 @@ impl BurstCapacity {
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[expect(
     clippy::struct_excessive_bools,
-    reason = "each is a habit of its own that is kept or not"
+    reason = "each field is one departure, on or off by itself"
 )]
 pub struct Policy {
     /// A changed scale-down delay takes effect at once. Knative keeps the delay that a decider was created with.
@@ -83,6 +83,22 @@ pub struct Policy {
     /// Pods that are starting count as capacity, and requests that wait as a one-off to be cleared, not as so much more
     /// load each second (annotation `rouse.dev/cold-start-aware`). Knative knows ready pods only.
     pub cold_start_aware: bool,
+    /// In annotations and settings, what is not a finite number is not a number. Knative reads `NaN` and infinities and compares
+    /// with `<` and `>` alone, so that `NaN` is within every range. Source: `pkg/apis/autoscaling/annotation_validation.go`,
+    /// `pkg/autoscaler/config/config.go`.
+    pub finite_numbers_only: bool,
+    /// A sample that cannot be a measurement (negative, not finite, absurdly large) is refused. Knative adds up what it is
+    /// told, so that one pod's nonsense is everyone's. Source: `pkg/autoscaler/metrics/collector.go`.
+    pub sound_samples_only: bool,
+    /// Pods are asked for their load whatever the burst capacity. Knative does not scrape a workload whose burst capacity is
+    /// unlimited, since all its requests pass the activators; silence is zero load then. Source:
+    /// `pkg/reconciler/autoscaling/kpa/kpa.go`, `pkg/autoscaler/metrics/collector.go`.
+    pub scrapes_always: bool,
+    /// Fleets of up to so many pods are asked in full, larger ones by a sample. Source: `pkg/autoscaler/metrics/sample_size.go`.
+    pub asks_all_up_to: u32,
+    /// A sample counts if half of the pods answer that it wanted. Knative discards it unless as many answered as it wanted, for
+    /// which it may ask others instead. Source: `pkg/autoscaler/metrics/stats_scraper.go`.
+    pub half_a_sample_counts: bool,
 }
 
 impl Policy {
@@ -92,6 +108,11 @@ impl Policy {
         born_in_panic: true,
         silence_is_no_data: false,
         cold_start_aware: false,
+        finite_numbers_only: false,
+        sound_samples_only: false,
+        scrapes_always: false,
+        asks_all_up_to: 3,
+        half_a_sample_counts: false,
     };
 }
 
@@ -102,6 +123,11 @@ impl Default for Policy {
             born_in_panic: true,
             silence_is_no_data: true,
             cold_start_aware: true,
+            finite_numbers_only: true,
+            sound_samples_only: true,
+            scrapes_always: true,
+            asks_all_up_to: 64,
+            half_a_sample_counts: true,
         }
     }
 }

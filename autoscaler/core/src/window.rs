@@ -5,6 +5,7 @@
 //! The sums are taken afresh at each read rather than carried along, so rounding errors cannot build up over days; an
 //! hour of buckets is a few microseconds. Source: `pkg/autoscaler/aggregation/bucketing.go`.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use crate::Moment;
@@ -32,9 +33,24 @@ pub struct Window {
     length: Duration,
     buckets: Buckets,
     /// First second written since the ring was last empty. Unset although `last` is set after a resize of stale data.
-    first: Option<u64>,
+    first: Mark,
     /// Newest second written.
-    last: Option<u64>,
+    last: Mark,
+}
+
+/// A second, or none, in eight bytes: each workload has a dozen of these.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Mark(Option<NonZeroU64>);
+
+impl Mark {
+    /// The last second of all time is taken for the one before it.
+    fn at(second: u64) -> Self {
+        Self(NonZeroU64::new(second.saturating_add(1)))
+    }
+
+    fn get(self) -> Option<u64> {
+        self.0.map(|after| after.get() - 1)
+    }
 }
 
 impl Window {
@@ -43,8 +59,8 @@ impl Window {
         Self {
             length,
             buckets: Buckets::new(bucket_count(length)),
-            first: None,
-            last: None,
+            first: Mark::default(),
+            last: Mark::default(),
         }
     }
 
@@ -56,14 +72,16 @@ impl Window {
     /// Adds `value` to the bucket of the second of `at`.
     pub fn record(&mut self, at: Moment, value: f64) -> Written {
         let second = at.as_secs();
-        if self.last != Some(second) {
+        if self.last.get() != Some(second) {
             if self
                 .last
+                .get()
                 .is_some_and(|last| last > second && self.reaches_past(last - second))
             {
                 return Written::TooOld;
             }
-            self.first = Some(self.first.map_or(second, |first| first.min(second)));
+            let first = self.first.get().map_or(second, |first| first.min(second));
+            self.first = Mark::at(first);
             self.advance(second);
         }
         if value != 0.0 {
@@ -100,10 +118,10 @@ impl Window {
         let mut resized = Self {
             length,
             buckets: Buckets::new(count),
-            first: None,
+            first: Mark::default(),
             last: self.last,
         };
-        let fresh = self.last.filter(|_| !self.is_empty(now));
+        let fresh = self.last.get().filter(|_| !self.is_empty(now));
         if let Some(last) = fresh {
             let old = self.buckets.len();
             for back in 0..to_u64(old.min(count)).min(last.saturating_add(1)) {
@@ -112,14 +130,14 @@ impl Window {
                     .buckets
                     .add(index, self.buckets.get(self.index(last - back)));
             }
-            resized.first = Some(last.saturating_sub(to_u64(old - 1)));
+            resized.first = Mark::at(last.saturating_sub(to_u64(old - 1)));
         }
         *self = resized;
     }
 
     /// Makes `second` the newest one if it is, and clears the buckets of the seconds in between.
     fn advance(&mut self, second: u64) {
-        match self.last {
+        match self.last.get() {
             Some(last) if second < last => return,
             // Nothing to clear.
             Some(last) if !self.reaches_past(second - last) && self.buckets.is_zero() => {}
@@ -131,15 +149,15 @@ impl Window {
             }
             _ => {
                 self.buckets.clear_all();
-                self.first = Some(second);
+                self.first = Mark::at(second);
             }
         }
-        self.last = Some(second);
+        self.last = Mark::at(second);
     }
 
     /// Whole seconds from the newest value to `now`; zero if `now` is before it, nothing if there is no value.
     fn age(&self, now: Moment) -> Option<u64> {
-        Some(now.as_secs().saturating_sub(self.last?))
+        Some(now.as_secs().saturating_sub(self.last.get()?))
     }
 
     /// Whether something `seconds` old is out of the window.

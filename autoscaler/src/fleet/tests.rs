@@ -11,6 +11,8 @@ use tokio::{net::TcpListener, time::Instant};
 use super::*;
 
 const WINDOW: Duration = Duration::from_mins(1);
+/// The largest fleet of which all are asked.
+const ASK_ALL: usize = 64;
 
 /// What a pod says whose last second is `last`, with this load in each of its seconds.
 fn stat(uid: &str, last: u64, in_flight: u64) -> PodStat {
@@ -143,7 +145,7 @@ async fn a_sample_of_which_too_few_answer_is_missing_and_not_zero() {
 fn a_sample_counts_every_second_since_the_last_one_once() {
     let stats = [stat("a", 50, 1), stat("b", 7, 4)];
     let at = Moment::from_millis(1_000_700);
-    let samples = extrapolate(&stats, 80, at, 3);
+    let samples = stand_in(&stats, 80, at, 3);
     let told: Vec<_> = samples
         .iter()
         .map(|(at, sample)| (at.as_secs(), sample.concurrency, sample.requests))
@@ -156,7 +158,7 @@ fn a_sample_counts_every_second_since_the_last_one_once() {
             (998, 200.0, 240.0)
         ]
     );
-    assert!(extrapolate(&stats, 80, at, 0).is_empty());
+    assert!(stand_in(&stats, 80, at, 0).is_empty());
 }
 
 #[tokio::test]
@@ -176,7 +178,7 @@ async fn old_pods_are_sampled_before_young_ones_and_silent_ones_last() {
     let mut drawn = std::collections::HashSet::new();
     for _ in 0..50 {
         fleet.rounds += 1;
-        let chosen = fleet.choose(at, &ready, WINDOW);
+        let chosen = fleet.choose(at, &ready, WINDOW, Policy::default());
         let numbers: Vec<u64> = chosen.iter().map(|uid| uid.parse().unwrap()).collect();
         assert_eq!(numbers.len(), 14);
         assert_eq!(sorted(&numbers[..10]), (2..12).collect::<Vec<_>>());
@@ -185,7 +187,7 @@ async fn old_pods_are_sampled_before_young_ones_and_silent_ones_last() {
     assert!(drawn.iter().all(|number| *number >= 12), "{drawn:?}");
     assert!(drawn.len() > 40, "by lot: {drawn:?}");
     let later = at.saturating_add(AVOIDED);
-    let chosen = fleet.choose(later, &ready, WINDOW + AVOIDED);
+    let chosen = fleet.choose(later, &ready, WINDOW + AVOIDED, Policy::default());
     let numbers: Vec<u64> = chosen.iter().map(|uid| uid.parse().unwrap()).collect();
     assert_eq!(sorted(&numbers[..12]), (0..12).collect::<Vec<_>>(), "again");
 }

@@ -5,8 +5,8 @@
 
 use super::keys::{self, Key};
 use super::{AllowedNamespaces, AnnotationError, Annotations};
-use crate::ClusterConfig;
 use crate::literal::{Nanos, parse_duration, parse_float, parse_int};
+use crate::{ClusterConfig, Policy};
 
 mod scales;
 
@@ -14,9 +14,14 @@ const SECOND: Nanos = 1_000_000_000;
 const HOUR: Nanos = 3600 * SECOND;
 
 /// Every error, in the order of the checks.
-pub(super) fn all(annotations: &Annotations, config: &ClusterConfig) -> Vec<AnnotationError> {
+pub(super) fn all(
+    annotations: &Annotations,
+    config: &ClusterConfig,
+    policy: Policy,
+) -> Vec<AnnotationError> {
     let mut check = Check {
         annotations,
+        policy,
         errors: Vec::new(),
     };
     check.class();
@@ -32,6 +37,7 @@ pub(super) fn all(annotations: &Annotations, config: &ClusterConfig) -> Vec<Anno
 
 struct Check<'a> {
     annotations: &'a Annotations,
+    policy: Policy,
     errors: Vec<AnnotationError>,
 }
 
@@ -82,7 +88,7 @@ impl Check<'_> {
             let Some((name, value)) = self.find(key) else {
                 continue;
             };
-            match parse_float(&value) {
+            match parse_float(&value, self.policy) {
                 None => self.invalid(key, name, &value),
                 Some(number) if number < low || number > high => {
                     self.error(name, &value, format!("expected {low} <= {value} <= {high}"));
@@ -91,7 +97,7 @@ impl Check<'_> {
             }
         }
         if let Some((name, value)) = self.find(keys::TARGET) {
-            match parse_float(&value) {
+            match parse_float(&value, self.policy) {
                 None => self.invalid(keys::TARGET, name, &value),
                 Some(target) if target < 0.01 => {
                     self.error(
@@ -105,8 +111,9 @@ impl Check<'_> {
         }
         if let Some((name, value)) = self.find(keys::BURST) {
             #[expect(clippy::float_cmp, reason = "only the very number -1 means unlimited")]
-            let allowed = parse_float(&value).is_some_and(|burst| burst >= 0.0 || burst == -1.0);
-            if !allowed {
+            let refused =
+                parse_float(&value, self.policy).is_none_or(|burst| burst < 0.0 && burst != -1.0);
+            if refused {
                 self.invalid(keys::BURST, name, &value);
             }
         }

@@ -38,7 +38,16 @@ const MAX_CONNECTION_AGE: Duration = Duration::from_secs(30);
 /// ranges are not checked. What a type here cannot express (a negative duration or count) counts as zero. Use
 /// [`super::parse`] unless there is no last good setting to keep.
 pub fn resolve(annotations: &Annotations, config: &ClusterConfig) -> TargetSpec {
-    let given = Given(annotations);
+    resolve_with(annotations, config, Policy::default())
+}
+
+/// As [`resolve`], under `policy`: what is a number follows it, and it is that of the resulting settings.
+pub fn resolve_with(
+    annotations: &Annotations,
+    config: &ClusterConfig,
+    policy: Policy,
+) -> TargetSpec {
+    let given = Given(annotations, policy);
     let container_concurrency = given.integer(keys::CONTAINER_CONCURRENCY, 0);
     let load = given.load(config, container_concurrency);
     let stable_window = given.duration(keys::WINDOW).unwrap_or(config.stable_window);
@@ -50,7 +59,7 @@ pub fn resolve(annotations: &Annotations, config: &ClusterConfig) -> TargetSpec 
         .unwrap_or(config.panic_threshold_percentage);
     TargetSpec {
         metric: load.metric,
-        target: (load.total * load.utilization).max(MIN_TARGET),
+        target: at_least(load.total * load.utilization, MIN_TARGET),
         total: load.total,
         target_burst_capacity: given
             .float(keys::BURST)
@@ -96,10 +105,21 @@ pub fn resolve(annotations: &Annotations, config: &ClusterConfig) -> TargetSpec 
         .filter(|age| !age.is_zero()),
         ready_path: keys::READY_PATH.value(annotations).map(str::to_owned),
         policy: Policy {
-            cold_start_aware: keys::COLD_START_AWARE.value(annotations) != Some("false"),
-            ..Policy::default()
+            cold_start_aware: policy.cold_start_aware
+                && keys::COLD_START_AWARE.value(annotations) != Some("false"),
+            ..policy
         },
     }
+}
+
+/// As [`f64::max`], but what is `NaN` stays so, as in Go: it is there only if Knative's habits were asked for.
+fn at_least(value: f64, low: f64) -> f64 {
+    if value < low { low } else { value }
+}
+
+/// As [`f64::min`], but what is `NaN` stays so.
+fn at_most(value: f64, high: f64) -> f64 {
+    if value > high { high } else { value }
 }
 
 /// The percentage of the stable window, rounded to whole seconds (half a second up), at least one.
@@ -118,7 +138,7 @@ struct Load {
 }
 
 /// The annotations with typed look-ups.
-struct Given<'a>(&'a Annotations);
+struct Given<'a>(&'a Annotations, Policy);
 
 impl Given<'_> {
     fn load(&self, config: &ClusterConfig, container_concurrency: u32) -> Load {
@@ -142,7 +162,7 @@ impl Given<'_> {
             // A pod that serves one request at a time cannot be asked to carry two.
             let limited = metric == "concurrency" && container_concurrency != 0;
             load.total = if limited {
-                target.min(load.total)
+                at_most(target, load.total)
             } else {
                 target
             };
@@ -154,7 +174,7 @@ impl Given<'_> {
     }
 
     fn float(&self, key: Key) -> Option<f64> {
-        parse_float(key.value(self.0)?)
+        parse_float(key.value(self.0)?, self.1)
     }
 
     fn count(&self, key: Key) -> Option<Replicas> {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use crate::Replicas;
 use crate::literal::{Nanos, parse_bool, parse_duration, parse_float, parse_int32};
+use crate::{Policy, Replicas};
 
 /// A value that is not allowed. One such value spoils the whole map: the caller keeps what it had.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,11 +31,11 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 /// The data with typed look-ups; none where the key is absent.
-pub(super) struct Map<'a>(&'a BTreeMap<String, String>);
+pub(super) struct Map<'a>(&'a BTreeMap<String, String>, Policy);
 
 impl<'a> Map<'a> {
-    pub(super) fn new(data: &'a BTreeMap<String, String>) -> Self {
-        Self(data)
+    pub(super) fn new(data: &'a BTreeMap<String, String>, policy: Policy) -> Self {
+        Self(data, policy)
     }
 
     pub(super) fn text(&self, key: &str) -> Option<String> {
@@ -63,14 +63,15 @@ impl<'a> Map<'a> {
         read(text).map(Some).ok_or_else(|| self.error(key, allowed))
     }
 
+    /// What is out of range is said by what is refused, as in Knative: `NaN`, where it is read at all, is within every range.
     pub(super) fn float(
         &self,
         key: &'static str,
         allowed: &str,
-        is_allowed: impl Fn(f64) -> bool,
+        is_refused: impl Fn(f64) -> bool,
     ) -> Result<Option<f64>, ConfigError> {
         self.read(key, allowed, |text| {
-            parse_float(text).filter(|&value| is_allowed(value))
+            parse_float(text, self.1).filter(|&value| !is_refused(value))
         })
     }
 

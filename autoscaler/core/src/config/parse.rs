@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::map::{ConfigError, Map};
 use crate::literal::Nanos;
-use crate::{BurstCapacity, ClusterConfig, Replicas};
+use crate::{BurstCapacity, ClusterConfig, Policy, Replicas};
 
 /// A second in nanoseconds.
 const SECOND: Nanos = 1_000_000_000;
@@ -17,7 +17,19 @@ impl ClusterConfig {
     /// The first key whose value cannot be read or is out of range. `NaN` and infinities cannot be read, unlike in
     /// Knative.
     pub fn parse(data: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
-        let map = Map::new(data);
+        Self::parse_with(data, Policy::default())
+    }
+
+    /// As [`ClusterConfig::parse`], with [`Policy::finite_numbers_only`] of `policy`.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn parse_with(
+        data: &BTreeMap<String, String>,
+        policy: Policy,
+    ) -> Result<Self, ConfigError> {
+        let map = Map::new(data, policy);
         let mut config = Self::default();
         config.read_loads(&map)?;
         config.read_windows(&map)?;
@@ -31,7 +43,7 @@ impl ClusterConfig {
     fn read_loads(&mut self, map: &Map<'_>) -> Result<(), ConfigError> {
         let key = "container-concurrency-target-percentage";
         if let Some(given) = map.float(key, "above 0, up to 100", |given| {
-            given > 0.0 && given <= 100.0
+            given <= 0.0 || given > 100.0
         })? {
             self.container_concurrency_target_fraction =
                 if given > 1.0 { given / 100.0 } else { given };
@@ -39,24 +51,24 @@ impl ClusterConfig {
         let key = "container-concurrency-target-default";
         set(
             &mut self.container_concurrency_target_default,
-            map.float(key, "a number", |_| true)?,
+            map.float(key, "a number", |_| false)?,
         );
         let key = "requests-per-second-target-default";
         set(
             &mut self.requests_per_second_target_default,
-            map.float(key, "at least 0.01", |rate| rate >= 0.01)?,
+            map.float(key, "at least 0.01", |rate| rate < 0.01)?,
         );
         let burst = map.float(
             "target-burst-capacity",
             "at least 0, or -1 for unlimited",
-            is_burst_capacity,
+            is_no_burst_capacity,
         )?;
         set(
             &mut self.target_burst_capacity,
             burst.map(BurstCapacity::from_f64),
         );
         let capacity = map.float("activator-capacity", "at least 1", |capacity| {
-            capacity >= 1.0
+            capacity < 1.0
         })?;
         set(&mut self.activator_capacity, capacity);
         Ok(())
@@ -68,23 +80,27 @@ impl ClusterConfig {
             (6 * SECOND..=3600 * SECOND).contains(&window) && window % SECOND == 0
         })?;
         set(&mut self.stable_window, window);
-        let is_percentage = |given: f64| (1.0..=100.0).contains(&given);
+        #[expect(
+            clippy::manual_range_contains,
+            reason = "it would refuse NaN, which is not read unless Knative's habit is asked for"
+        )]
+        let is_no_percentage = |given: f64| given < 1.0 || given > 100.0;
         set(
             &mut self.panic_window_percentage,
-            map.float("panic-window-percentage", "1 to 100", is_percentage)?,
+            map.float("panic-window-percentage", "1 to 100", is_no_percentage)?,
         );
         // Knative checks no range here, though it does for the annotation.
         set(
             &mut self.panic_threshold_percentage,
-            map.float("panic-threshold-percentage", "a number", |_| true)?,
+            map.float("panic-threshold-percentage", "a number", |_| false)?,
         );
         set(
             &mut self.max_scale_up_rate,
-            map.float("max-scale-up-rate", "above 1", |rate| rate > 1.0)?,
+            map.float("max-scale-up-rate", "above 1", |rate| rate <= 1.0)?,
         );
         set(
             &mut self.max_scale_down_rate,
-            map.float("max-scale-down-rate", "above 1", |rate| rate > 1.0)?,
+            map.float("max-scale-down-rate", "above 1", |rate| rate <= 1.0)?,
         );
         let delay = map.duration(
             "scale-down-delay",
@@ -165,10 +181,10 @@ impl ClusterConfig {
     }
 }
 
-fn is_burst_capacity(value: f64) -> bool {
+fn is_no_burst_capacity(value: f64) -> bool {
     #[expect(clippy::float_cmp, reason = "only the very number -1 means unlimited")]
-    let unlimited = value == -1.0;
-    unlimited || value >= 0.0
+    let limited = value != -1.0;
+    limited && value < 0.0
 }
 
 fn unless_zero(count: Replicas) -> Option<Replicas> {

@@ -1,10 +1,36 @@
 //! Floating point literals: decimal and hexadecimal, with `_` between digits.
 
-/// A finite floating point number.
+use crate::Policy;
+
+/// A floating point number, finite unless `policy` takes others too.
 ///
 /// Takes `.5`, `5.`, `+5`, exponents, `1_000`, and hexadecimal with a binary exponent (`0x1p4`). What overflows is no
-/// number; what underflows is 0. `NaN` and infinities are refused, unlike Knative.
-pub(crate) fn parse_float(text: &str) -> Option<f64> {
+/// number; what underflows is 0.
+pub(crate) fn parse_float(text: &str, policy: Policy) -> Option<f64> {
+    if policy.finite_numbers_only {
+        finite(text)
+    } else {
+        word(text).or_else(|| finite(text))
+    }
+}
+
+/// Go's words for what is not finite, in any case. `NaN` has no sign.
+fn word(text: &str) -> Option<f64> {
+    let (sign, unsigned) = match text.as_bytes().first()? {
+        b'-' => (-1.0, &text[1..]),
+        b'+' => (1.0, &text[1..]),
+        _ => (1.0, text),
+    };
+    if text.eq_ignore_ascii_case("nan") {
+        return Some(f64::NAN);
+    }
+    ["inf", "infinity"]
+        .iter()
+        .any(|word| unsigned.eq_ignore_ascii_case(word))
+        .then_some(sign * f64::INFINITY)
+}
+
+fn finite(text: &str) -> Option<f64> {
     if !underscores_separate_digits(text) {
         return None;
     }
@@ -129,7 +155,7 @@ mod tests {
             ("0x10000000000000000000p-76", 1.0),
         ] {
             assert_eq!(
-                parse_float(text).map(f64::to_bits),
+                parse_float(text, Policy::default()).map(f64::to_bits),
                 Some(f64::to_bits(value)),
                 "{text}"
             );
@@ -169,7 +195,23 @@ mod tests {
             "+-5",
             "０",
         ] {
-            assert_eq!(parse_float(text), None, "{text:?}");
+            assert_eq!(parse_float(text, Policy::default()), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn knative_reads_what_is_not_finite() {
+        for (text, value) in [
+            ("Inf", f64::INFINITY),
+            ("+infinity", f64::INFINITY),
+            ("-iNF", f64::NEG_INFINITY),
+            ("1e300", 1e300),
+        ] {
+            assert_eq!(parse_float(text, Policy::KNATIVE), Some(value), "{text}");
+        }
+        assert!(parse_float("NAN", Policy::KNATIVE).is_some_and(f64::is_nan));
+        for text in ["+nan", "-NaN", "infinit", "++inf", "1e400", " inf", ""] {
+            assert_eq!(parse_float(text, Policy::KNATIVE), None, "{text:?}");
         }
     }
 }

@@ -8,6 +8,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_distr::{Distribution as _, Exp1, LogNormal};
 pub(super) use rand_pcg::Pcg64Mcg as Dice;
 
+use crate::Policy;
 use crate::literal::{parse_duration, parse_float};
 
 /// What is diced for. Each purpose, and each thing, has dice of its own, so that what one policy does not ask for shifts
@@ -92,7 +93,8 @@ fn read(text: &str) -> Option<Time> {
         }
         ("exponential", [mean]) => Some(Time::Exponential(duration(mean)?)),
         ("lognormal", [mean, deviation]) => {
-            let deviation = parse_float(deviation).filter(|d| (0.0..=100.0).contains(d))?;
+            let deviation = parse_float(deviation, Policy::default());
+            let deviation = deviation.filter(|share| (0.0..=100.0).contains(share))?;
             let mean = duration(mean).filter(|mean| !mean.is_zero())?;
             Some(Time::LogNormal(mean, deviation))
         }

@@ -29,14 +29,14 @@ impl Window {
     /// Seconds without data between two values count as zero. Seconds after the newest value do not: silence keeps the
     /// average of what is left, and it is the shell's explicit zero samples that bring it down.
     fn linear(&self, now: Moment) -> f64 {
-        let (Some(last), Some(age)) = (self.last, self.age(now)) else {
+        let (Some(last), Some(age)) = (self.last.get(), self.age(now)) else {
             return 0.0;
         };
         if self.reaches_past(age) || self.buckets.is_zero() {
             return 0.0;
         }
         let left = to_u64(self.buckets.len()) - age;
-        let span = self.first.map_or(u64::MAX, |first| {
+        let span = self.first.get().map_or(u64::MAX, |first| {
             last.saturating_sub(first).saturating_add(1)
         });
         let sum: f64 = self.newest_first(last, left).sum();
@@ -47,7 +47,7 @@ impl Window {
     ///
     /// The weights add up to one only over a full window, so a window that is filling under-reports.
     fn weighted(&self, now: Moment) -> f64 {
-        let (Some(last), Some(age)) = (self.last, self.age(now)) else {
+        let (Some(last), Some(age)) = (self.last.get(), self.age(now)) else {
             return 0.0;
         };
         if self.is_empty(now) {

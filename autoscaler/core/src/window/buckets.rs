@@ -5,7 +5,7 @@
 pub(super) struct Buckets {
     len: usize,
     /// Empty: all are zero.
-    values: Vec<f64>,
+    values: Box<[f64]>,
 }
 
 impl Buckets {
@@ -13,7 +13,7 @@ impl Buckets {
     pub(super) fn new(len: usize) -> Self {
         Self {
             len,
-            values: Vec::new(),
+            values: Box::default(),
         }
     }
 
@@ -42,7 +42,7 @@ impl Buckets {
             return;
         }
         if self.values.is_empty() {
-            self.values = vec![0.0; self.len];
+            self.values = vec![0.0; self.len].into();
         }
         self.values[index] += value;
     }
@@ -58,7 +58,7 @@ impl Buckets {
     }
 
     pub(super) fn clear_all(&mut self) {
-        self.values = Vec::new();
+        self.values = Box::default();
     }
 }
 
@@ -70,7 +70,7 @@ mod tests {
     fn only_numbers_other_than_zero_take_memory_and_for_a_turn_at_most() {
         let mut buckets = Buckets::new(3);
         buckets.add(2, 0.0);
-        assert_eq!((buckets.get(2), buckets.values.capacity()), (0.0, 0));
+        assert_eq!((buckets.get(2), buckets.values.len()), (0.0, 0));
         buckets.add(2, 1.5);
         buckets.add(2, 1.0);
         let all: Vec<_> = (0..buckets.len()).map(|at| buckets.get(at)).collect();
@@ -80,6 +80,6 @@ mod tests {
             assert_eq!(buckets.values.len(), 3, "not looked at yet");
         }
         buckets.clear(0);
-        assert_eq!((buckets.get(2), buckets.values.capacity()), (0.0, 0));
+        assert_eq!((buckets.get(2), buckets.values.len()), (0.0, 0));
     }
 }

@@ -307,3 +307,21 @@ fn silence_of_a_whole_window_is_no_data_unlike_in_knative() {
         );
     }
 }
+
+#[test]
+fn a_changed_aggregation_takes_effect_and_keeps_what_was_measured() {
+    let mut decider = Decider::new(spec(&[]), after(0), Replicas::ONE);
+    for second in 0..10 {
+        let load = Sample {
+            concurrency: if second == 9 { 60.0 } else { 10.0 },
+            ..Sample::default()
+        };
+        decider.record(after(second), load);
+    }
+    let stable = |decider: &mut Decider| decider.decide(after(9), &calm(1)).inputs.stable;
+    assert_eq!(stable(&mut decider), Some(15.0));
+    let weighted = spec(&[("metric-aggregation-algorithm", "weighted-exponential")]);
+    decider.respec(after(9), weighted);
+    let newest_counts_for_a_fifth = stable(&mut decider).is_some_and(|load| load > 18.0);
+    assert!(newest_counts_for_a_fifth, "{:?}", stable(&mut decider));
+}
