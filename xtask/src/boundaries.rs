@@ -32,7 +32,7 @@ const RULES: &[Rule] = &[
     Rule {
         package: "autoscaler-core",
         may_see: MaySee::Only(&[]),
-        why: "the algorithm stands alone, with nothing but an optional serde",
+        why: "the algorithm stands alone, with nothing but an optional serde, and dice for its optional simulator",
     },
     Rule {
         package: "vectors",
@@ -106,6 +106,9 @@ const RULES: &[Rule] = &[
     },
 ];
 
+/// What the algorithm may ask for under a feature: a form to be written down in, and the simulator's dice.
+const OPTIONAL_IN_CORE: [&str; 4] = ["serde", "rand", "rand_distr", "rand_pcg"];
+
 /// Edges that only tests may have: what they check is the meeting of two programs on the wire, so they need both.
 const TEST_EDGES: &[(&str, &str)] = &[("activator", "queue-proxy")];
 
@@ -157,10 +160,10 @@ fn allows(rule: &Rule, member: &Package, dependency: &Dependency, is_ours: bool)
         return true; // a crate's tests may turn on its own features
     }
     if !is_ours {
-        let is_optional_serde = dependency.name == "serde" && dependency.optional;
+        let name = dependency.name.as_str();
         return member.name != "autoscaler-core"
             || dependency.kind == Kind::Dev
-            || is_optional_serde;
+            || (dependency.optional && OPTIONAL_IN_CORE.contains(&name));
     }
     let edge = (member.name.as_str(), dependency.name.as_str());
     if dependency.kind == Kind::Dev && TEST_EDGES.contains(&edge) {
