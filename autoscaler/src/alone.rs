@@ -12,7 +12,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use crate::{Pod, Target, args::Args};
+use crate::{Life, Pod, Target, args::Args};
 
 /// Limit on asking one pod whether it is ready: half of the second in which it is asked again.
 const LIMIT: Duration = Duration::from_millis(500);
@@ -69,6 +69,8 @@ async fn ask(given: impl Iterator<Item = &(String, SocketAddr)>) -> Vec<Pod> {
             stats,
             ready: false,
             starting: true,
+            failed: false,
+            life: Life::default(),
         });
         let room = Arc::clone(&room);
         asking.spawn(async move {

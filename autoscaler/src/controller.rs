@@ -2,10 +2,12 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use autoscaler_core::{Decider, Decision, Mode, Moment, Observed, Reason, Replicas, Sample, TICK};
+use autoscaler_core::{
+    Decider, Decision, Learned, Mode, Moment, Observed, Reason, Replicas, Sample, TICK,
+};
 use parking_lot::Mutex;
 use serde::Serialize;
-use shared::{TargetId, metrics as names};
+use shared::{TargetId, clock, metrics as names};
 use tokio::{
     sync::watch,
     time::{MissedTickBehavior, interval, timeout},
@@ -16,10 +18,13 @@ use crate::{
     fleet::Fleet,
     net::Net,
     scrape::{Dated, now},
+    starts::Starts,
 };
 
 /// Decisions that are remembered of each workload.
 const REMEMBERED: usize = 64;
+/// By how much the learned time of a request must have changed to be worth keeping anew.
+const MOVED: f64 = 0.2;
 /// Limit on one write.
 const WRITE_LIMIT: Duration = Duration::from_secs(5);
 /// Why the load is not known in full, if it is not.
@@ -85,24 +90,53 @@ impl History {
     }
 }
 
+/// What was learned and nobody has asked for yet.
+type News = Arc<Mutex<Option<Learned>>>;
+
+/// What a loop asks and tells.
+struct Ends {
+    holds: Holds,
+    scaler: Arc<dyn Scaler>,
+    history: History,
+    news: News,
+}
+
 /// The control loop of one workload. Dropping it ends the loop.
 #[derive(Debug)]
 pub struct Controller {
     history: History,
+    news: News,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Controller {
-    /// Starts the loop.
+    /// Starts the loop, with what an earlier one has learned.
     pub fn spawn(
         id: TargetId,
         target: watch::Receiver<Arc<Target>>,
         holds: Holds,
         scaler: Arc<dyn Scaler>,
+        learned: Learned,
     ) -> Self {
         let history = History::default();
-        let task = tokio::spawn(run(id, target, holds, scaler, history.clone()));
-        Self { history, task }
+        let news = News::default();
+        let ends = Ends {
+            holds,
+            scaler,
+            history: history.clone(),
+            news: Arc::clone(&news),
+        };
+        let task = tokio::spawn(run(id, target, ends, Box::new(learned)));
+        Self {
+            history,
+            news,
+            task,
+        }
+    }
+
+    /// What it has learned, if that has changed since this was asked last.
+    pub fn news(&self) -> Option<Learned> {
+        self.news.lock().take()
     }
 
     /// What it has decided.
@@ -120,13 +154,15 @@ impl Drop for Controller {
 async fn run(
     id: TargetId,
     mut target: watch::Receiver<Arc<Target>>,
-    holds: Holds,
-    scaler: Arc<dyn Scaler>,
-    history: History,
+    ends: Ends,
+    learned: Box<Learned>,
 ) {
     let first = Arc::clone(&target.borrow_and_update());
     let ready = count(&first, |pod| pod.ready);
     let mut decider = Decider::new(Arc::clone(&first.spec), now(), ready);
+    decider.recall(*learned);
+    let mut starts = Starts::default();
+    let mut service = decider.learned().service_time();
     let mut fleet = Fleet::default();
     let mut metrics = Metrics::new(&id);
     let mut tick = interval(Duration::from_secs(1));
@@ -148,7 +184,7 @@ async fn run(
         if decider.asked(if round.missing { Err(SILENT) } else { Ok(()) }) {
             tell(&id, decider.failing());
         }
-        let held = holds.take(&id);
+        let held = ends.holds.take(&id);
         // Activators name those alone that they hold something for. That all of them were heard and none did is a measured zero.
         let nobody = (held.complete && held.seconds.is_empty())
             .then(|| (Moment::from_secs(now().as_secs()), Sample::default()));
@@ -165,26 +201,44 @@ async fn run(
             continue;
         }
         since_decision = Duration::ZERO;
-        let observed = Observed {
-            ready: count(&seen, |pod| pod.ready),
-            starting: count(&seen, |pod| pod.starting),
-            current: Replicas(seen.replicas),
-            held: held.held,
-            open: round.open.filter(|_| held.complete),
-            reachable: seen.reachable,
-            ..Observed::default()
+        // In a block of its own, so that none of it is kept while a write is waited for.
+        let decision = {
+            let progress = starts.follow(&seen, &mut decider, now(), clock::unix_millis());
+            if progress.learned || has_moved(service, decider.learned().service_time()) {
+                service = decider.learned().service_time();
+                *ends.news.lock() = Some(decider.learned().clone());
+            }
+            let observed = progress.starting.within(Observed {
+                ready: count(&seen, |pod| pod.ready),
+                failed: progress.failed,
+                current: Replicas(seen.replicas),
+                held: held.held,
+                open: round.open.filter(|_| held.complete),
+                reachable: seen.reachable,
+                ..Observed::default()
+            });
+            decider.decide(now(), &observed)
         };
-        let decision = decider.decide(now(), &observed);
         metrics.observe(&id, &decision);
-        let written = match asks(&id, &decision, round.missing, scaler.as_ref()) {
-            Ok(want) => Some(Box::pin(write(&id, &decision, want, &fleet, scaler.as_ref())).await),
+        let written = match asks(&id, &decision, round.missing, ends.scaler.as_ref()) {
+            Ok(want) => {
+                Some(Box::pin(write(&id, &decision, want, &fleet, ends.scaler.as_ref())).await)
+            }
             Err(why) => why,
         };
         if told != Some((decision.reason, decision.want)) || written.is_some() {
             tracing::debug!(target = %id, %decision, "Decided");
             told = Some((decision.reason, decision.want));
         }
-        history.remember(decision, written);
+        ends.history.remember(decision, written);
+    }
+}
+
+/// Whether the time that a request takes is clearly another one.
+fn has_moved(before: Option<f64>, now: Option<f64>) -> bool {
+    match (before, now) {
+        (Some(before), Some(now)) => (now - before).abs() > MOVED * before,
+        (before, now) => before.is_some() != now.is_some(),
     }
 }
 
@@ -292,7 +346,12 @@ struct Load {
     stable: metrics::Gauge,
     panic: metrics::Gauge,
     panic_mode: metrics::Gauge,
+    starting_mode: metrics::Gauge,
+    /// Starting, overdue, failed.
+    unready: [metrics::Gauge; 3],
     headroom: metrics::Gauge,
+    /// Seconds of a start and of a request, once they are known.
+    learned: [Option<metrics::Gauge>; 2],
 }
 
 impl Load {
@@ -304,11 +363,15 @@ impl Load {
             stable: names::AUTOSCALER_STABLE.gauge(labels),
             panic: names::AUTOSCALER_PANIC.gauge(labels),
             panic_mode: names::AUTOSCALER_PANIC_MODE.gauge(labels),
+            starting_mode: names::AUTOSCALER_STARTING_MODE.gauge(labels),
+            unready: ["starting", "overdue", "failed"]
+                .map(|state| names::AUTOSCALER_UNREADY.gauge(&[&target, state])),
+            learned: [None, None],
             headroom: names::AUTOSCALER_BURST_HEADROOM.gauge(labels),
         }
     }
 
-    fn observe(&self, decision: &Decision) {
+    fn observe(&mut self, id: &TargetId, decision: &Decision) {
         self.ready.set(f64::from(decision.inputs.ready.get()));
         if let Some(stable) = decision.inputs.stable {
             self.stable.set(stable);
@@ -316,11 +379,25 @@ impl Load {
         if let Some(panic) = decision.inputs.panic {
             self.panic.set(panic);
         }
-        self.panic_mode.set(if decision.mode == Mode::Panic {
-            1.0
-        } else {
-            0.0
-        });
+        let is = |mode| if decision.mode == mode { 1.0 } else { 0.0 };
+        self.panic_mode.set(is(Mode::Panic));
+        self.starting_mode.set(is(Mode::Starting));
+        let inputs = &decision.inputs;
+        let unready = [inputs.starting, inputs.overdue, inputs.failed];
+        for (gauge, count) in self.unready.iter().zip(unready) {
+            gauge.set(f64::from(count.get()));
+        }
+        let rows = [
+            names::AUTOSCALER_START_SECONDS,
+            names::AUTOSCALER_REQUEST_SECONDS,
+        ];
+        let learned = [inputs.start_time, inputs.service_time];
+        for ((gauge, row), seconds) in self.learned.iter_mut().zip(rows).zip(learned) {
+            if let Some(seconds) = seconds {
+                let gauge = gauge.get_or_insert_with(|| row.gauge(&[&id.to_string()]));
+                gauge.set(seconds);
+            }
+        }
         #[allow(
             clippy::cast_precision_loss,
             reason = "a metric needs no more than 52 bits"
@@ -352,7 +429,7 @@ impl Metrics {
             || busy(inputs.panic)
         {
             let load = self.load.get_or_insert_with(|| Box::new(Load::new(id)));
-            load.observe(decision);
+            load.observe(id, decision);
         }
     }
 }
@@ -384,7 +461,13 @@ mod tests {
         };
         let (_sender, target) = watch::channel(Arc::new(target));
         let id = TargetId::new("n", "iris").unwrap();
-        let controller = Controller::spawn(id, target, holds.clone(), Arc::new(Never));
+        let controller = Controller::spawn(
+            id,
+            target,
+            holds.clone(),
+            Arc::new(Never),
+            Learned::default(),
+        );
         for _ in 0..10 {
             if heard {
                 holds.hear_nothing();

@@ -28,6 +28,7 @@ mod claims;
 mod events;
 mod execute;
 mod gate;
+mod learned;
 mod lease;
 mod leaving;
 mod pace;
@@ -89,7 +90,14 @@ pub async fn run(
         ours: config.namespace.clone(),
         ports: Arc::new(claims::Ports::new(Arc::clone(&caches.claims))),
     };
-    let targets = targets::Targets::new(controllers, holds, scaler, config.namespace.clone());
+    tasks.spawn(learned::keep(
+        executor.client.clone(),
+        config.namespace.clone(),
+        gate.clone(),
+        Arc::clone(&controllers),
+    ));
+    let mut targets = targets::Targets::new(controllers, holds, scaler, config.namespace.clone());
+    targets.recalled = learned::read(&watching, &config.namespace).await;
     let (asked, leave) = watch::channel(false);
     let (gone, is_gone) = watch::channel(false);
     let (end, ended) = watch::channel(false);

@@ -17,7 +17,8 @@ pub mod kubernetes;
 mod net;
 mod scrape;
 pub mod seam;
+mod starts;
 
 pub use controller::{Controller, Explained, History};
 pub use holds::Holds;
-pub use seam::{BoxFuture, Pod, Scaler, Target};
+pub use seam::{BoxFuture, Life, Pod, Scaler, Target};

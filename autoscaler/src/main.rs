@@ -10,7 +10,7 @@ use autoscaler::{
     args::{Args, UrlScaler},
     kubernetes,
 };
-use autoscaler_core::TargetSpec;
+use autoscaler_core::{Learned, TargetSpec};
 use clap::Parser;
 use dashmap::DashMap;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -96,7 +96,7 @@ async fn serve(args: &Args, spec: &TargetSpec) -> Result<(), String> {
     let scaler = Arc::new(UrlScaler(args.scale_url.clone()));
     controllers.insert(
         args.target.clone(),
-        Controller::spawn(args.target.clone(), rx, holds, scaler),
+        Controller::spawn(args.target.clone(), rx, holds, scaler, Learned::default()),
     );
     alone::watch_target(args, spec, target).await;
     Ok(())

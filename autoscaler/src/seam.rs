@@ -8,6 +8,21 @@ use shared::TargetId;
 /// A boxed future, for the one seam that is chosen at run time.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// When what happened in a pod's present life, in milliseconds since 1970: pods are older than the processes that look at them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Life {
+    /// Its template, as the shell tells templates apart. Starts are learned by it.
+    pub template: Arc<str>,
+    /// It was made, or its model's container was started again.
+    pub began: Option<u64>,
+    /// All that comes before the model's container was done: from then on its image is pulled, if it has to be.
+    pub prepared: Option<u64>,
+    /// The model's container was started.
+    pub started: Option<u64>,
+    /// It became ready, which it still is.
+    pub ready: Option<u64>,
+}
+
 /// One pod, as far as scaling cares.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
@@ -17,8 +32,12 @@ pub struct Pod {
     pub stats: SocketAddr,
     /// Takes requests.
     pub ready: bool,
-    /// Never ready in this container's life, not failed, within its deadline.
+    /// Never ready in this container's life, and nothing says that it will not be.
     pub starting: bool,
+    /// It will not be ready as it is: its image cannot be had, it crashes, no node takes it.
+    pub failed: bool,
+    /// Its present life.
+    pub life: Life,
 }
 
 /// A workload and what there is of it.

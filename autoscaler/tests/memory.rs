@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use autoscaler::{BoxFuture, Controller, Holds, Scaler, Target};
-use autoscaler_core::{ClusterConfig, annotations};
+use autoscaler_core::{ClusterConfig, Learned, annotations};
 use shared::TargetId;
 use tokio::{sync::watch, time::sleep};
 
@@ -43,7 +43,13 @@ async fn a_workload_that_sleeps_takes_little_memory() {
         };
         let (sender, receiver) = watch::channel(Arc::new(target));
         let id = TargetId::new("models", &name).unwrap();
-        let controller = Controller::spawn(id, receiver, holds.clone(), Arc::clone(&scaler));
+        let controller = Controller::spawn(
+            id,
+            receiver,
+            holds.clone(),
+            Arc::clone(&scaler),
+            Learned::default(),
+        );
         kept.push((sender, controller));
     };
     // The first one takes what is needed for any.

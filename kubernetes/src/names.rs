@@ -64,6 +64,8 @@ pub const GIVE_BACK: &str = "rouse.dev/give-back";
 pub const NAMESPACE: &str = "rouse-system";
 /// Cluster-wide defaults: a `ConfigMap` in our namespace with the keys of Knative's config-autoscaler.
 pub const CONFIG: &str = "rouse-config";
+/// What was learned of workloads: `ConfigMap`s in our namespace, this and a number each.
+pub const LEARNED: &str = "rouse-learned";
 /// The autoscalers' Lease in our namespace.
 pub const LEASE: &str = "rouse-autoscaler";
 

@@ -39,6 +39,14 @@ pub struct PodView {
     pub scheduled: Option<i64>,
     /// When the model's container was started, in seconds since 1970.
     pub started: Option<i64>,
+    /// When its present life began: it was made, or the model's container was started again after it had ended. In seconds since
+    /// 1970.
+    pub began: Option<i64>,
+    /// When everything that comes before the model's container was done: the sidecar runs and other init containers have ended. In
+    /// seconds since 1970; none until then.
+    pub prepared: Option<i64>,
+    /// When it became ready, in seconds since 1970; none while it is not.
+    pub ready_since: Option<i64>,
 }
 
 /// What keeps a pod from running.
@@ -102,19 +110,12 @@ impl PodView {
             .flatten()
             .flatten()
             .collect();
-        let started = containers
-            .iter()
-            .find(|container| container.name == model)
-            .and_then(|container| {
-                container
-                    .state
-                    .as_ref()?
-                    .running
-                    .as_ref()?
-                    .started_at
-                    .as_ref()
-            })
-            .map(seconds);
+        let model = containers.iter().find(|one| one.name == model);
+        let started = model.and_then(|container| running_since(container));
+        let created = meta.creation_timestamp.as_ref().map(seconds);
+        let restarted = model.is_some_and(|container| container.restart_count > 0);
+        let sidecars = sidecars(pod.spec.as_ref()?);
+        let before = status.and_then(|status| status.init_container_statuses.as_ref());
         let trouble = containers
             .iter()
             .find_map(|container| stuck(container))
@@ -134,11 +135,16 @@ impl PodView {
             starting: !ready && trouble.is_none() && !was_ready(ready_condition, started),
             terminating: meta.deletion_timestamp.is_some(),
             trouble,
-            created: meta.creation_timestamp.as_ref().map(seconds),
+            created,
             scheduled: condition("PodScheduled")
                 .filter(|condition| is_true(condition))
                 .and_then(transition),
             started,
+            began: if restarted { started } else { created },
+            prepared: before.and_then(|all| prepared(all, &sidecars)),
+            ready_since: ready_condition
+                .filter(|condition| is_true(condition))
+                .and_then(transition),
         })
     }
 }
@@ -151,6 +157,32 @@ fn was_ready(ready: Option<&PodCondition>, started: Option<i64>) -> bool {
         (Some(lost), Some(started)) => lost > started + 1,
         _ => false,
     }
+}
+
+/// When a container was started that runs.
+fn running_since(container: &ContainerStatus) -> Option<i64> {
+    let running = container.state.as_ref()?.running.as_ref()?;
+    running.started_at.as_ref().map(seconds)
+}
+
+/// The names of init containers that stay while the others run.
+/// Source: <https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/>.
+fn sidecars(spec: &PodSpec) -> Vec<&str> {
+    let init = spec.init_containers.iter().flatten();
+    let stays = |one: &&Container| one.restart_policy.as_deref() == Some("Always");
+    init.filter(stays).map(|one| one.name.as_str()).collect()
+}
+
+/// When the last of these was done: a sidecar when it runs, another one when it has ended. None if one is not done.
+fn prepared(before: &[ContainerStatus], sidecars: &[&str]) -> Option<i64> {
+    let done = before.iter().map(|container| {
+        if sidecars.contains(&container.name.as_str()) {
+            return running_since(container);
+        }
+        let ended = container.state.as_ref()?.terminated.as_ref()?;
+        ended.finished_at.as_ref().map(seconds)
+    });
+    done.collect::<Option<Vec<_>>>()?.into_iter().max()
 }
 
 fn stuck(container: &ContainerStatus) -> Option<Trouble> {
@@ -240,7 +272,10 @@ mod tests {
                 "labels": {"pod-template-hash": "5d4"},
                 "annotations": {"rouse.dev/workload": "iris", "rouse.dev/upstream-ports": "8080,9000"},
             },
-            "spec": {"containers": [{"name": "model"}]},
+            "spec": {
+                "initContainers": [{"name": "queue-proxy", "restartPolicy": "Always"}, {"name": "weights"}],
+                "containers": [{"name": "model"}],
+            },
             "status": {
                 "phase": "Running", "podIP": "10.244.0.7",
                 "conditions": [
@@ -301,6 +336,57 @@ mod tests {
         assert_eq!(
             condition("False", "2026-01-02T10:00:40Z"),
             Some((false, false))
+        );
+    }
+
+    #[test]
+    fn when_its_present_life_began_and_how_far_it_is() {
+        let times = |change: fn(&mut Value)| {
+            let seen = changed(change).unwrap();
+            let at = |time: Option<i64>| time.zip(seen.created).map(|(time, made)| time - made);
+            [seen.began, seen.prepared, seen.started, seen.ready_since].map(at)
+        };
+        assert_eq!(
+            times(|pod| {
+                pod["status"]["initContainerStatuses"] = json!([
+                    status(
+                        "queue-proxy",
+                        &json!({"running": {"startedAt": "2026-01-02T10:00:02Z"}})
+                    ),
+                    status(
+                        "weights",
+                        &json!({"terminated": {"exitCode": 0, "finishedAt": "2026-01-02T10:00:06Z"}})
+                    ),
+                ]);
+            }),
+            [Some(0), Some(6), Some(10), None]
+        );
+        assert_eq!(
+            times(|pod| {
+                pod["status"]["initContainerStatuses"] = json!([
+                    status(
+                        "queue-proxy",
+                        &json!({"running": {"startedAt": "2026-01-02T10:00:02Z"}})
+                    ),
+                    status(
+                        "weights",
+                        &json!({"running": {"startedAt": "2026-01-02T10:00:03Z"}})
+                    ),
+                ]);
+                pod["status"]["containerStatuses"] = json!([]);
+            }),
+            [Some(0), None, None, None],
+            "weights are being fetched"
+        );
+        assert_eq!(
+            times(|pod| {
+                pod["status"]["containerStatuses"][0]["restartCount"] = json!(1);
+                let ready = &mut pod["status"]["conditions"][1];
+                ready["status"] = json!("True");
+                ready["lastTransitionTime"] = json!("2026-01-02T10:00:30Z");
+            }),
+            [Some(10), None, Some(10), Some(30)],
+            "a second life begins with its container"
         );
     }
 

@@ -15,6 +15,15 @@ pub fn since_epoch() -> Duration {
     Instant::now().saturating_duration_since(epoch()) + Duration::from_hours(1)
 }
 
+/// Milliseconds since 1970 by the machine's wall clock, for what is older than this process. It may be set back.
+pub fn unix_millis() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| {
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        })
+}
+
 fn epoch() -> Instant {
     static EPOCH: OnceLock<Instant> = OnceLock::new();
     *EPOCH.get_or_init(Instant::now)

@@ -178,6 +178,34 @@ pub const AUTOSCALER_PANIC_MODE: Metric = row(
     &["target"],
     "1 while in panic mode.",
 );
+/// 1 while pods are on their way.
+pub const AUTOSCALER_STARTING_MODE: Metric = row(
+    "rouse_autoscaler_starting_mode",
+    Kind::Gauge,
+    &["target"],
+    "1 while pods are on their way, or requests are held because none is ready.",
+);
+/// Pods that are not ready, by why.
+pub const AUTOSCALER_UNREADY: Metric = row(
+    "rouse_autoscaler_unready_pods",
+    Kind::Gauge,
+    &["target", "state"],
+    "Pods that are not ready: `starting`, those of them that are `overdue`, and those that have `failed`.",
+);
+/// How long a start takes, as learned.
+pub const AUTOSCALER_START_SECONDS: Metric = row(
+    "rouse_autoscaler_start_seconds",
+    Kind::Gauge,
+    &["target"],
+    "How long the next start is expected to take; there is none before one was seen.",
+);
+/// How long a pod works on a request, as learned.
+pub const AUTOSCALER_REQUEST_SECONDS: Metric = row(
+    "rouse_autoscaler_request_seconds",
+    Kind::Gauge,
+    &["target"],
+    "How long a pod works on a request, waiting left out; there is none before one ended.",
+);
 /// Knative's excess burst capacity.
 pub const AUTOSCALER_BURST_HEADROOM: Metric = row(
     "rouse_autoscaler_burst_headroom",
@@ -240,6 +268,10 @@ pub const ALL: &[Metric] = &[
     AUTOSCALER_STABLE,
     AUTOSCALER_PANIC,
     AUTOSCALER_PANIC_MODE,
+    AUTOSCALER_STARTING_MODE,
+    AUTOSCALER_UNREADY,
+    AUTOSCALER_START_SECONDS,
+    AUTOSCALER_REQUEST_SECONDS,
     AUTOSCALER_BURST_HEADROOM,
     AUTOSCALER_SCRAPES,
     AUTOSCALER_SCALES,

@@ -217,6 +217,9 @@ pub(super) mod testing {
             created: Some(1),
             scheduled: None,
             started: None,
+            began: None,
+            prepared: None,
+            ready_since: None,
         };
         change(&mut pod);
         Arc::new(pod)

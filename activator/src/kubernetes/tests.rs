@@ -373,5 +373,8 @@ fn pod_view(workload: &str, n: u8) -> PodView {
         created: None,
         scheduled: None,
         started: None,
+        began: None,
+        prepared: None,
+        ready_since: None,
     }
 }

@@ -30,7 +30,8 @@ pub enum Written {
 /// still reaches it.
 #[derive(Clone, Debug)]
 pub struct Window {
-    length: Duration,
+    /// In nanoseconds, in eight bytes; no window is longer than the centuries that fit.
+    nanos: u64,
     buckets: Buckets,
     /// First second written since the ring was last empty. Unset although `last` is set after a resize of stale data.
     first: Mark,
@@ -57,7 +58,7 @@ impl Window {
     /// An empty window of this length, rounded up to whole seconds, at least one.
     pub fn new(length: Duration) -> Self {
         Self {
-            length,
+            nanos: nanos(length),
             buckets: Buckets::new(bucket_count(length)),
             first: Mark::default(),
             last: Mark::default(),
@@ -66,7 +67,7 @@ impl Window {
 
     /// How far back the window reaches.
     pub fn length(&self) -> Duration {
-        self.length
+        Duration::from_nanos(self.nanos)
     }
 
     /// Adds `value` to the bucket of the second of `at`.
@@ -96,7 +97,7 @@ impl Window {
     /// [`Window::is_silent`].
     pub fn is_empty(&self, now: Moment) -> bool {
         self.age(now)
-            .is_none_or(|age| Duration::from_secs(age) > self.length)
+            .is_none_or(|age| Duration::from_secs(age) > self.length())
     }
 
     /// Whether no bucket is left inside the window. Unlike [`Window::is_empty`], this has no last second in which
@@ -112,11 +113,11 @@ impl Window {
     pub fn resize(&mut self, now: Moment, length: Duration) {
         let count = bucket_count(length);
         if count == self.buckets.len() {
-            self.length = length;
+            self.nanos = nanos(length);
             return;
         }
         let mut resized = Self {
-            length,
+            nanos: nanos(length),
             buckets: Buckets::new(count),
             first: Mark::default(),
             last: self.last,
@@ -162,13 +163,17 @@ impl Window {
 
     /// Whether something `seconds` old is out of the window.
     fn reaches_past(&self, seconds: u64) -> bool {
-        Duration::from_secs(seconds) >= self.length
+        Duration::from_secs(seconds) >= self.length()
     }
 
     fn index(&self, second: u64) -> usize {
         // The remainder is below the number of buckets, which is a usize.
         usize::try_from(second % to_u64(self.buckets.len())).unwrap_or(0)
     }
+}
+
+fn nanos(length: Duration) -> u64 {
+    u64::try_from(length.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn bucket_count(length: Duration) -> usize {

@@ -43,6 +43,8 @@ fn pod(uid: &str, stats: SocketAddr) -> Pod {
         stats,
         ready: true,
         starting: false,
+        failed: false,
+        life: crate::Life::default(),
     }
 }
 

@@ -6,9 +6,9 @@ use std::{
     sync::Arc,
 };
 
-use autoscaler_core::{ClusterConfig, Replicas, SETTINGS, TargetSpec};
+use autoscaler_core::{ClusterConfig, Learned, Replicas, SETTINGS, TargetSpec};
 use dashmap::DashMap;
-use kubernetes::{WorkloadView, names};
+use kubernetes::{PodView, WorkloadView, names};
 use shared::{TargetId, clock, metrics};
 use tokio::sync::watch;
 
@@ -19,7 +19,7 @@ use super::{
     view::SeenPod,
     world::Snapshot,
 };
-use crate::{Controller, Holds, Pod, Scaler, Target};
+use crate::{Controller, Holds, Life, Pod, Scaler, Target};
 
 /// All of them.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub(crate) struct Targets {
     pub(crate) states: States,
     pub(crate) events: Events,
     pub(crate) namespace: String,
+    /// What was learned of workloads before, until each of them is seen.
+    pub(crate) recalled: HashMap<TargetId, Learned>,
     known: HashMap<TargetId, Known>,
     config: ClusterConfig,
     /// The settings of the last workload that was looked at: most ask for the same, and share them.
@@ -59,6 +61,7 @@ impl Targets {
             events: scaler.events.clone(),
             scaler,
             namespace,
+            recalled: HashMap::new(),
             known: HashMap::new(),
             config: ClusterConfig::default(),
             common: Arc::default(),
@@ -137,7 +140,9 @@ impl Targets {
             }
             let (sender, receiver) = watch::channel(told);
             let scaler: Arc<dyn Scaler> = Arc::<ClusterScaler>::clone(&self.scaler);
-            let controller = Controller::spawn(id.clone(), receiver, self.holds.clone(), scaler);
+            let learned = self.recalled.remove(id).unwrap_or_default();
+            let holds = self.holds.clone();
+            let controller = Controller::spawn(id.clone(), receiver, holds, scaler, learned);
             self.controllers.insert(id.clone(), controller);
             self.known.insert(
                 id.clone(),
@@ -147,6 +152,8 @@ impl Targets {
                 },
             );
         }
+        // Whoever is not among the first that are seen is gone.
+        self.recalled = HashMap::new();
     }
 
     /// Keeps what the scaler has to know. Whether the workload keeps a replica, and whether a rival was noticed just now.
@@ -208,6 +215,8 @@ fn target(
             ),
             ready: view.ready,
             starting: view.starting,
+            failed: view.trouble.is_some(),
+            life: life(view),
         }),
         _ => None,
     });
@@ -216,6 +225,21 @@ fn target(
         pods: pods.collect(),
         reachable: true,
         spec,
+    }
+}
+
+/// When what happened, as the API tells it: in whole seconds.
+fn life(pod: &PodView) -> Life {
+    let millis = |seconds: Option<i64>| {
+        let millis = seconds?.saturating_mul(1000);
+        u64::try_from(millis).ok()
+    };
+    Life {
+        template: pod.template.clone().unwrap_or_default(),
+        began: millis(pod.began),
+        prepared: millis(pod.prepared),
+        started: millis(pod.started),
+        ready: millis(pod.ready_since),
     }
 }
 

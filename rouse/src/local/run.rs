@@ -10,7 +10,7 @@ use std::{
 
 use activator::{Activator, Endpoints, InPath, WorkloadConfig, timeline::Wake};
 use autoscaler::{Controller, History, Holds, Target, admin as decisions};
-use autoscaler_core::wake_replicas;
+use autoscaler_core::{Learned, wake_replicas};
 use dashmap::DashMap;
 use metrics_exporter_prometheus::PrometheusHandle;
 use shared::{
@@ -269,6 +269,7 @@ impl Local {
             target_rx,
             holds.clone(),
             Arc::new(scale.clone()),
+            Learned::default(),
         );
         self.workloads.push(LocalWorkload {
             id: id.clone(),

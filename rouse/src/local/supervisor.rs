@@ -13,9 +13,9 @@ use std::{
 };
 
 use activator::{Endpoint, Endpoints, Failed};
-use autoscaler::{Pod, Target};
+use autoscaler::{Life, Pod, Target};
 use queue_proxy::{QueueProxy, drain, model::Model};
-use shared::TargetId;
+use shared::{TargetId, clock};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -103,6 +103,8 @@ struct Slot {
     number: u32,
     uid: Arc<str>,
     created: Instant,
+    /// The same in milliseconds since 1970.
+    began: u64,
     replica: Arc<Replica>,
     proxy: Arc<QueueProxy>,
     model: watch::Receiver<Model>,
@@ -257,6 +259,7 @@ impl Supervisor {
             number,
             uid,
             created,
+            began: clock::unix_millis(),
             replica: Arc::new(replica),
             model: proxy.model(),
             proxy: Arc::new(proxy),
@@ -407,6 +410,9 @@ impl Supervisor {
                 stats: slot.proxy.stats_address().unwrap_or(slot.address),
                 ready: model.ready,
                 starting: model.first_ready.is_none(),
+                // One that died is no pod any more: until it is started again, one that was asked for is missing.
+                failed: false,
+                life: slot.life(),
             }
         });
         let target = Target {
@@ -439,6 +445,19 @@ const NOW: drain::Rule = drain::Rule {
 };
 
 impl Slot {
+    fn life(&self) -> Life {
+        let ready = self.model.borrow().first_ready;
+        let took = ready.map(|at| at.saturating_duration_since(self.created));
+        let took = took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+        Life {
+            // Replicas of one run of local mode are all alike, and nothing has to be pulled.
+            template: Arc::default(),
+            began: Some(self.began),
+            ready: took.map(|took| self.began.saturating_add(took)),
+            ..Life::default()
+        }
+    }
+
     fn view(&self) -> ReplicaView {
         ReplicaView {
             uid: Arc::clone(&self.uid),
