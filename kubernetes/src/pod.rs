@@ -39,11 +39,11 @@ pub struct PodView {
     pub scheduled: Option<i64>,
     /// When the model's container was started, in seconds since 1970.
     pub started: Option<i64>,
-    /// When its present life began: it was made, or the model's container was started again after it had ended. In seconds since
-    /// 1970.
+    /// When its present life began: it was made, or the model's container ended and was started again after that. In seconds
+    /// since 1970.
     pub began: Option<i64>,
     /// When everything that comes before the model's container was done: the sidecar runs and other init containers have ended. In
-    /// seconds since 1970; none until then.
+    /// seconds since 1970; none until then, and in a later life of the container, which needs none of it.
     pub prepared: Option<i64>,
     /// When it became ready, in seconds since 1970; none while it is not.
     pub ready_since: Option<i64>,
@@ -113,7 +113,7 @@ impl PodView {
         let model = containers.iter().find(|one| one.name == model);
         let started = model.and_then(|container| running_since(container));
         let created = meta.creation_timestamp.as_ref().map(seconds);
-        let restarted = model.is_some_and(|container| container.restart_count > 0);
+        let (has_ended, end) = model.map_or((false, None), |container| ended(container));
         let sidecars = sidecars(pod.spec.as_ref()?);
         let before = status.and_then(|status| status.init_container_statuses.as_ref());
         let trouble = containers
@@ -140,8 +140,10 @@ impl PodView {
                 .filter(|condition| is_true(condition))
                 .and_then(transition),
             started,
-            began: if restarted { started } else { created },
-            prepared: before.and_then(|all| prepared(all, &sidecars)),
+            began: if has_ended { started.or(end) } else { created },
+            prepared: before
+                .filter(|_| !has_ended)
+                .and_then(|all| prepared(all, &sidecars)),
             ready_since: ready_condition
                 .filter(|condition| is_true(condition))
                 .and_then(transition),
@@ -163,6 +165,15 @@ fn was_ready(ready: Option<&PodCondition>, started: Option<i64>) -> bool {
 fn running_since(container: &ContainerStatus) -> Option<i64> {
     let running = container.state.as_ref()?.running.as_ref()?;
     running.started_at.as_ref().map(seconds)
+}
+
+/// Whether the container has ended once, and when it last did if that is told.
+fn ended(container: &ContainerStatus) -> (bool, Option<i64>) {
+    let states = [container.state.as_ref(), container.last_state.as_ref()];
+    let mut ends = states.into_iter().flatten();
+    let end = ends.find_map(|state| state.terminated.as_ref());
+    let at = end.and_then(|end| end.finished_at.as_ref().map(seconds));
+    (end.is_some() || container.restart_count > 0, at)
 }
 
 /// The names of init containers that stay while the others run.
@@ -341,13 +352,13 @@ mod tests {
 
     #[test]
     fn when_its_present_life_began_and_how_far_it_is() {
-        let times = |change: fn(&mut Value)| {
+        let times = |change: &dyn Fn(&mut Value)| {
             let seen = changed(change).unwrap();
             let at = |time: Option<i64>| time.zip(seen.created).map(|(time, made)| time - made);
             [seen.began, seen.prepared, seen.started, seen.ready_since].map(at)
         };
         assert_eq!(
-            times(|pod| {
+            times(&|pod| {
                 pod["status"]["initContainerStatuses"] = json!([
                     status(
                         "queue-proxy",
@@ -362,7 +373,7 @@ mod tests {
             [Some(0), Some(6), Some(10), None]
         );
         assert_eq!(
-            times(|pod| {
+            times(&|pod| {
                 pod["status"]["initContainerStatuses"] = json!([
                     status(
                         "queue-proxy",
@@ -378,15 +389,31 @@ mod tests {
             [Some(0), None, None, None],
             "weights are being fetched"
         );
+        let before = |pod: &mut Value| {
+            let sidecar = json!({"running": {"startedAt": "2026-01-02T10:00:02Z"}});
+            pod["status"]["initContainerStatuses"] = json!([status("queue-proxy", &sidecar)]);
+        };
         assert_eq!(
-            times(|pod| {
+            times(&|pod| {
+                before(pod);
                 pod["status"]["containerStatuses"][0]["restartCount"] = json!(1);
                 let ready = &mut pod["status"]["conditions"][1];
                 ready["status"] = json!("True");
                 ready["lastTransitionTime"] = json!("2026-01-02T10:00:30Z");
             }),
             [Some(10), None, Some(10), Some(30)],
-            "a second life begins with its container"
+            "a second life begins with its container, and nothing is prepared for it anew"
+        );
+        assert_eq!(
+            times(&|pod| {
+                before(pod);
+                pod["status"]["conditions"][1]["lastTransitionTime"] =
+                    json!("2026-01-02T10:00:41Z");
+                pod["status"]["containerStatuses"][0]["state"] = json!({"terminated": {
+                    "exitCode": 1, "finishedAt": "2026-01-02T10:00:40Z"}});
+            }),
+            [Some(40), None, None, None],
+            "one that has just crashed was not made just now"
         );
     }
 

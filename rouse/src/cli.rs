@@ -20,7 +20,7 @@ use tracing_subscriber::{EnvFilter, fmt, util::SubscriberInitExt as _};
 use crate::{
     cluster, demo,
     local::{Local, Options, logs::Output, process::Launcher},
-    vectors,
+    simulate, vectors,
 };
 
 /// How long replicas get to end after Ctrl-C. A second Ctrl-C ends them at once.
@@ -59,6 +59,13 @@ enum Command {
     /// Prints for each file how many cases passed, failed, or have no counterpart in Rouse and why. Where Rouse departs
     /// from Knative on purpose, it is Knative's way that is replayed. Exits 0 if nothing failed and 1 on any difference.
     Vectors(vectors::Args),
+    /// Simulate a workload without a cluster: what Rouse would do with it, and what Knative's rules would.
+    ///
+    /// Made for tuning annotations against your own trace before touching a cluster. Requests come from a scenario file, from a
+    /// log (JSON lines with a timestamp each), or from counts per minute as in the Azure Functions traces. Prints
+    /// replica-seconds, seconds over target, how long requests were held, cold starts, flaps and peak replicas; writes JSON
+    /// and a page of plots if asked.
+    Simulate(simulate::Args),
     /// Load an HTTP server and report latency, throughput and errors; the same as rouse-load.
     #[command(disable_help_flag = true)]
     Load {
@@ -106,6 +113,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::main(&args),
         Command::Cluster(command) => on_cluster(command),
         Command::Vectors(args) => vectors::main(&args),
+        Command::Simulate(args) => simulate::main(&args),
         Command::Load { args } => {
             loadtests::cli::main(std::iter::once("rouse load".into()).chain(args))
         }
@@ -267,7 +275,7 @@ pub(crate) fn fail(code: u8, error: &str) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
+pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err(format!("{text:?} is not a pair: expected KEY=VALUE")),
