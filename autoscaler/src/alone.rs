@@ -25,14 +25,23 @@ pub async fn watch_target(args: &Args, spec: &TargetSpec, target: watch::Sender<
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let last = target.borrow().replicas;
-        let seen = observe(args, spec, Some(last)).await;
+        let last = Arc::clone(&target.borrow());
+        let mut seen = observe(args, spec, Some(last.replicas)).await;
+        remember(&mut seen, &last);
         target.send_if_modified(|current| {
             **current != seen && {
                 *current = Arc::new(seen);
                 true
             }
         });
+    }
+}
+
+/// A pod that has been ready does not start when it is not any more.
+fn remember(seen: &mut Target, last: &Target) {
+    for pod in &mut seen.pods {
+        let known = last.pods.iter().find(|known| known.uid == pod.uid);
+        pod.starting &= known.is_none_or(|known| known.starting);
     }
 }
 

@@ -196,21 +196,22 @@ async fn run(
         for (at, sample) in net.settle(now(), samples) {
             decider.record(at, sample);
         }
-        since_decision += Duration::from_secs(1);
-        if since_decision < TICK {
-            continue;
-        }
-        since_decision = Duration::ZERO;
         // In a block of its own, so that none of it is kept while a write is waited for.
         let decision = {
             let progress = starts.follow(&seen, &mut decider, now(), clock::unix_millis());
             if progress.learned || has_moved(service, decider.learned().service_time()) {
-                service = decider.learned().service_time();
                 *ends.news.lock() = Some(decider.learned().clone());
+                service = decider.learned().service_time();
             }
+            since_decision += Duration::from_secs(1);
+            if since_decision < TICK {
+                continue;
+            }
+            since_decision = Duration::ZERO;
             let observed = progress.starting.within(Observed {
                 ready: count(&seen, |pod| pod.ready),
                 failed: progress.failed,
+                lapsed: progress.lapsed,
                 current: Replicas(seen.replicas),
                 held: held.held,
                 open: round.open.filter(|_| held.complete),

@@ -128,13 +128,16 @@ impl Fleet {
     async fn all(&mut self, id: &TargetId, seen: &Target) -> Round {
         self.asked = Some(now().as_secs());
         self.short = 0;
-        let uids = seen.pods.iter().map(|pod| Arc::clone(&pod.uid)).collect();
+        // A pod that has no address yet has nothing open: requests come to addresses.
+        let has_address = |pod: &&Pod| pod.ready || !pod.stats.ip().is_unspecified();
+        let pods = || seen.pods.iter().filter(has_address);
+        let uids = pods().map(|pod| Arc::clone(&pod.uid)).collect();
         let answers = self.ask(id, uids).await;
         let mut round = Round {
             open: Some(0),
             ..Round::default()
         };
-        for pod in &seen.pods {
+        for pod in pods() {
             let Some(watched) = self.pods.get_mut(&pod.uid) else {
                 round.open = None;
                 continue;

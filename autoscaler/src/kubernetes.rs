@@ -96,15 +96,17 @@ pub async fn run(
         gate.clone(),
         Arc::clone(&controllers),
     ));
-    let mut targets = targets::Targets::new(controllers, holds, scaler, config.namespace.clone());
-    targets.recalled = learned::read(&watching, &config.namespace).await;
+    let targets = targets::Targets::new(controllers, holds, scaler, config.namespace.clone());
     let (asked, leave) = watch::channel(false);
     let (gone, is_gone) = watch::channel(false);
     let (end, ended) = watch::channel(false);
-    let adopter = adopter::Adopter::new(Arc::clone(&caches), executor, targets, leave);
+    let mut adopter = adopter::Adopter::new(Arc::clone(&caches), executor, targets, leave);
     let (client, namespace) = (parting.clone(), config.namespace.clone());
     let left = Arc::clone(&caches);
     tasks.spawn(async move {
+        // Before the first decision, and once the API server answers.
+        left.complete().await;
+        adopter.recall(learned::read(&client, &namespace).await);
         adopter.run().await;
         leaving::release_last(&client, &namespace, &left).await;
         gone.send_replace(true);

@@ -23,6 +23,8 @@ pub(crate) struct Progress {
     pub(crate) starting: Starting,
     /// Pods that will not be ready as they are.
     pub(crate) failed: Replicas,
+    /// Pods that were ready and are not now.
+    pub(crate) lapsed: Replicas,
     /// Whether a start was learned just now.
     pub(crate) learned: bool,
 }
@@ -45,7 +47,7 @@ impl Starts {
         let longest = target.spec.max_cold_start;
         let mut progress = Progress::default();
         let mut under_way = Vec::new();
-        let mut failed = 0;
+        let (mut failed, mut lapsed) = (0, 0);
         for pod in &target.pods {
             let class = class(&pod.life, unix);
             if pod.ready {
@@ -69,11 +71,14 @@ impl Starts {
                 }
             } else if pod.failed {
                 failed += 1;
+            } else {
+                lapsed += 1;
             }
         }
         let pods = under_way.iter().map(|(began, class)| (*began, class));
         progress.starting = Starting::of(now, decider.learned(), longest, pods);
         progress.failed = Replicas(failed);
+        progress.lapsed = Replicas(lapsed);
         progress
     }
 }
@@ -219,8 +224,8 @@ mod tests {
         let seen = target(&[broken, overloaded]);
         let progress = starts.follow(&seen, &mut decider, NOW, UNIX);
         assert_eq!(
-            (progress.starting.pods, progress.failed),
-            (Replicas(0), Replicas(1))
+            [progress.starting.pods, progress.failed, progress.lapsed],
+            [Replicas(0), Replicas(1), Replicas(1)]
         );
     }
 

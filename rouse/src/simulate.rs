@@ -44,7 +44,7 @@ pub(crate) struct Args {
     standard: bool,
 
     /// With --standard: exit 1 if Rouse does not do as well as its documentation says.
-    #[arg(long, requires = "standard")]
+    #[arg(long)]
     check: bool,
 
     /// Whose rules to run.
@@ -167,6 +167,9 @@ pub(crate) fn main(args: &Args) -> ExitCode {
 
 /// Everything that can be wrong is found before anything is run.
 fn prepare(args: &Args) -> Result<Vec<(Scenario, TargetSpec)>, String> {
+    if args.check && !args.standard {
+        return Err("--check: it belongs to --standard".to_owned());
+    }
     let settings: BTreeMap<_, _> = args.set.iter().cloned().collect();
     let config = ClusterConfig::parse(&settings).map_err(|error| format!("--set {error}"))?;
     let scenarios = if args.standard {
@@ -341,3 +344,6 @@ fn length(text: &str) -> Result<Duration, String> {
             format!("{text:?} is no length: expected a duration from 1s to 24h, such as 30m")
         })
 }
+
+#[cfg(test)]
+mod tests;

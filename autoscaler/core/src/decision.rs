@@ -20,6 +20,8 @@ pub struct Observed {
     pub oldest_start: Option<Moment>,
     /// Pods that will not be ready as they are: their image cannot be had, they crash, no node takes them.
     pub failed: Replicas,
+    /// Pods that were ready and are not now: overloaded, or with a probe that fails. Neither capacity nor on their way.
+    pub lapsed: Replicas,
     /// `spec.replicas`.
     pub current: Replicas,
     /// Requests that activators hold.

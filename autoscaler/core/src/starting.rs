@@ -243,7 +243,7 @@ impl Unseen {
 
     /// Takes in what is seen. Returns it with those that are not coming as failed, and how many are on their way.
     pub(crate) fn observe(&mut self, now: Moment, seen: &Observed) -> (Observed, Replicas) {
-        let known = sum(&[seen.ready, seen.starting, seen.failed]);
+        let known = sum(&[seen.ready, seen.starting, seen.failed, seen.lapsed]);
         let count = minus(seen.current, known);
         if count != self.count {
             *self = Self { count, since: now };

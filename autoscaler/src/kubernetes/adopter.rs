@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use autoscaler_core::Learned;
 use futures_util::{StreamExt as _, stream};
 use k8s_openapi::{
     api::{apps::v1::Deployment, core::v1::Service},
@@ -126,6 +127,11 @@ impl Adopter {
             paces: HashMap::new(),
             turn: None,
         }
+    }
+
+    /// Takes over what earlier processes have learned of workloads.
+    pub(crate) fn recall(&mut self, learned: HashMap<TargetId, Learned>) {
+        self.targets.recalled = learned;
     }
 
     /// Until Rouse is deleted and every workload is given back, or the time for that is over.

@@ -20,7 +20,7 @@ use kube::{
 use kubernetes::names;
 use serde_json::{Value, json};
 use shared::TargetId;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::gate::{Denied, Gate};
 use crate::Controller;
@@ -31,25 +31,39 @@ const SHARDS: u64 = 8;
 const WRITES: Duration = Duration::from_secs(10);
 /// How often entries are looked through for those of workloads that are gone.
 const TIDIES: Duration = Duration::from_mins(10);
+/// How often reading is tried, and the pause between.
+const TRIES: u32 = 3;
+const PAUSE: Duration = Duration::from_secs(1);
+/// For so long something new is kept while another one leads: who leads has learned the same, unless it is going.
+const TAKEOVER: Duration = Duration::from_mins(1);
+/// Bytes of a `ConfigMap`'s key at most. A workload whose names are longer is not kept.
+const MAX_KEY: usize = 253;
 /// Limit on one question or write.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Everything that was kept, by workload. What cannot be read is left out with a warning.
+/// Everything that was kept, by workload. What cannot be read is left out with a warning, after some tries.
 pub(crate) async fn read(client: &Client, namespace: &str) -> HashMap<TargetId, Learned> {
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     let mut all = HashMap::new();
     for shard in 0..SHARDS {
         let name = name(shard);
-        let data = match timeout(LIMIT, maps.get_opt(&name)).await {
-            Ok(Ok(map)) => map.and_then(|map| map.data).unwrap_or_default(),
-            Ok(Err(error)) => {
-                tracing::warn!(config_map = name, %error, "What was learned of workloads cannot be read");
-                continue;
+        let mut tries = 0;
+        let data = loop {
+            let error = match timeout(LIMIT, maps.get_opt(&name)).await {
+                Ok(Ok(map)) => break map.and_then(|map| map.data).unwrap_or_default(),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "no answer in time".to_owned(),
+            };
+            tries += 1;
+            if tries >= TRIES {
+                tracing::warn!(
+                    config_map = name,
+                    error,
+                    "What was learned of workloads cannot be read"
+                );
+                break BTreeMap::default();
             }
-            Err(_) => {
-                tracing::warn!(config_map = name, limit = ?LIMIT, "What was learned of workloads cannot be read");
-                continue;
-            }
+            sleep(PAUSE).await;
         };
         for (key, value) in data {
             match entry(&key, &value) {
@@ -70,6 +84,9 @@ pub(crate) async fn read(client: &Client, namespace: &str) -> HashMap<TargetId, 
     all
 }
 
+/// What is to be written, and since when.
+type Pending = BTreeMap<TargetId, (Instant, Learned)>;
+
 /// Writes what is new while we lead, for ever.
 pub(crate) async fn keep(
     client: Client,
@@ -82,21 +99,23 @@ pub(crate) async fn keep(
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut since_tidy = Duration::ZERO;
     // What could not be written is tried again, unless there is something newer.
-    let mut pending = BTreeMap::new();
+    let mut pending = Pending::new();
     loop {
         tick.tick().await;
+        let now = Instant::now();
         for controller in controllers.iter() {
-            if let Some(learned) = controller.value().news() {
-                pending.insert(controller.key().clone(), learned);
+            if let Some(learned) = controller.value().news()
+                && key(controller.key()).len() <= MAX_KEY
+            {
+                pending.insert(controller.key().clone(), (now, learned));
             }
         }
         if gate.tenure().is_none() {
-            // Whoever leads has learned the same.
-            pending.clear();
+            pending.retain(|_, (since, _)| now.saturating_duration_since(*since) < TAKEOVER);
             continue;
         }
         for (shard, entries) in by_shard(std::mem::take(&mut pending)) {
-            let data = entries.iter().filter_map(|(target, learned)| {
+            let data = entries.iter().filter_map(|(target, (_, learned))| {
                 let value = serde_json::to_string(learned).ok()?;
                 Some((key(target), Value::String(value)))
             });
@@ -115,6 +134,10 @@ pub(crate) async fn keep(
 
 /// Removes entries of workloads that are gone.
 async fn tidy(gate: &Gate, maps: &Api<ConfigMap>, controllers: &DashMap<TargetId, Controller>) {
+    if controllers.is_empty() {
+        // Nobody was looked for yet.
+        return;
+    }
     for shard in 0..SHARDS {
         let Ok(Ok(Some(map))) = timeout(LIMIT, maps.get_opt(&name(shard))).await else {
             continue;
@@ -150,22 +173,21 @@ async fn write(
         ..PatchParams::default()
     };
     let patch = Patch::Merge(json!({ "data": data }));
-    let denied = match gate.write(maps.patch(&name, &params, &patch)).await {
-        Ok(_) => return true,
-        Err(Denied::Failed(Error::Api(status))) if status.code == 404 => {
-            match gate
-                .write(maps.create(&PostParams::default(), &empty(&name)))
-                .await
-            {
-                // The next round merges into it.
-                Ok(_) => return false,
-                Err(denied) => denied,
-            }
-        }
-        Err(denied) => denied,
+    let mut outcome = gate.write(maps.patch(&name, &params, &patch)).await;
+    if let Err(Denied::Failed(Error::Api(status))) = &outcome
+        && status.code == 404
+    {
+        let (new, params_of_new) = (empty(&name), PostParams::default());
+        let made = gate.write(maps.create(&params_of_new, &new)).await;
+        outcome = match made {
+            Ok(_) => gate.write(maps.patch(&name, &params, &patch)).await,
+            Err(denied) => Err(denied),
+        };
+    }
+    let Err(denied) = outcome else {
+        return true;
     };
     match denied {
-        Denied::NotLeader => true,
         // Too large, or not allowed: trying the same again does not help.
         Denied::Failed(Error::Api(status))
             if (400..500).contains(&status.code) && status.code != 409 && status.code != 429 =>
@@ -181,7 +203,7 @@ async fn write(
             tracing::debug!(config_map = name, %error, "What was learned is kept later");
             false
         }
-        Denied::Timeout => false,
+        Denied::NotLeader | Denied::Timeout => false,
     }
 }
 
@@ -197,8 +219,8 @@ fn empty(name: &str) -> ConfigMap {
     }
 }
 
-fn by_shard(all: BTreeMap<TargetId, Learned>) -> BTreeMap<u64, BTreeMap<TargetId, Learned>> {
-    let mut shards = BTreeMap::<u64, BTreeMap<TargetId, Learned>>::new();
+fn by_shard(all: Pending) -> BTreeMap<u64, Pending> {
+    let mut shards = BTreeMap::<u64, Pending>::new();
     for (target, learned) in all {
         shards
             .entry(shard(&target))
@@ -311,7 +333,8 @@ mod tests {
     #[test]
     fn entries_stay_where_they_are_and_are_spread() {
         assert_eq!(shard(&id("default/iris")), shard(&id("default/iris")));
-        let all = (0..800).map(|n| (id(&format!("n/m-{n}")), learned()));
+        let now = Instant::now();
+        let all = (0..800).map(|n| (id(&format!("n/m-{n}")), (now, learned())));
         let shards = by_shard(all.collect());
         assert_eq!(shards.len(), 8);
         assert!(shards.values().all(|entries| entries.len() > 50));

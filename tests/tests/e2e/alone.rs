@@ -5,5 +5,6 @@ mod deaths;
 mod floors;
 mod idle;
 mod leader;
+mod learned;
 mod leaving;
 mod protocols;

@@ -24,7 +24,7 @@ const MAX_HELD: u32 = 1000;
 const MAX_COLD_START: Duration = Duration::from_mins(10);
 
 /// The part of the stable window in which waiting requests should be cleared unless told otherwise: 2 s of 60. Found by
-/// simulation (`docs/guides/simulate.md`): with it requests wait no longer than under Knative, for half the pods.
+/// simulation (`docs/guides/tune-with-the-simulator.md`): with it requests wait no longer than under Knative, for half the pods.
 const CLEAR_FRACTION: u32 = 30;
 
 /// The age that clients' connections reach unless told otherwise: half of Knative's default stable window (60 s), so that the

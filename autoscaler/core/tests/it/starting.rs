@@ -249,6 +249,36 @@ fn pods_that_are_not_seen_yet_are_on_their_way_and_those_that_never_come_are_not
 }
 
 #[test]
+fn a_pod_that_lost_its_readiness_is_neither_on_its_way_nor_failed() {
+    let mut decider = Decider::new(model(&[]), START, Replicas(4));
+    decider.learn_start(&class(), Duration::from_secs(40));
+    let seen = Observed {
+        lapsed: Replicas(1),
+        current: Replicas(4),
+        ..calm(3)
+    };
+    let mut now = START;
+    for _ in 0..60 {
+        let sample = Sample {
+            concurrency: 25.0,
+            requests: 25.0,
+            ended: 25.0,
+            ..Sample::default()
+        };
+        decider.record(now, sample);
+        decider.record(now + Duration::from_secs(1), sample);
+        now = now + TICK;
+        let decision = decider.decide(now, &seen);
+        assert_eq!(decision.inputs.failed, Replicas(0), "{decision}");
+        assert_ne!(decision.mode, Mode::Starting, "{decision}");
+        assert!(
+            !matches!(decision.reason, Reason::Starting | Reason::Cautious { .. }),
+            "{decision}"
+        );
+    }
+}
+
+#[test]
 fn a_model_that_took_minutes_stays_for_minutes() {
     for (given, learned, stays) in [
         (None, Some(180), 180),
