@@ -13,7 +13,7 @@ use std::{
 };
 
 use autoscaler_core::{
-    ClusterConfig, TargetSpec, annotations,
+    ClusterConfig, Metric, TargetSpec, annotations,
     sim::{self, Comparison, Outcome, Overall, Policy, Scenario, Summary, Time},
 };
 use clap::{Parser, ValueEnum};
@@ -28,7 +28,7 @@ mod table;
 mod trace;
 
 /// Bytes of an input at most.
-const MAX_BYTES: u64 = 64 * 1024 * 1024;
+const MAX_BYTES: u64 = 512 * 1024 * 1024;
 /// What standard scenarios are compared without: staying costs replica-seconds that Knative does not spend.
 const MIN_STAY: (&str, &str) = ("rouse.dev/min-stay", "0s");
 
@@ -180,6 +180,15 @@ fn prepare(args: &Args) -> Result<Vec<(Scenario, TargetSpec)>, String> {
     };
     let with_flags = scenarios.into_iter().map(|scenario| {
         let scenario = flags(scenario, args);
+        let expected = scenario.arrivals.expected(scenario.length);
+        #[expect(clippy::cast_precision_loss, reason = "five million")]
+        let most = sim::MOST_REQUESTS as f64;
+        if expected > most {
+            return Err(format!(
+                "{}: {expected:.0} requests; at most {most} are simulated: choose a --row, or a shorter --length",
+                scenario.name
+            ));
+        }
         let spec = spec(&scenario, &config)?;
         Ok((scenario, spec))
     });
@@ -251,7 +260,21 @@ fn spec(scenario: &Scenario, config: &ClusterConfig) -> Result<TargetSpec, Strin
         // Nobody is left to be told when even this cannot be written.
         let _lost = writeln!(io::stderr(), "rouse: {}: {warning}", scenario.name);
     }
-    Ok(parsed.spec)
+    let spec = parsed.spec;
+    let concurrency = f64::from(scenario.concurrency);
+    if spec.metric == Metric::Concurrency
+        && spec.container_concurrency == 0
+        && spec.total > 10.0 * concurrency
+    {
+        let _lost = writeln!(
+            io::stderr(),
+            "rouse: {}: a pod works on {concurrency} at once and is scaled for a target of {}; did you mean \
+             --annotation rouse.dev/container-concurrency={concurrency}?",
+            scenario.name,
+            spec.total
+        );
+    }
+    Ok(spec)
 }
 
 fn simulate(scenario: Scenario, spec: &TargetSpec, args: &Args) -> Done {

@@ -262,22 +262,24 @@ impl Decider {
         let peak = self.peak.hold(scene, backlog.is_some());
         raise(peak, Reason::WorkHold);
         self.growth.observe(scene);
-        self.limited = false;
-        if let Some((most, because)) = self.growth.limit(scene) {
-            let most = most.max(seen.current);
-            if verdict.desired > most {
-                self.limited = true;
-                verdict.desired = most;
-                verdict.rule = Some(Reason::Cautious { because });
-            }
+        let limit = self.growth.limit(scene);
+        // What is there stays: a limit on growth takes nothing away.
+        let most = limit.map_or(Replicas::MAX, |(most, _)| most.max(seen.current));
+        self.limited = verdict.desired > most;
+        if let Some((_, because)) = limit
+            && self.limited
+        {
+            verdict.desired = most;
+            verdict.rule = Some(Reason::Cautious { because });
         }
-        let kept = self.kpa.panicked(verdict.desired);
+        // Both take in what came of it, and keep no more than the limit lets through.
+        let kept = self.kpa.panicked(verdict.desired).min(most);
         if kept > verdict.desired {
             verdict.desired = kept;
             verdict.rule = Some(Reason::PanicHold);
         }
         if seen.reachable {
-            let delayed = self.kpa.delayed(scene.now, verdict.desired);
+            let delayed = self.kpa.delayed(scene.now, verdict.desired).min(most);
             if delayed > verdict.desired {
                 verdict.desired = delayed;
                 verdict.rule = Some(Reason::DelayHold);

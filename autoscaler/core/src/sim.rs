@@ -18,7 +18,7 @@ mod pods;
 mod scenarios;
 mod tally;
 
-pub use arrivals::{Shape, Spacing};
+pub use arrivals::{MOST as MOST_REQUESTS, Shape, Spacing};
 pub use compare::{Comparison, Overall, Summary};
 pub use dice::{BadTime, Time};
 pub use engine::{Policy, run};

@@ -8,8 +8,9 @@ use rand_distr::{Distribution as _, Exp1};
 use super::dice::{Dice, Purpose, dice};
 use crate::Moment;
 
-/// Requests that one simulation looks at. More are cut off, so that a slip of the pen in a rate does not take all memory.
-pub(super) const MOST: usize = 5_000_000;
+/// Requests that one simulation looks at. More are cut off, so that a slip of the pen in a rate does not take all memory; see
+/// [`Shape::expected`].
+pub const MOST: usize = 5_000_000;
 
 /// How many requests arrive when.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,6 +66,26 @@ pub enum Spacing {
 }
 
 impl Shape {
+    /// How many requests to expect within `length`.
+    pub fn expected(&self, length: Duration) -> f64 {
+        match self {
+            Self::At(moments) => to_f64(moments.len() as u64),
+            Self::Minutes(counts) => {
+                let minutes = length.as_secs().div_ceil(60);
+                let within = counts.iter().zip(0..minutes);
+                within.map(|(count, _)| to_f64(*count)).sum()
+            }
+            Self::Sum(shapes) => shapes.iter().map(|shape| shape.expected(length)).sum(),
+            rates => {
+                let corners = rates.corners(length);
+                let area = |pair: &[(f64, f64)]| {
+                    f64::midpoint(pair[0].1, pair[1].1) * (pair[1].0 - pair[0].0)
+                };
+                corners.windows(2).map(area).sum()
+            }
+        }
+    }
+
     /// Every arrival within `length`, in order; at most [`MOST`].
     pub(super) fn arrivals(&self, spacing: Spacing, length: Duration, seed: u64) -> Vec<Moment> {
         let mut all = Vec::new();
@@ -257,6 +278,8 @@ mod tests {
             ),
             (Shape::Minutes(vec![600, 7]), 600),
         ] {
+            let told = shape.expected(MINUTE);
+            assert!(told >= 599.0, "{shape:?}: {told}");
             let even = count(&shape, Spacing::Even);
             assert!(even.abs_diff(expected) <= 1, "{shape:?}: {even}");
             let poisson = count(&shape, Spacing::Poisson);

@@ -187,6 +187,42 @@ fn when_all_starts_pass_their_time_at_once_growth_stays_capped() {
 }
 
 #[test]
+fn panic_does_not_lift_the_limit_on_growth() {
+    // Twelve requests that work is under way for, and one pod that is far too late.
+    let mut decider = Decider::new(model(&[("target", "1")]), START, Replicas(1));
+    decider.learn_start(&class(), Duration::from_secs(30));
+    let seen = Observed {
+        starting: Replicas(1),
+        overdue: Replicas(1),
+        current: Replicas(2),
+        ..calm(1)
+    };
+    let mut now = START;
+    for _ in 0..8 {
+        let sample = Sample {
+            concurrency: 12.0,
+            requests: 12.0,
+            ended: 12.0,
+            ..Sample::default()
+        };
+        decider.record(now, sample);
+        now = now + TICK;
+        let decision = decider.decide(now, &seen);
+        assert!(decider.kpa().panic().is_panicking(), "{decision}");
+        assert_eq!(
+            outcome(&decision),
+            (
+                Some(4),
+                Reason::Cautious {
+                    because: Caution::Overdue
+                }
+            ),
+            "{decision}"
+        );
+    }
+}
+
+#[test]
 fn what_fails_is_no_capacity_and_asking_again_takes_longer_each_time() {
     let mut wake = Wake::new(model(&[]), Some(30));
     wake.tick(10.0);
