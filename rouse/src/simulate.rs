@@ -170,6 +170,9 @@ fn prepare(args: &Args) -> Result<Vec<(Scenario, TargetSpec)>, String> {
     if args.check && !args.standard {
         return Err("--check: it belongs to --standard".to_owned());
     }
+    if args.check && args.policy != Which::Both {
+        return Err("--check: it compares, and needs --policy both".to_owned());
+    }
     let settings: BTreeMap<_, _> = args.set.iter().cloned().collect();
     let config = ClusterConfig::parse(&settings).map_err(|error| format!("--set {error}"))?;
     let scenarios = if args.standard {
@@ -359,7 +362,7 @@ fn share(text: &str) -> Result<f64, String> {
         .ok_or_else(|| format!("{text:?} is no share: expected a number from 0 to 1"))
 }
 
-/// A length of time of at least a second and at most a week.
+/// A length of time of at least a second and at most a day.
 fn length(text: &str) -> Result<Duration, String> {
     scenario::duration(text)
         .filter(|length| *length >= Duration::from_secs(1))

@@ -212,17 +212,14 @@ impl Decider {
             start: self.learned.next_start_time(),
             service: self.learned.service_time(),
         };
-        if !spec.policy.cold_start_aware {
-            let ready = seen.ready;
-            return self.kpa.evaluate(now, &spec, ready, seen.reachable, load);
-        }
-        let mut verdict = if scene.starts_are_short() {
+        let aware = spec.policy.cold_start_aware;
+        let mut verdict = if aware && !scene.starts_are_short() {
+            self.aware(&scene)
+        } else {
             let ready = seen.ready;
             self.kpa.evaluate(now, &spec, ready, seen.reachable, load)
-        } else {
-            self.aware(&scene)
         };
-        if scene.is_on() {
+        if aware && scene.is_on() {
             verdict.mode = Mode::Starting;
         }
         verdict

@@ -147,7 +147,11 @@ impl Learned {
 
 /// The smallest of `values` that is not below [`QUANTILE`] of them. There is at least one.
 fn quantile(values: &[u32]) -> Duration {
-    let mut sorted = values.to_vec();
+    // Asked for at every decision: no memory is taken for it.
+    let mut room = [0; STARTS];
+    let count = values.len().min(STARTS);
+    let sorted = &mut room[..count];
+    sorted.copy_from_slice(&values[..count]);
     sorted.sort_unstable();
     let rank = Replicas::from_f64((QUANTILE * to_f64(sorted.len())).ceil()).get();
     let place = usize::try_from(rank).unwrap_or(1).max(1) - 1;

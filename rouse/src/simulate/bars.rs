@@ -48,13 +48,11 @@ pub(super) fn missed(compared: &[Comparison], overall: &Overall) -> Vec<String> 
             BURST,
         );
     }
-    for one in compared {
-        if one.rouse.peak_replicas > one.knative.peak_replicas {
-            missed.push(format!(
-                "{}: {} replicas at once, Knative has {}",
-                one.scenario, one.rouse.peak_replicas, one.knative.peak_replicas
-            ));
-        }
+    for one in compared.iter().filter(|one| one.has_higher_peak()) {
+        missed.push(format!(
+            "{}: {} replicas at once, Knative has {}",
+            one.scenario, one.rouse.peak_replicas, one.knative.peak_replicas
+        ));
     }
     missed
 }

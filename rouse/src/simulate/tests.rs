@@ -109,6 +109,10 @@ fn what_is_wrong_with_an_input_is_told_before_anything_runs() {
     for (words, says) in [
         ("steady-load --check", "--check: it belongs to --standard"),
         (
+            "--standard --check --policy rouse",
+            "--check: it compares, and needs --policy both",
+        ),
+        (
             "nothing",
             "nothing: no such scenario; allowed are files that end in .yaml",
         ),

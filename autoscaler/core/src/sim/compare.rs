@@ -115,6 +115,11 @@ impl Comparison {
         ratio(self.rouse.held.p95, self.knative.held.p95, HELD_FLOOR)
     }
 
+    /// Whether we had more replicas at once.
+    pub fn has_higher_peak(&self) -> bool {
+        self.rouse.peak_replicas > self.knative.peak_replicas
+    }
+
     /// Our seconds over target as a multiple of Knative's.
     pub fn over_target(&self) -> f64 {
         let (ours, theirs) = (&self.rouse, &self.knative);
@@ -152,8 +157,8 @@ impl Overall {
     /// Sums up `comparisons`.
     pub fn of(comparisons: &[Comparison]) -> Self {
         let long = comparisons.iter().filter(|one| one.start >= LONG_START);
-        let higher = |one: &&Comparison| one.rouse.peak_replicas > one.knative.peak_replicas;
-        let higher_peaks = comparisons.iter().filter(higher).count();
+        let higher = comparisons.iter().filter(|one| one.has_higher_peak());
+        let higher_peaks = higher.count();
         let worst = |of: fn(&Comparison) -> f64| comparisons.iter().map(of).fold(0.0, f64::max);
         Self {
             cost: geometric_mean(long.map(Comparison::cost)),

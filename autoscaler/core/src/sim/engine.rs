@@ -166,15 +166,16 @@ impl<'a> Engine<'a> {
     }
 
     fn is_over(&self, give_up: Moment) -> bool {
-        let is_done = || {
-            let level = self.level();
-            let all_done = level.in_work + level.taken + level.queued == 0;
-            self.next >= self.arrivals.len()
-                && self.now >= Moment::EPOCH + self.scenario.length
-                && all_done
-                && level.pods <= usize::try_from(self.floor()).unwrap_or(usize::MAX)
-        };
-        self.now >= give_up || is_done()
+        if self.now >= give_up {
+            return true;
+        }
+        // Looking at all pods is left for the end: this is asked at every event.
+        if self.next < self.arrivals.len() || self.now < Moment::EPOCH + self.scenario.length {
+            return false;
+        }
+        let level = self.level();
+        level.in_work + level.taken + level.queued == 0
+            && level.pods <= usize::try_from(self.floor()).unwrap_or(usize::MAX)
     }
 
     /// As few replicas as there will be.
