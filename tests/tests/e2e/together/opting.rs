@@ -1,11 +1,8 @@
 //! In and out.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
-use integration::{
-    client::{Account, get},
-    load,
-};
+use integration::client::{Account, Connection, get};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::{Api, ResourceExt as _, api::ListParams};
 use kubernetes::names;
@@ -24,6 +21,20 @@ use crate::{
 async fn ports(space: &Space) -> serde_json::Value {
     let services: Api<Service> = space.api();
     serde_json::to_value(services.get("m").await.unwrap().spec.unwrap().ports).unwrap()
+}
+
+/// Sends one request after the other until `end`, on a connection that is kept until a sidecar says that it closes it; from then on
+/// each on a connection of its own, as new ones may lead past sidecars.
+async fn keep(address: SocketAddr, account: Account, end: Instant) {
+    let mut kept = Some(Connection::open(address).await.unwrap());
+    while Instant::now() < end {
+        let sent = account.send(address, kept.as_mut(), get("/work"));
+        // Its fate is in the account.
+        let answer = timeout(LONG, sent).await.unwrap();
+        if answer.is_ok_and(|answer| answer.header("connection").eq_ignore_ascii_case("close")) {
+            kept = None;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -45,7 +56,6 @@ async fn opting_in_and_out_under_load_loses_nothing_and_leaves_the_service_as_it
     space.settled("m", 2, LONG).await;
     space.reachable("m").await;
     let before = ports(&space).await;
-    let url = format!("http://{address}/work");
     // On a connection of its own each: a plain model that ends closes idle connections, as HTTP lets it (RFC 9112, section 9.5), and
     // a request that crosses that is lost without any fault of ours.
     let account = Account::default();
@@ -80,10 +90,14 @@ async fn opting_in_and_out_under_load_loses_nothing_and_leaves_the_service_as_it
         })
         .await;
     // From here on only sidecars end, which say so before.
-    let kept =
-        tokio::spawn(
-            async move { load::run(&url, 4, load::closed(Duration::from_secs(30))).await },
-        );
+    let mut kept = JoinSet::new();
+    for _ in 0..4 {
+        kept.spawn(keep(
+            address,
+            account.clone(),
+            Instant::now() + Duration::from_secs(30),
+        ));
+    }
     sleep(Duration::from_secs(1)).await;
     space.patch("m", label(json!(null))).await;
     space
@@ -93,9 +107,7 @@ async fn opting_in_and_out_under_load_loses_nothing_and_leaves_the_service_as_it
         .await;
     space.settled("m", 2, LONG).await;
     timeout(LONG * 2, short.join_all()).await.unwrap();
-    let (_, mut told) = timeout(LONG * 2, kept).await.unwrap().unwrap();
-    // Two accounts, two sets of names.
-    told.extend(account.told());
-    space.ledger("m", &told).assert_exact();
+    timeout(LONG * 2, kept.join_all()).await.unwrap();
+    space.ledger("m", &account.told()).assert_exact();
     space.end().await;
 }
