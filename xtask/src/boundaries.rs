@@ -75,6 +75,11 @@ const RULES: &[Rule] = &[
         why: "a measuring tool must not share code with what it measures",
     },
     Rule {
+        package: "datapath",
+        may_see: MaySee::Only(&[]),
+        why: "a measuring tool must not share code with what it measures",
+    },
+    Rule {
         package: "rouse",
         may_see: MaySee::Only(&[
             "activator",
