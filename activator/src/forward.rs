@@ -5,7 +5,8 @@ use std::{fmt::Write as _, sync::Arc};
 use http::{HeaderValue, Request, Response, StatusCode, header::EXPECT};
 use hyper::body::Incoming;
 use shared::{
-    headers::TIMING,
+    error::Form,
+    headers::{SERVER_TIMING, TIMING},
     http::{
         body::{Body, Prefetch},
         h1::Refusal,
@@ -57,6 +58,9 @@ impl Handler for Front {
             workload: &self.workload,
             code: "client-gone",
         };
+        let opt_ins = self.workload.opt_ins();
+        let openai = opt_ins.is_some_and(|asked| asked.openai_errors);
+        let form = Form::of(openai, request.uri().path());
         match self.try_handle(request, &peer).await {
             Ok(answer) => {
                 outcome.code = class(answer.status());
@@ -66,14 +70,15 @@ impl Handler for Front {
                 let rule = failure.rule();
                 outcome.code = rule.code;
                 tracing::debug!(target = %self.workload.id(), outcome = rule.code, origin = rule.origin.as_str(), "Not answered by a pod");
-                failure.answer(self.workload.process.config.explain_failures)
+                failure.answer(self.workload.process.config.explain_failures, form)
             }
         }
     }
 
     fn refuse(&self, refusal: Refusal) -> Response<Body> {
         self.workload.metrics.count(self.workload.id(), "malformed");
-        Failure::Refused(refusal).answer(false)
+        // What was refused may have no path.
+        Failure::Refused(refusal).answer(false, Form::Line)
     }
 }
 
@@ -139,9 +144,10 @@ impl Front {
             metrics.was_held(self.workload.id(), waited);
         }
         if self.workload.process.config.timing_header {
-            answer
-                .headers_mut()
-                .insert(TIMING, timing(waited, timeline.as_ref()));
+            let headers = answer.headers_mut();
+            // The model may have entries of its own, on a line of their own.
+            headers.append(SERVER_TIMING, timing(waited, None));
+            headers.insert(TIMING, timing(waited, timeline.as_ref()));
         }
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             let Some(client_upgrade) = client_upgrade else {
@@ -233,7 +239,7 @@ async fn read_frame(prefetch: &mut Prefetch) -> Result<usize, Failure> {
     Ok(prefetch.bytes())
 }
 
-/// The value of `rouse-timing`: milliseconds held, and for the first answer of a cold start its phases.
+/// The value of the timing headers: milliseconds held, and for the first answer of a cold start its phases.
 fn timing(waited: Duration, timeline: Option<&Timeline>) -> HeaderValue {
     let mut text = format!("hold;dur={:.3}", waited.as_secs_f64() * 1e3);
     for (phase, at) in timeline.map(Timeline::phases).unwrap_or_default() {

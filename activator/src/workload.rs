@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use autoscaler_core::OptIns;
 use parking_lot::{Mutex, RwLock};
 use shared::{
     TargetId, clock,
@@ -171,6 +172,10 @@ impl Workload {
 
     pub(crate) fn max_cold_start(&self) -> std::time::Duration {
         self.config.read().max_cold_start
+    }
+
+    pub(crate) fn opt_ins(&self) -> Option<Arc<OptIns>> {
+        self.config.read().opt_ins.clone()
     }
 
     pub(crate) fn access(&self) -> Option<Arc<Access>> {

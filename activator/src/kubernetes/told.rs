@@ -17,7 +17,9 @@ use super::{
     failing::{Cause, Failing, barred},
     nudge::Nudging,
 };
-use crate::{Access, Activator, Endpoint, Endpoints, Lookups, Workload, WorkloadConfig};
+use crate::{
+    Access, Activator, Endpoint, Endpoints, Lookups, Workload, WorkloadConfig, config::asked_for,
+};
 
 /// What has just become known of a workload.
 #[derive(Debug, Default)]
@@ -167,6 +169,7 @@ impl Told {
                 max_held: spec.max_held as usize,
                 max_cold_start: spec.max_cold_start,
                 access: limited.then(|| Arc::new(access())),
+                opt_ins: asked_for(&spec.opt_ins),
                 ..WorkloadConfig::new(self.target.clone())
             });
         }
