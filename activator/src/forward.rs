@@ -2,6 +2,8 @@
 
 use std::{fmt::Write as _, sync::Arc};
 
+use autoscaler_core::OptIns;
+
 use http::{HeaderValue, Request, Response, StatusCode, header::EXPECT};
 use hyper::body::Incoming;
 use shared::{
@@ -21,12 +23,13 @@ use tokio::time::{Duration, Instant, sleep_until, timeout};
 use self::attempt::{Attempt, Why};
 use crate::{
     config::RESENDABLE_BYTES,
-    rescue::Failure,
+    rescue::{self, Failure},
     timeline::Timeline,
     workload::{Budget, Entered, Held, Lease, Workload},
 };
 
 mod attempt;
+mod probe;
 
 /// How long a body of at most 64 KiB may take to arrive before its request goes on without it.
 const SMALL_BODY_PATIENCE: Duration = Duration::from_secs(1);
@@ -38,6 +41,14 @@ pub(crate) struct Front {
     /// Its number, the same on every pod.
     pub(crate) port: usize,
     pub(crate) cut: shutdown::Rx,
+}
+
+/// What a request came to that did not fail.
+enum Reply {
+    /// A pod has answered.
+    OfPod(Response<Body>),
+    /// It was answered here, which counts as this.
+    Own(Response<Body>, &'static str),
 }
 
 /// Counts the one outcome of a request. Dropped without one, the client was gone.
@@ -59,11 +70,16 @@ impl Handler for Front {
             code: "client-gone",
         };
         let opt_ins = self.workload.opt_ins();
+        let opt_ins = opt_ins.as_deref();
         let openai = opt_ins.is_some_and(|asked| asked.openai_errors);
         let form = Form::of(openai, request.uri().path());
-        match self.try_handle(request, &peer).await {
-            Ok(answer) => {
+        match self.try_handle(request, &peer, opt_ins).await {
+            Ok(Reply::OfPod(answer)) => {
                 outcome.code = class(answer.status());
+                answer
+            }
+            Ok(Reply::Own(answer, code)) => {
+                outcome.code = code;
                 answer
             }
             Err(failure) => {
@@ -87,11 +103,17 @@ impl Front {
         &self,
         mut request: Request<Incoming>,
         peer: &Arc<Peer>,
-    ) -> Result<Response<Body>, Failure> {
+        opt_ins: Option<&OptIns>,
+    ) -> Result<Reply, Failure> {
         sanitize::check_request(&mut request).map_err(Failure::Refused)?;
         // Before anything of it is kept, counted or waited for.
         self.check_source(peer).await?;
         let websocket = sanitize::websocket(&request).map_err(Failure::Refused)?;
+        if let Some(asked) = opt_ins
+            && let Some(own) = self.own_answer(&request, asked)
+        {
+            return Ok(own);
+        }
         let client_upgrade = websocket.then(|| hyper::upgrade::on(&mut request));
         let trusted = &self.workload.process.config.trusted;
         sanitize::prepare(&mut request, websocket, Some((peer.address.ip(), trusted)));
@@ -157,9 +179,17 @@ impl Front {
             peer.switch_to_raw();
             sanitize::add_websocket(answer.headers_mut());
             tunnel::join(client_upgrade, pod_upgrade, lease, self.cut.clone());
-            return Ok(answer.map(|_| Body::empty()));
+            return Ok(Reply::OfPod(answer.map(|_| Body::empty())));
         }
-        Ok(answer.map(|body| body.guarded(lease)))
+        Ok(Reply::OfPod(answer.map(|body| body.guarded(lease))))
+    }
+
+    /// The answer to a request that need not go to a pod, if it is one.
+    fn own_answer(&self, request: &Request<Incoming>, asked: &OptIns) -> Option<Reply> {
+        let status = probe::answered_with(request, asked)?;
+        // A pod that is there, full or not, answers for itself.
+        let answer = || Reply::Own(probe::answer(status), rescue::PROBE_ANSWERED);
+        self.workload.is_without_pod().then(answer)
     }
 
     /// Whether this workload takes requests from the other end of the connection.

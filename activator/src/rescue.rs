@@ -51,6 +51,12 @@ pub(crate) struct Rule {
 /// Seconds after which a paused workload may be asked again: somebody must unpause it first.
 const PAUSED_RETRY: u64 = 30;
 
+/// A probe was answered here since no pod was ready.
+pub(crate) const PROBE_ANSWERED: &str = "probe-answered";
+
+/// Codes of answers of our own that are no failures, for metrics.
+pub(crate) const OWN_CODES: [(&str, Origin); 1] = [(PROBE_ANSWERED, Origin::Us)];
+
 /// Codes of all rules, for metrics.
 pub(crate) const CODES: [(&str, Origin); 11] = [
     ("malformed", Origin::Client),

@@ -135,6 +135,13 @@ impl Workload {
         self.state.lock().hold.any_ready()
     }
 
+    /// Whether there is such a workload, and no pod of it takes requests.
+    pub(crate) fn is_without_pod(&self) -> bool {
+        let state = self.state.lock();
+        let is_there = !state.removed && state.barred != Some(Barred::Absent);
+        is_there && !state.hold.any_ready()
+    }
+
     /// Changed settings, e.g. of annotations. Nobody who is held is sent away.
     pub fn reconfigure(&self, config: WorkloadConfig) {
         self.state

@@ -18,6 +18,7 @@ mod limits;
 mod model;
 mod openai;
 mod ports;
+mod probes;
 mod retire;
 mod stat;
 mod stop;
