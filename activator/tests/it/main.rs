@@ -12,6 +12,7 @@ mod fake;
 mod framing;
 mod grpc;
 mod h2;
+mod heartbeats;
 mod http1;
 mod in_path;
 mod limits;
