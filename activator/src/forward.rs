@@ -34,6 +34,7 @@ mod accept;
 mod attempt;
 mod exchange;
 mod heartbeat;
+mod placeholder;
 mod probe;
 
 /// One port of one workload.
@@ -119,7 +120,7 @@ impl Front {
         self.check_source(peer).await?;
         let websocket = sanitize::websocket(&request).map_err(Failure::Refused)?;
         if let Some(asked) = opt_ins
-            && let Some(own) = self.own_answer(&request, asked)
+            && let Some(own) = self.own_answer(&request, asked)?
         {
             return Ok(own);
         }
@@ -163,11 +164,29 @@ impl Front {
     }
 
     /// The answer to a request that need not go to a pod, if it is one.
-    fn own_answer(&self, request: &Request<Incoming>, asked: &OptIns) -> Option<Reply> {
-        let status = probe::answered_with(request, asked)?;
+    ///
+    /// # Errors
+    /// When it could be, but for what keeps the workload from starting.
+    fn own_answer(
+        &self,
+        request: &Request<Incoming>,
+        asked: &OptIns,
+    ) -> Result<Option<Reply>, Failure> {
         // A pod that is there, full or not, answers for itself.
-        let answer = || Reply::Own(probe::answer(status), rescue::PROBE_ANSWERED);
-        self.workload.is_without_pod().then(answer)
+        if let Some(status) = probe::answered_with(request, asked)
+            && self.workload.is_without_pod()
+        {
+            let answer = probe::answer(status);
+            return Ok(Some(Reply::Own(answer, rescue::PROBE_ANSWERED)));
+        }
+        if let Some(title) = &asked.placeholder
+            && placeholder::is_wanted(request.method(), request.headers())
+            && self.workload.want()?
+        {
+            let answer = placeholder::answer(title);
+            return Ok(Some(Reply::Own(answer, rescue::PLACEHOLDER)));
+        }
+        Ok(None)
     }
 
     /// What becomes of a held request whose answer has begun.

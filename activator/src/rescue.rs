@@ -54,8 +54,12 @@ const PAUSED_RETRY: u64 = 30;
 /// A probe was answered here since no pod was ready.
 pub(crate) const PROBE_ANSWERED: &str = "probe-answered";
 
+/// A browser was given a page since no pod was ready.
+pub(crate) const PLACEHOLDER: &str = "placeholder";
+
 /// Codes of answers of our own that are no failures, for metrics.
-pub(crate) const OWN_CODES: [(&str, Origin); 1] = [(PROBE_ANSWERED, Origin::Us)];
+pub(crate) const OWN_CODES: [(&str, Origin); 2] =
+    [(PROBE_ANSWERED, Origin::Us), (PLACEHOLDER, Origin::Us)];
 
 /// Codes of all rules, for metrics.
 pub(crate) const CODES: [(&str, Origin); 11] = [

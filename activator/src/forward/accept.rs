@@ -40,9 +40,21 @@ pub(super) fn includes(headers: &HeaderMap, kind: &str) -> bool {
     ranges(headers).any(|(range, weight)| weight > 0 && range.eq_ignore_ascii_case(kind))
 }
 
+/// Whether `kind` is named, in full, and nothing is wanted more. Ties do not count against it: browsers name images beside
+/// pages, with the same weight.
+pub(super) fn prefers(headers: &HeaderMap, kind: &str) -> bool {
+    let most = ranges(headers).map(|(_, weight)| weight).max();
+    ranges(headers).any(|(range, weight)| {
+        weight > 0 && Some(weight) == most && range.eq_ignore_ascii_case(kind)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const CHROME: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8,\
+         application/signed-exchange;v=b3;q=0.7";
 
     fn headers(values: &[&str]) -> HeaderMap {
         let values = values.iter().map(|value| (ACCEPT, value.parse().unwrap()));
@@ -51,6 +63,32 @@ mod tests {
             all.append(name, value);
         });
         all
+    }
+
+    #[test]
+    fn a_page_is_preferred_where_it_is_named_and_nothing_weighs_more() {
+        for (values, preferred) in [
+            (&[CHROME][..], true),
+            (&["text/html"], true),
+            (&["TEXT/HTML ; charset=utf-8 ; Q=0.4"], true),
+            (&["application/json;q=0.3", "text/html;q=0.30"], true),
+            (&["application/json;q=0.31, text/html;q=0.3"], false),
+            (&["application/json, text/html;q=0.9"], false),
+            (&["text/html;q=0.9, */*"], false),
+            (&["text/html;q=0"], false),
+            (&["text/html;q=high, text/plain;q=0"], false),
+            (&["text/html;q=1.001"], false),
+            (&["*/*"], false),
+            (&["text/*"], false),
+            (&[""], false),
+            (&[], false),
+        ] {
+            assert_eq!(
+                prefers(&headers(values), "text/html"),
+                preferred,
+                "{values:?}"
+            );
+        }
     }
 
     #[test]

@@ -140,7 +140,7 @@ impl Told {
         };
         let turned_away = workload.turned_away();
         let more = turned_away != std::mem::replace(&mut self.turned_away, turned_away);
-        more || workload.held() > 0
+        more || workload.is_wanted()
     }
 
     fn configure(&mut self, view: &WorkloadView, config: &ClusterConfig, lookups: &Lookups) {
