@@ -46,6 +46,10 @@ enum Unsent {
 }
 
 /// How an exchange went on.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is nearly every request's, and taken apart at once"
+)]
 pub(super) enum Pursued {
     /// The head of a pod's answer is there.
     Answered(Answered),

@@ -194,7 +194,7 @@ async fn whoever_wants_no_stream_or_cannot_get_one_waits_as_ever() {
     let bed = Bed::new();
     let site = bed.site("a", beating);
     let large = format!(r#"{{"stream":true,"x":"{}"}}"#, "x".repeat(70_000));
-    let head = |line: &str, rest: &str| format!("{line}\r\nhost: t\r\n{rest}\r\n");
+    let bare = |line: &str, rest: &str| format!("{line}\r\nhost: t\r\n{rest}\r\n");
     let accept = "accept: text/event-stream\r\n";
     let mut held = Vec::new();
     for (n, asked) in [
@@ -205,9 +205,9 @@ async fn whoever_wants_no_stream_or_cannot_get_one_waits_as_ever() {
         post("/v1/x", "x", br#"{"stream":true"#),
         post("/v2/x", "x", STREAM),
         post("/v1/x", "x", large.as_bytes()),
-        head("GET / HTTP/1.0", accept).into_bytes(),
-        head("HEAD / HTTP/1.1", accept).into_bytes(),
-        head("GET / HTTP/1.1", "accept: text/event-stream;q=0, */*\r\n").into_bytes(),
+        bare("GET / HTTP/1.0", accept).into_bytes(),
+        bare("HEAD / HTTP/1.1", accept).into_bytes(),
+        bare("GET / HTTP/1.1", "accept: text/event-stream;q=0, */*\r\n").into_bytes(),
     ]
     .into_iter()
     .enumerate()
@@ -218,15 +218,15 @@ async fn whoever_wants_no_stream_or_cannot_get_one_waits_as_ever() {
     // Silence can be waited for in no other way.
     sleep(EVERY * 6).await;
     for (n, raw) in held.iter_mut().enumerate() {
-        let heard = timeout(Duration::from_millis(5), raw.fill()).await;
-        assert!(heard.is_err(), "{n}: {heard:?}");
+        let early = timeout(Duration::from_millis(5), raw.fill()).await;
+        assert!(early.is_err(), "{n}: {early:?}");
     }
     let pod = Pod::start("p", 0);
     site.pods(&[&pod]);
     for (n, raw) in held.iter_mut().enumerate() {
-        let head = raw.until(b"\r\n\r\n").await.unwrap();
-        let head = String::from_utf8(head).unwrap();
-        assert!(head.contains("x-model: p"), "{n}: {head}");
+        let answer = raw.until(b"\r\n\r\n").await.unwrap();
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.contains("x-model: p"), "{n}: {answer}");
     }
 }
 

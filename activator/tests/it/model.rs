@@ -10,7 +10,7 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Collected};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use shared::http::{
@@ -159,7 +159,7 @@ impl Handler for App {
             }
             // As the query says, `STATUS&TYPE`, and what was sent as the body.
             "/as" | "/v1/as" => {
-                let whole = body.collect().await.map(|body| body.to_bytes());
+                let whole = body.collect().await.map(Collected::to_bytes);
                 let bytes = whole.unwrap_or_default();
                 state.journal.lock()[at].body = bytes.to_vec();
                 let (code, kind) = query.split_once('&').unwrap();
