@@ -146,7 +146,7 @@ pub struct Args {
     #[arg(long, env = "ROUSE_GRACE", default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=3_600), value_name = "SECONDS")]
     grace: u32,
 
-    /// Leave out the rouse-timing header of answers.
+    /// Leave out of answers the rouse-timing header, and what is added to Server-Timing.
     #[arg(long, env = "ROUSE_NO_TIMING_HEADER")]
     no_timing_header: bool,
 

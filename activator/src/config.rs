@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use autoscaler_core::OptIns;
 use shared::{
     TargetId,
     http::{client, sanitize::TrustedProxies, serve},
@@ -42,6 +43,14 @@ pub struct WorkloadConfig {
     pub in_path: InPath,
     /// Who may send requests; none: everybody. `rouse.dev/allowed-namespaces`.
     pub access: Option<Arc<Access>>,
+    /// What is done for clients beside holding their requests; none: nothing. See [`asked_for`].
+    pub opt_ins: Option<Arc<OptIns>>,
+}
+
+/// What a workload's settings ask for, if it is anything: most ask for nothing, and a workload that sleeps should take no memory
+/// for that.
+pub fn asked_for(opt_ins: &OptIns) -> Option<Arc<OptIns>> {
+    (*opt_ins != OptIns::default()).then(|| Arc::new(opt_ins.clone()))
 }
 
 impl WorkloadConfig {
@@ -56,6 +65,7 @@ impl WorkloadConfig {
             max_cold_start: Duration::from_mins(10),
             in_path: InPath::UntilReady(Duration::from_secs(5)),
             access: None,
+            opt_ins: None,
         }
     }
 }
@@ -73,7 +83,7 @@ pub struct Config {
     pub client: client::Config,
     /// Whose `X-Forwarded-*` headers are believed.
     pub trusted: TrustedProxies,
-    /// Whether answers carry the `rouse-timing` header.
+    /// Whether answers carry the timing headers.
     pub timing_header: bool,
     /// Whether a refusal says all that [`crate::Failed`] does of why a workload cannot start.
     pub explain_failures: bool,

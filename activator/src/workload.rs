@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use autoscaler_core::OptIns;
 use parking_lot::{Mutex, RwLock};
 use shared::{
     TargetId, clock,
@@ -18,7 +19,10 @@ use tokio::{
     time::Instant,
 };
 
-pub(crate) use self::lease::{Budget, Held, Lease};
+pub(crate) use self::{
+    demand::REFRESH,
+    lease::{Budget, Held, Lease},
+};
 use self::{metrics::Metrics, pods::Known};
 use crate::{
     Access, Barred, Config, Failed, Scale, WorkloadConfig,
@@ -28,6 +32,7 @@ use crate::{
 };
 
 mod account;
+mod demand;
 mod lease;
 mod metrics;
 mod pods;
@@ -76,6 +81,8 @@ struct State {
     failed: Option<Failed>,
     barred: Option<Barred>,
     timeline: Option<Timeline>,
+    /// Until then it is as if one request more were held, see [`demand`].
+    wanted_until: Option<Instant>,
     removed: bool,
 }
 
@@ -102,6 +109,7 @@ impl Workload {
                 failed: None,
                 barred: None,
                 timeline: None,
+                wanted_until: None,
                 removed: false,
             }),
             ring: Mutex::new(Ring::new(clock::micros())),
@@ -132,6 +140,13 @@ impl Workload {
     /// Whether any pod takes requests.
     pub fn any_ready(&self) -> bool {
         self.state.lock().hold.any_ready()
+    }
+
+    /// Whether there is such a workload, and no pod of it takes requests.
+    pub(crate) fn is_without_pod(&self) -> bool {
+        let state = self.state.lock();
+        let is_there = !state.removed && state.barred != Some(Barred::Absent);
+        is_there && !state.hold.any_ready()
     }
 
     /// Changed settings, e.g. of annotations. Nobody who is held is sent away.
@@ -173,6 +188,10 @@ impl Workload {
         self.config.read().max_cold_start
     }
 
+    pub(crate) fn opt_ins(&self) -> Option<Arc<OptIns>> {
+        self.config.read().opt_ins.clone()
+    }
+
     pub(crate) fn access(&self) -> Option<Arc<Access>> {
         self.config.read().access.clone()
     }
@@ -181,12 +200,7 @@ impl Workload {
     pub(crate) fn enter(self: &Arc<Self>) -> Result<Entered, Failure> {
         let now = Instant::now();
         let mut state = self.state.lock();
-        if let Some(failure) = state.refusal(now) {
-            if matches!(failure, Failure::CannotStart(_)) {
-                self.turned_away.fetch_add(1, Relaxed);
-            }
-            return Err(failure);
-        }
+        self.let_in(&state, now)?;
         match state.hold.arrive(now) {
             Arrival::Pod(seq, uid) => Ok(Entered::Leased(self.lease(&state, seq, &uid))),
             Arrival::Full => Err(Failure::HoldFull),
@@ -198,6 +212,17 @@ impl Workload {
                 Ok(Entered::Held(self.wait(&mut state, seq)))
             }
         }
+    }
+
+    /// Whether anybody may wait for it now. Those who may not because it cannot start are counted.
+    fn let_in(&self, state: &State, now: Instant) -> Result<(), Failure> {
+        let Some(failure) = state.refusal(now) else {
+            return Ok(());
+        };
+        if matches!(failure, Failure::CannotStart(_)) {
+            self.turned_away.fetch_add(1, Relaxed);
+        }
+        Err(failure)
     }
 
     /// A request that a pod did not admit waits again, in its old place.
@@ -259,7 +284,8 @@ impl Workload {
     /// Whether somebody waits and there is nothing to wait for: the workload must be woken.
     pub(crate) fn needs_wake(&self) -> bool {
         let state = self.state.lock();
-        state.replicas == 0 && state.hold.held() > 0 && !state.removed
+        let wanted = state.hold.held() > 0 || state.is_wanted(Instant::now());
+        state.replicas == 0 && wanted && !state.removed
     }
 
     /// When to dispatch again although nothing has happened.
@@ -306,6 +332,11 @@ impl State {
         }
         let failed = self.failed.as_ref().filter(|f| now < f.retry_at)?;
         Some(Failure::CannotStart(failed.clone()))
+    }
+
+    /// Whether somebody who is not held will come back soon.
+    fn is_wanted(&self, now: Instant) -> bool {
+        self.wanted_until.is_some_and(|until| now < until)
     }
 
     /// Takes everybody who waits out of the queue.

@@ -132,9 +132,13 @@ pub struct Args {
     #[arg(long, env = "ROUSE_MAX_CONNECTION_AGE", default_value = "30", value_parser = seconds, value_name = "SECONDS")]
     max_connection_age: Duration,
 
-    /// Leave out the rouse-timing header of answers.
+    /// Leave out of answers the rouse-timing header, and what is added to Server-Timing.
     #[arg(long, env = "ROUSE_NO_TIMING_HEADER")]
     no_timing_header: bool,
+
+    /// Answer errors of Rouse's own in the form of OpenAI's, as JSON, where the path begins with /v1/.
+    #[arg(long, env = "ROUSE_OPENAI_ERRORS")]
+    openai_errors: bool,
 
     /// Log as JSON, one object a line. The level is set by `RUST_LOG`.
     #[arg(long, env = "ROUSE_LOG_JSON")]
@@ -184,6 +188,7 @@ impl Args {
         config.grace = self.grace;
         config.max_connection_age = Some(self.max_connection_age).filter(|age| !age.is_zero());
         config.timing_header = !self.no_timing_header;
+        config.openai_errors = self.openai_errors;
         if let Some(readiness) = &self.readiness_probe {
             config.model = readiness.config(first.upstream);
         }

@@ -78,8 +78,10 @@ pub struct Config {
     pub max_connection_age: Option<Duration>,
     /// How long a request that the model took no connection for waits for it to be restarted.
     pub restart_patience: Duration,
-    /// Whether answers carry the `rouse-timing` header.
+    /// Whether answers carry the timing headers.
     pub timing_header: bool,
+    /// Whether errors have OpenAI's form where the path is one of its API.
+    pub openai_errors: bool,
 }
 
 impl Config {
@@ -112,6 +114,7 @@ impl Config {
             max_connection_age: Some(MAX_CONNECTION_AGE),
             restart_patience: RESTART_PATIENCE,
             timing_header: true,
+            openai_errors: false,
         }
     }
 

@@ -8,7 +8,10 @@ use std::{sync::Arc, time::Duration};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header::EXPECT};
 use hyper::body::Incoming;
 use shared::{
-    headers::{self, ADMISSION, LOAD, OP, POD_UID, PORT, TICKET, TIMING, admission, op},
+    error::Form,
+    headers::{
+        self, ADMISSION, LOAD, OP, POD_UID, PORT, SERVER_TIMING, TICKET, TIMING, admission, op,
+    },
     http::{
         body::{Body, Prefetch},
         h1::Refusal,
@@ -48,6 +51,7 @@ impl Handler for Front {
     async fn handle(&self, request: Request<Incoming>, peer: Arc<Peer>) -> Response<Body> {
         let mut outcome = Outcome::unknown(&self.pod.metrics);
         let to_activator = matches!(self.kind, FrontKind::Activator);
+        let form = Form::of(self.pod.config.openai_errors, request.uri().path());
         match self.try_handle(request, &peer).await {
             Ok(answer) => {
                 outcome.code = class(answer.status());
@@ -55,14 +59,15 @@ impl Handler for Front {
             }
             Err(failure) => {
                 outcome.code = failure.rule().code;
-                failure.answer(to_activator)
+                failure.answer(to_activator, form)
             }
         }
     }
 
     fn refuse(&self, refusal: Refusal) -> Response<Body> {
         self.pod.metrics.count("malformed");
-        Failure::Refused(refusal).answer(matches!(self.kind, FrontKind::Activator))
+        // What was refused may have no path.
+        Failure::Refused(refusal).answer(matches!(self.kind, FrontKind::Activator), Form::Line)
     }
 }
 
@@ -227,7 +232,10 @@ impl Front {
                     .insert(LOAD, self.pod.stats.load().into());
             }
             Source::Service if self.pod.config.timing_header => {
-                answer.headers_mut().insert(TIMING, timing(waited));
+                let timing = timing(waited);
+                // The model may have entries of its own, on a line of their own.
+                answer.headers_mut().append(SERVER_TIMING, timing.clone());
+                answer.headers_mut().insert(TIMING, timing);
             }
             Source::Service => {}
         }
@@ -238,7 +246,7 @@ fn ticket(headers: &HeaderMap) -> Option<u64> {
     headers.get(TICKET)?.to_str().ok()?.parse().ok()
 }
 
-/// The value of `rouse-timing`: milliseconds that the request waited here.
+/// The value of both timing headers: milliseconds that the request waited here.
 fn timing(waited: Duration) -> HeaderValue {
     let text = format!("queue;dur={:.3}", waited.as_secs_f64() * 1e3);
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("queue"))

@@ -1,12 +1,9 @@
 //! The error contract of the queue-proxy's listeners: every way a request can fail, and its one answer.
 
-use http::{
-    HeaderValue, Response, StatusCode,
-    header::{CONTENT_TYPE, RETRY_AFTER},
-};
+use http::{HeaderValue, Response, StatusCode, header::RETRY_AFTER};
 use shared::{
     Origin,
-    error::Row,
+    error::{Form, Row},
     headers::{ADMISSION, admission},
     http::{body::Body, h1::Refusal},
 };
@@ -160,16 +157,11 @@ impl Failure {
     }
 
     /// The answer. Fixed texts only: nothing of the request and no address is ever in it.
-    pub(crate) fn answer(self, to_activator: bool) -> Response<Body> {
+    pub(crate) fn answer(self, to_activator: bool, form: Form) -> Response<Body> {
         let rule = self.rule();
-        let mut answer =
-            Response::new(Body::full(format!("rouse: {}: {}\n", rule.code, rule.text)));
-        *answer.status_mut() = StatusCode::from_u16(rule.status).unwrap_or(StatusCode::BAD_GATEWAY);
+        let status = StatusCode::from_u16(rule.status).unwrap_or(StatusCode::BAD_GATEWAY);
+        let mut answer = form.answer(status, rule.code, rule.text);
         let headers = answer.headers_mut();
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("text/plain; charset=utf-8"),
-        );
         if let Some(seconds) = rule.retry_after {
             headers.insert(RETRY_AFTER, seconds.into());
         }
@@ -229,7 +221,7 @@ mod tests {
         ];
         assert_eq!(rows.map(|r| r.0), Failure::ALL);
         for (failure, status, marker, retry) in rows {
-            let answer = failure.answer(true);
+            let answer = failure.answer(true, Form::Line);
             assert_eq!(answer.status().as_u16(), status, "{failure:?}");
             assert_eq!(answer.headers()[ADMISSION], marker, "{failure:?}");
             assert_eq!(
@@ -237,11 +229,15 @@ mod tests {
                 retry,
                 "{failure:?}"
             );
-            assert!(!failure.answer(false).headers().contains_key(ADMISSION));
+            let to_client = failure.answer(false, Form::OpenAi);
+            assert!(!to_client.headers().contains_key(ADMISSION));
+            assert_eq!(to_client.status(), answer.status());
+            assert_eq!(to_client.headers().contains_key(RETRY_AFTER), retry);
+            assert_eq!(to_client.headers()["content-type"], "application/json");
         }
         assert_eq!(
             Failure::Refused(Refusal::HEAD_TOO_LARGE)
-                .answer(false)
+                .answer(false, Form::Line)
                 .status()
                 .as_u16(),
             431
@@ -254,7 +250,7 @@ mod tests {
         let codes: std::collections::BTreeSet<_> = rows.iter().map(|row| row.code).collect();
         assert_eq!((rows.len(), codes.len()), (10, 10));
         for (row, failure) in rows[1..].iter().zip(Failure::ALL) {
-            let answer = failure.answer(true);
+            let answer = failure.answer(true, Form::Line);
             assert_eq!(row.status, Some(answer.status().as_u16()));
             let retry = answer.headers().get(RETRY_AFTER).map(HeaderValue::as_bytes);
             assert_eq!(row.retry_after.map(str::as_bytes), retry, "{failure:?}");

@@ -11,6 +11,7 @@ pub mod headers;
 pub mod http;
 pub mod load;
 pub mod metrics;
+pub mod openai;
 pub mod scale;
 pub mod shutdown;
 pub mod stat;

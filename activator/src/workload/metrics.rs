@@ -5,7 +5,7 @@ use std::{sync::OnceLock, time::Duration};
 use metrics::{Counter, Gauge, Histogram};
 use shared::{Origin, TargetId, metrics as names};
 
-use crate::rescue::CODES;
+use crate::rescue::{CODES, OWN_CODES};
 
 /// Metric handles, each made when there is something to tell for the first time: most workloads of an activator sleep, and a
 /// series of each outcome for every one of them would be most of its memory.
@@ -15,7 +15,7 @@ pub(crate) struct Metrics(OnceLock<Box<Handles>>);
 #[derive(Debug, Default)]
 struct Handles {
     /// In the order of [`outcomes`].
-    outcomes: [OnceLock<Counter>; CLASSES.len() + CODES.len() + 1],
+    outcomes: [OnceLock<Counter>; CLASSES.len() + CODES.len() + OWN_CODES.len() + 1],
     held: OnceLock<Gauge>,
     hold: OnceLock<Histogram>,
     resent: OnceLock<Counter>,
@@ -30,6 +30,7 @@ fn outcomes() -> impl Iterator<Item = (&'static str, Origin)> {
         .map(|class| (class, Origin::Upstream))
         .into_iter()
         .chain(CODES)
+        .chain(OWN_CODES)
         .chain([("client-gone", Origin::Client)])
 }
 

@@ -181,6 +181,7 @@ impl Workload {
         };
         let refused = state.take_waiters();
         state.timeline = None;
+        state.wanted_until = None;
         drop(state);
         refuse_all(refused, &failure);
     }

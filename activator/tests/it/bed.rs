@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     net::SocketAddr,
-    sync::{Arc, Weak},
+    sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
 
@@ -11,6 +11,7 @@ use activator::{
     Activator, BoxFuture, Config, Endpoint, Endpoints, InPath, Scale, WakeError, WakeOutcome,
     Workload, WorkloadConfig, listen,
 };
+use metrics_exporter_prometheus::PrometheusHandle;
 use parking_lot::Mutex;
 use queue_proxy::{QueueProxy, config::Port};
 use shared::TargetId;
@@ -246,4 +247,32 @@ pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(Instant::now() < end, "never: {what}");
         sleep(Duration::from_millis(1)).await;
     }
+}
+
+/// Metrics of everything in this process. To be asked for before the workloads that are to be counted are made.
+pub(crate) fn metrics() -> PrometheusHandle {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    HANDLE
+        .get_or_init(|| shared::metrics::install().unwrap())
+        .clone()
+}
+
+/// How requests to `target` have ended so far.
+pub(crate) fn outcomes(metrics: &PrometheusHandle, target: &str) -> Vec<(String, u64)> {
+    let text = metrics.render();
+    let mut found: Vec<_> = text
+        .lines()
+        .filter(|line| {
+            line.starts_with("rouse_activator_requests_total")
+                && line.contains(&format!("target=\"{target}\""))
+        })
+        .map(|line| {
+            let (_, after) = line.split_once("outcome=\"").unwrap();
+            let (outcome, _) = after.split_once('"').unwrap();
+            let (_, count) = line.rsplit_once(' ').unwrap();
+            (outcome.to_owned(), count.parse().unwrap())
+        })
+        .collect();
+    found.sort();
+    found
 }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use activator::{Activator, Endpoints, InPath, WorkloadConfig, timeline::Wake};
+use activator::{Activator, Endpoints, InPath, WorkloadConfig, config::asked_for, timeline::Wake};
 use autoscaler::{Controller, History, Holds, Target, admin as decisions};
 use autoscaler_core::{Learned, wake_replicas};
 use dashmap::DashMap;
@@ -261,6 +261,7 @@ impl Local {
             max_held: planned.spec.max_held as usize,
             max_cold_start: planned.spec.max_cold_start,
             in_path: InPath::Always,
+            opt_ins: asked_for(&planned.spec.opt_ins),
             ..WorkloadConfig::new(id.clone())
         };
         let workload = self.activator.add(config, listeners, endpoints_rx)?;

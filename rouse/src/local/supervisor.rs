@@ -502,6 +502,10 @@ fn proxy_config(
     config.stats = Some(any);
     config.grace = DRAIN_LIMIT;
     config.max_connection_age = planned.spec.max_connection_age;
+    config
+        .probe_paths
+        .clone_from(&planned.spec.opt_ins.probe_paths);
+    config.openai_errors = planned.spec.opt_ins.openai_errors;
     // A program that ended is replaced by one on another port: nobody comes back to this one.
     config.restart_patience = Duration::ZERO;
     config.model =

@@ -50,7 +50,11 @@ enum Kind {
     Incoming(Incoming),
     Prefixed(Prefixed),
     Gated(Arc<Gate>),
+    Made(Pin<Box<Made>>),
 }
+
+/// Something that makes a body as it is asked for.
+type Made = dyn http_body::Body<Data = Bytes, Error = BoxError> + Send + Sync;
 
 impl Body {
     /// No body.
@@ -68,6 +72,13 @@ impl Body {
         }
     }
 
+    /// A body that `made` makes as it is asked for. It cannot be taken back or sent again.
+    pub fn made(
+        made: impl http_body::Body<Data = Bytes, Error = BoxError> + Send + Sync + 'static,
+    ) -> Self {
+        Kind::Made(Box::pin(made)).into()
+    }
+
     /// Keeps `guard` until the body has ended.
     #[must_use]
     pub fn guarded(mut self, guard: impl Guard + 'static) -> Self {
@@ -81,7 +92,18 @@ impl Body {
             Kind::Empty | Kind::Full(_) => true,
             Kind::Prefixed(prefixed) => prefixed.is_whole(),
             Kind::Incoming(incoming) => incoming.is_end_stream(),
-            Kind::Gated(_) => false,
+            Kind::Gated(_) | Kind::Made(_) => false,
+        }
+    }
+
+    /// All bytes of a buffered body; `None` if it is not buffered.
+    pub fn whole(&self) -> Option<Bytes> {
+        match &self.kind {
+            Kind::Empty => Some(Bytes::new()),
+            Kind::Full(bytes) => Some(bytes.clone()),
+            Kind::Incoming(incoming) => incoming.is_end_stream().then(Bytes::new),
+            Kind::Prefixed(prefixed) => prefixed.whole(),
+            Kind::Gated(_) | Kind::Made(_) => None,
         }
     }
 
@@ -95,7 +117,7 @@ impl Body {
                 let copy = prefixed.copy()?;
                 Some(Kind::Prefixed(copy).into())
             }
-            Kind::Incoming(_) | Kind::Gated(_) => None,
+            Kind::Incoming(_) | Kind::Gated(_) | Kind::Made(_) => None,
         }
     }
 
@@ -176,6 +198,7 @@ impl fmt::Debug for Body {
             Kind::Incoming(_) => "incoming",
             Kind::Prefixed(_) => "prefixed",
             Kind::Gated(_) => "gated",
+            Kind::Made(_) => "made",
         };
         f.debug_struct("Body")
             .field("kind", &kind)
@@ -205,6 +228,7 @@ impl http_body::Body for Body {
             }
             Kind::Prefixed(prefixed) => ready!(prefixed.poll_frame(cx)),
             Kind::Gated(gate) => ready!(gate.poll_frame(cx)),
+            Kind::Made(made) => ready!(made.as_mut().poll_frame(cx)),
         };
         match &frame {
             None => this.finish(true),
@@ -222,6 +246,7 @@ impl http_body::Body for Body {
             Kind::Full(_) | Kind::Gated(_) => false,
             Kind::Incoming(incoming) => incoming.is_end_stream(),
             Kind::Prefixed(prefixed) => prefixed.is_end_stream(),
+            Kind::Made(made) => made.is_end_stream(),
         }
     }
 
@@ -232,6 +257,7 @@ impl http_body::Body for Body {
             Kind::Incoming(incoming) => incoming.size_hint(),
             Kind::Prefixed(prefixed) => prefixed.size_hint(),
             Kind::Gated(gate) => gate.size_hint(),
+            Kind::Made(made) => made.size_hint(),
         }
     }
 }

@@ -9,7 +9,14 @@ Every answer that Rouse gives by itself. What a model answers, errors included, 
 
 The body is one line of text, `rouse: CODE: TEXT`. Codes are stable: they are also the label `outcome` of the
 [request counters](metrics.md). The origin says whose doing it was: the client's, the model's or its pod's (`upstream`), or
-Rouse's own limits (`rouse`). After the first byte of an answer there is no status left to send: the connection is broken
+Rouse's own limits (`rouse`).
+
+With `rouse.dev/openai-errors: \"true\"`, where the path begins with `/v1/`, the body is JSON in OpenAI's form instead, with the same
+status and `Retry-After`: `{\"error\":{\"message\":\"TEXT\",\"type\":\"server_error\",\"param\":null,\"code\":\"CODE\"}}`, with
+`invalid_request_error` as the type where the status is 400 to 499. What is refused before it is a request has no path that could
+be relied on, so it is always text.
+
+After the first byte of an answer there is no status left to send: the connection is broken
 off, so that the client sees a broken transfer and not a short success.";
 
 const MALFORMED: &str = "\

@@ -142,6 +142,9 @@ fn environment(
     if !asked.probe_paths.is_empty() {
         env.push(variable("ROUSE_PROBE_PATH", &asked.probe_paths.join(",")));
     }
+    if asked.openai_errors {
+        env.push(variable("ROUSE_OPENAI_ERRORS", "true"));
+    }
     env
 }
 

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::Replicas;
+use crate::{OptIns, Replicas};
 
 fn read(pairs: &[(&str, &str)]) -> Result<Parsed, Invalid> {
     let annotations = pairs
@@ -124,6 +124,15 @@ fn our_own_keys_have_ranges_and_defaults() {
         ("max-cold-start", &["999ms", "24h1s", "60"]),
         ("max-connection-age", &["999ms", "-1s", "24h1s", "60", ""]),
         ("ready-path", &["", "health", "/a b", "/#top", "/\u{e9}"]),
+        (
+            "probe-paths",
+            &["healthz", "/a,,/b", "/a b", "/a?b", "/<a>", "/a,"],
+        ),
+        ("probe-answer", &["", "199", "600", "OK", "200.0", "-1"]),
+        ("sse-heartbeat", &["0s", "999ms", "5m1s", "15", ""]),
+        ("placeholder", &["", "yes", "True"]),
+        ("placeholder-title", &["", " ", "a\nb", "\u{7f}"]),
+        ("openai-errors", &["", "1"]),
     ] {
         for value in values {
             assert!(
@@ -132,6 +141,49 @@ fn our_own_keys_have_ranges_and_defaults() {
             );
         }
     }
+}
+
+#[test]
+fn what_is_done_for_clients_is_asked_for_one_by_one() {
+    let of = |pairs: &[(&str, &str)]| {
+        let parsed = read(pairs).expect("valid");
+        (parsed.spec.opt_ins, parsed.warnings.len())
+    };
+    assert_eq!(of(&[]), (OptIns::default(), 0));
+    let paths = ("rouse.dev/probe-paths", " /healthz, /metrics");
+    let all = of(&[
+        paths,
+        ("rouse.dev/probe-answer", "204"),
+        ("rouse.dev/sse-heartbeat", "2.5s"),
+        ("rouse.dev/placeholder", "true"),
+        ("rouse.dev/placeholder-title", " <b>Iris</b> \u{1f338} "),
+        ("rouse.dev/openai-errors", "true"),
+    ]);
+    let wanted = OptIns {
+        probe_paths: vec!["/healthz".into(), "/metrics".into()],
+        probe_answer: Some(204),
+        sse_heartbeat: Some(Duration::from_millis(2_500)),
+        placeholder: Some("<b>Iris</b> \u{1f338}".into()),
+        openai_errors: true,
+    };
+    assert_eq!(all, (wanted, 0));
+    assert_eq!(of(&[("rouse.dev/probe-paths", "")]).0.probe_paths, [""; 0]);
+    let (titled, _) = of(&[("rouse.dev/placeholder", "true")]);
+    assert_eq!(
+        titled.placeholder.as_deref(),
+        Some("The model is waking up")
+    );
+
+    // Alone these do nothing, which is said.
+    let (none, warned) = of(&[
+        ("rouse.dev/probe-answer", "200"),
+        ("rouse.dev/placeholder-title", "Iris"),
+        ("rouse.dev/placeholder", "false"),
+    ]);
+    assert_eq!((none.placeholder, warned), (None, 2));
+    let long = "\u{e9}".repeat(80);
+    assert_eq!(of(&[("rouse.dev/placeholder-title", &long)]).1, 1);
+    read(&[("rouse.dev/placeholder-title", &format!("{long}x"))]).expect_err("81 characters");
 }
 
 #[test]
