@@ -16,6 +16,7 @@ mod http1;
 mod in_path;
 mod limits;
 mod model;
+mod operations;
 mod ports;
 mod retire;
 mod stat;

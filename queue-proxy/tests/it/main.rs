@@ -12,6 +12,7 @@ mod gone;
 mod h2;
 mod hygiene;
 mod model;
+mod operations;
 mod ports;
 mod program;
 mod raw;
