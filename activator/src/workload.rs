@@ -8,15 +8,12 @@ use std::{
     },
 };
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use shared::{
     TargetId, clock,
     load::{Count, Gauge, Ring},
 };
-use tokio::{
-    sync::{Notify, oneshot},
-    time::Instant,
-};
+use tokio::{sync::Notify, time::Instant};
 
 pub(crate) use self::lease::{Budget, Held, Lease};
 use self::{metrics::Metrics, pods::Known};
@@ -24,12 +21,15 @@ use crate::{
     Access, Barred, Config, Failed, Scale, WorkloadConfig,
     hold::{Arrival, Hold, Seq},
     rescue::Failure,
+    sync::{Mutex, oneshot},
     timeline::{Timeline, Wake},
 };
 
 mod account;
 mod lease;
 mod metrics;
+#[cfg(test)]
+mod orders;
 mod pods;
 
 /// What all workloads of an activator share.
@@ -38,7 +38,7 @@ pub(crate) struct Process {
     pub(crate) config: Config,
     pub(crate) scale: Arc<dyn Scale>,
     pub(crate) held_bytes: AtomicUsize,
-    pub(crate) wakes: Mutex<VecDeque<Wake>>,
+    pub(crate) wakes: parking_lot::Mutex<VecDeque<Wake>>,
     /// Set once the activator is being stopped.
     pub(crate) stopping: AtomicBool,
     /// Set while it should get no new clients yet.

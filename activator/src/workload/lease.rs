@@ -7,10 +7,9 @@ use shared::{
     clock,
     load::{Count, Gauge},
 };
-use tokio::sync::oneshot;
 
 use super::Workload;
-use crate::{hold::Seq, pod::Pod, rescue::Failure};
+use crate::{hold::Seq, pod::Pod, rescue::Failure, sync::oneshot};
 
 /// A place at a pod. Dropping it gives the place to the next.
 #[derive(Debug)]
