@@ -12,11 +12,11 @@ use std::{
 };
 
 use dashmap::DashMap;
-use metrics_exporter_prometheus::PrometheusHandle;
 use parking_lot::Mutex;
 use shared::{
     TargetId,
     http::serve::{Disposition, Server, bind},
+    metrics::Exporter,
     shutdown,
     stat::boot_number,
 };
@@ -82,7 +82,7 @@ impl Activator {
     pub fn start(
         config: Config,
         scale: Arc<dyn Scale>,
-        metrics: Option<PrometheusHandle>,
+        metrics: Option<Exporter>,
     ) -> Result<Self, StartError> {
         let stats = config
             .stats
@@ -337,7 +337,7 @@ impl Running {
 pub async fn run(
     config: Config,
     scale: Arc<dyn Scale>,
-    metrics: Option<PrometheusHandle>,
+    metrics: Option<Exporter>,
     add: impl FnOnce(&Activator) -> Result<(), StartError>,
     stop: impl Future<Output = ()>,
     grace: Duration,

@@ -109,7 +109,7 @@ impl Workload {
             turned_away: AtomicU64::new(0),
             kick: Notify::new(),
             released: Notify::new(),
-            metrics: Metrics::default(),
+            metrics: Metrics::new(&config.target),
             config: RwLock::new(config),
         })
     }
