@@ -1,22 +1,17 @@
 //! Starting, adding and removing workloads, stopping: the shell around everything else.
 
 use std::{
-    collections::VecDeque,
     io,
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
 use dashmap::DashMap;
-use parking_lot::Mutex;
+use shared::metrics::Exporter;
 use shared::{
     TargetId,
     http::serve::{Disposition, Server, bind},
-    metrics::Exporter,
     shutdown,
     stat::boot_number,
 };
@@ -89,15 +84,7 @@ impl Activator {
             .map(|address| listen("statistics", address))
             .transpose()?;
         let serve = config.serve;
-        let process = Arc::new(Process {
-            config,
-            scale,
-            held_bytes: AtomicUsize::new(0),
-            wakes: Mutex::new(VecDeque::new()),
-            stopping: AtomicBool::new(false),
-            unready: AtomicBool::new(false),
-            leaving: AtomicBool::new(false),
-        });
+        let process = Process::new(config, scale);
         let workloads = Arc::new(DashMap::new());
         let port = stats_port(State {
             workloads: Arc::clone(&workloads),
@@ -176,7 +163,9 @@ impl Activator {
             port,
             cut: self.cut_rx.clone(),
         };
-        Server::spawn(listener, self.process.config.serve, front).map_err(|source| StartError {
+        let share = Some(Arc::clone(&workload.connections));
+        let served = Server::spawn_within(listener, self.process.config.serve, front, share);
+        served.map_err(|source| StartError {
             what: workload.id().to_string(),
             address,
             source,

@@ -12,6 +12,7 @@ use parking_lot::RwLock;
 use shared::{
     TargetId, clock,
     load::{Count, Gauge, Ring},
+    share::{Place, Pool, Share},
 };
 use tokio::{sync::Notify, time::Instant};
 
@@ -38,13 +39,33 @@ pub(crate) struct Process {
     pub(crate) config: Config,
     pub(crate) scale: Arc<dyn Scale>,
     pub(crate) held_bytes: AtomicUsize,
-    pub(crate) wakes: parking_lot::Mutex<VecDeque<Wake>>,
+    /// Places of requests that are held.
+    pub(crate) held: Arc<Pool>,
+    /// Places of client connections.
+    pub(crate) connections: Arc<Pool>,
+    pub(crate) wakes: Mutex<VecDeque<Wake>>,
     /// Set once the activator is being stopped.
     pub(crate) stopping: AtomicBool,
     /// Set while it should get no new clients yet.
     pub(crate) unready: AtomicBool,
     /// Set once it should get none any more.
     pub(crate) leaving: AtomicBool,
+}
+
+impl Process {
+    pub(crate) fn new(config: Config, scale: Arc<dyn Scale>) -> Arc<Self> {
+        Arc::new(Self {
+            held_bytes: AtomicUsize::new(0),
+            held: Pool::new(config.max_held),
+            connections: Pool::new(config.max_connections),
+            wakes: Mutex::new(VecDeque::new()),
+            stopping: AtomicBool::new(false),
+            unready: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
+            config,
+            scale,
+        })
+    }
 }
 
 /// One workload. Made by [`crate::Activator::add`].
@@ -56,6 +77,9 @@ pub struct Workload {
     state: Mutex<State>,
     ring: Mutex<Ring>,
     held_bytes: AtomicUsize,
+    /// Its shares of what all workloads have in common.
+    held_places: Arc<Share>,
+    pub(crate) connections: Arc<Share>,
     turned_away: AtomicU64,
     /// Wakes the conductor.
     pub(crate) kick: Notify,
@@ -93,6 +117,8 @@ impl Workload {
         let seed = clock::micros().wrapping_mul(0x9e37_79b9_7f4a_7c15);
         Arc::new(Self {
             id: config.target.clone(),
+            held_places: process.held.share(),
+            connections: process.connections.share(),
             process,
             state: Mutex::new(State {
                 hold: Hold::new(config.container_concurrency, config.max_held, seed),
@@ -191,11 +217,15 @@ impl Workload {
             Arrival::Pod(seq, uid) => Ok(Entered::Leased(self.lease(&state, seq, &uid))),
             Arrival::Full => Err(Failure::HoldFull),
             Arrival::Held(seq) => {
+                let Some(place) = self.held_places.take() else {
+                    state.hold.cancel(seq);
+                    return Err(Failure::HoldsFull);
+                };
                 // A timeline whose requests have all gone tells of an earlier start, or of one that nobody saw the end of.
                 if state.replicas == 0 && (state.timeline.is_none() || state.hold.held() == 1) {
                     state.timeline = Some(Timeline::new(now));
                 }
-                Ok(Entered::Held(self.wait(&mut state, seq)))
+                Ok(Entered::Held(self.wait(&mut state, seq, place)))
             }
         }
     }
@@ -211,7 +241,9 @@ impl Workload {
                 Err(failure)
             } else {
                 state.hold.hold_again(lease.seq);
-                Ok(self.wait(&mut state, lease.seq))
+                // Whoever was let in is not sent away for want of room.
+                let place = self.held_places.take_anyway();
+                Ok(self.wait(&mut state, lease.seq, place))
             }
         };
         // Only now: the place it frees must find this request in the queue.
@@ -220,7 +252,7 @@ impl Workload {
         held
     }
 
-    fn wait(self: &Arc<Self>, state: &mut State, seq: Seq) -> Held {
+    fn wait(self: &Arc<Self>, state: &mut State, seq: Seq, place: Place) -> Held {
         let (tx, granted) = oneshot::channel();
         state.waiters.insert(seq, tx);
         let now = clock::micros();
@@ -229,7 +261,7 @@ impl Workload {
         ring.enter(now, Gauge::Waiting);
         drop(ring);
         self.kick.notify_one();
-        Held::new(Arc::clone(self), seq, granted)
+        Held::new(Arc::clone(self), seq, granted, place)
     }
 
     fn lease(self: &Arc<Self>, state: &State, seq: Seq, uid: &Arc<str>) -> Lease {

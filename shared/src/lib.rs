@@ -12,6 +12,7 @@ pub mod http;
 pub mod load;
 pub mod metrics;
 pub mod scale;
+pub mod share;
 pub mod shutdown;
 pub mod stat;
 pub mod target;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use shared::{
     clock,
     load::{Count, Gauge},
+    share::Place,
 };
 
 use super::Workload;
@@ -26,6 +27,8 @@ pub(crate) struct Held {
     workload: Arc<Workload>,
     seq: Seq,
     granted: oneshot::Receiver<Result<Lease, Failure>>,
+    /// Among all that the activator holds.
+    _place: Place,
 }
 
 /// Bytes of one request's body that are in memory, taken from the workload's and the process's budgets.
@@ -60,11 +63,13 @@ impl Held {
         workload: Arc<Workload>,
         seq: Seq,
         granted: oneshot::Receiver<Result<Lease, Failure>>,
+        place: Place,
     ) -> Self {
         Self {
             workload,
             seq,
             granted,
+            _place: place,
         }
     }
 

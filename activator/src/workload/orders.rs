@@ -47,15 +47,7 @@ struct Scene {
 impl Scene {
     /// None of the pods is ready.
     fn new(pods: u32) -> Self {
-        let process = Arc::new(Process {
-            config: Config::default(),
-            scale: Arc::new(Never),
-            held_bytes: AtomicUsize::new(0),
-            wakes: parking_lot::Mutex::default(),
-            stopping: AtomicBool::new(false),
-            unready: AtomicBool::new(false),
-            leaving: AtomicBool::new(false),
-        });
+        let process = Process::new(Config::default(), Arc::new(Never));
         let mut config = WorkloadConfig::new(TargetId::new("a", "b").unwrap());
         config.container_concurrency = 1;
         let workload = Workload::new(config, process);
@@ -148,6 +140,7 @@ impl Scene {
         }
         assert_eq!((self.workload.held(), self.workload.leased()), (0, 0));
         assert!(self.workload.state.lock().waiters.is_empty());
+        assert_eq!(self.workload.process.held.used(), 0);
     }
 }
 

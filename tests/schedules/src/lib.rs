@@ -6,7 +6,7 @@
 //! of it (any other test) they behave as they always do.
 //!
 //! What it does not see: orderings weaker than sequential consistency, and whatever happens inside of the channel or the lock.
-//! Those are tokio's and parking_lot's to check, and they do.
+//! Those are tokio's and `parking_lot`'s to check, and they do.
 
 use std::{cell::Cell, env, fmt, ops, time::Duration};
 
