@@ -11,6 +11,7 @@ use crate::{
     fake::Fake,
     h2::{Connection, Frames},
     http1::{Raw, ask, get, post, post_chunked},
+    websocket::HANDSHAKE,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -108,6 +109,26 @@ async fn a_flood_of_connections_leaves_room_for_other_workloads() {
     .await;
     let _fits = Raw::sent(flooded.address(), get("/", "y")).await;
     flooded.holds(4).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tunnel_keeps_the_place_of_its_connection_until_it_ends() {
+    let bed = Bed::with(|c| c.max_connections = 2);
+    let site = bed.site("a", |_| {});
+    let pod = Pod::start("p", 0);
+    site.pods(&[&pod]);
+    site.ready().await;
+    let mut socket = Raw::sent(site.address(), HANDSHAKE).await;
+    assert_eq!(socket.answer().await.unwrap().status, 101);
+    socket.send(b"ping").await;
+    assert_eq!(socket.exactly(4).await.unwrap(), b"ping");
+    assert_eq!(ask(site.address(), get("/", "x")).await.status, 503);
+    drop(socket);
+    until("a place", || {
+        format!("{:?}", site.workload).contains("connections: Pool { limit: 2, used: 0 }")
+    })
+    .await;
+    assert_eq!(ask(site.address(), get("/", "y")).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -15,6 +15,10 @@ const PODS: usize = 3;
 
 /// What is known of one pod.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is true or not whatever the others are"
+)]
 struct Pod {
     /// In the last list, or gone with requests that have not ended.
     known: bool,
@@ -157,7 +161,7 @@ impl Model {
             }
             6 => {
                 if let Some((seq, pod)) = self.lease(nth) {
-                    if data % 2 == 0 {
+                    if data.is_multiple_of(2) {
                         self.hold.set_full(&uid(pod), self.now);
                     }
                     self.hold.hold_again(seq);
@@ -179,7 +183,7 @@ impl Model {
             }
             9 => self.set_pods(data % 8, data / 8 % 8),
             10 => {
-                let ready = data / 4 % 4 != 0;
+                let ready = !(data / 4).is_multiple_of(4);
                 self.hold.set_ready(&uid(pod), ready, self.now);
                 self.pods[pod].ready = ready && self.pods[pod].known;
             }

@@ -155,7 +155,7 @@ pub(crate) fn check(bytes: &[u8]) {
         return;
     };
     let stream = &stream[..stream.len().min(MOST)];
-    let limits = if seed[0] % 2 == 0 {
+    let limits = if seed[0].is_multiple_of(2) {
         Limits::default()
     } else {
         SMALL
