@@ -2,6 +2,8 @@
 //! same in every run, unlike what an operating system says of a process. A binary of its own with one test, because the allocator
 //! that counts is the whole program's.
 
+#![cfg(test)]
+
 use std::{
     net::SocketAddr,
     sync::Arc,

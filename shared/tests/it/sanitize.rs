@@ -70,6 +70,10 @@ struct Field {
 
 /// A request.
 #[derive(Arbitrary, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is true or not whatever the others are"
+)]
 struct Asked {
     fields: Vec<Field>,
     post: bool,

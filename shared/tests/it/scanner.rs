@@ -5,12 +5,12 @@ use std::{
     convert::Infallible,
     pin::pin,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Waker},
 };
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Collected, Empty};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
@@ -259,7 +259,7 @@ fn beside_hyper(messages: &[Message]) {
         let requests = Arc::clone(&requests);
         async move {
             let (parts, body) = request.into_parts();
-            let body = body.collect().await.ok().map(|body| body.to_bytes());
+            let body = body.collect().await.ok().map(Collected::to_bytes);
             let request = Request::from_parts(parts, ());
             requests.lock().push((request, body));
             Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
@@ -274,7 +274,7 @@ fn beside_hyper(messages: &[Message]) {
     let mut connection = pin!(connection);
     let mut cx = Context::from_waker(Waker::noop());
     let mut polls = 0;
-    while let Poll::Pending = connection.as_mut().poll(&mut cx) {
+    while connection.as_mut().poll(&mut cx).is_pending() {
         polls += 1; // now and then it yields
         assert!(polls < 100_000, "hyper waits for something");
     }
