@@ -23,6 +23,8 @@ pub(crate) enum Failure {
     SourceUnknown,
     /// As many requests as may be are held.
     HoldFull,
+    /// As many requests of all workloads as may be are held, or so many of this one that the others need the rest.
+    HoldsFull,
     /// As many bytes as may be are held.
     HoldBytes,
     /// Held for too long.
@@ -62,12 +64,13 @@ pub(crate) const OWN_CODES: [(&str, Origin); 2] =
     [(PROBE_ANSWERED, Origin::Us), (PLACEHOLDER, Origin::Us)];
 
 /// Codes of all rules, for metrics.
-pub(crate) const CODES: [(&str, Origin); 11] = [
+pub(crate) const CODES: [(&str, Origin); 12] = [
     ("malformed", Origin::Client),
     ("body-broken", Origin::Client),
     ("namespace-not-allowed", Origin::Client),
     ("source-unknown", Origin::Us),
     ("hold-full", Origin::Us),
+    ("holds-full", Origin::Us),
     ("hold-bytes", Origin::Us),
     ("no-capacity", Origin::Upstream),
     ("cannot-start", Origin::Upstream),
@@ -117,6 +120,13 @@ impl Failure {
                 503,
                 "hold-full",
                 "too many requests are waiting for this workload",
+                Us,
+                Some(1),
+            ),
+            Self::HoldsFull => row(
+                503,
+                "holds-full",
+                "too many requests are waiting for all workloads together",
                 Us,
                 Some(1),
             ),
@@ -208,6 +218,7 @@ pub fn contract() -> Vec<Row> {
         Failure::NamespaceNotAllowed,
         Failure::SourceUnknown,
         Failure::HoldFull,
+        Failure::HoldsFull,
         Failure::HoldBytes,
         Failure::Expired,
         Failure::CannotStart(failed),
@@ -252,6 +263,7 @@ mod tests {
             (Failure::NamespaceNotAllowed, 403, None),
             (Failure::SourceUnknown, 503, Some("1")),
             (Failure::HoldFull, 503, Some("1")),
+            (Failure::HoldsFull, 503, Some("1")),
             (Failure::HoldBytes, 503, Some("1")),
             (Failure::Expired, 504, None),
             (Failure::CannotStart(failed.clone()), 503, Some("9")),

@@ -9,15 +9,13 @@ use std::{
 };
 
 use autoscaler_core::OptIns;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use shared::{
     TargetId, clock,
     load::{Count, Gauge, Ring},
+    share::{Place, Pool, Share},
 };
-use tokio::{
-    sync::{Notify, oneshot},
-    time::Instant,
-};
+use tokio::{sync::Notify, time::Instant};
 
 pub(crate) use self::{
     demand::REFRESH,
@@ -28,6 +26,7 @@ use crate::{
     Access, Barred, Config, Failed, Scale, WorkloadConfig,
     hold::{Arrival, Hold, Seq},
     rescue::Failure,
+    sync::{Mutex, oneshot},
     timeline::{Timeline, Wake},
 };
 
@@ -35,6 +34,8 @@ mod account;
 mod demand;
 mod lease;
 mod metrics;
+#[cfg(test)]
+mod orders;
 mod pods;
 
 /// What all workloads of an activator share.
@@ -43,6 +44,10 @@ pub(crate) struct Process {
     pub(crate) config: Config,
     pub(crate) scale: Arc<dyn Scale>,
     pub(crate) held_bytes: AtomicUsize,
+    /// Places of requests that are held.
+    pub(crate) held: Arc<Pool>,
+    /// Places of client connections.
+    pub(crate) connections: Arc<Pool>,
     pub(crate) wakes: Mutex<VecDeque<Wake>>,
     /// Set once the activator is being stopped.
     pub(crate) stopping: AtomicBool,
@@ -50,6 +55,22 @@ pub(crate) struct Process {
     pub(crate) unready: AtomicBool,
     /// Set once it should get none any more.
     pub(crate) leaving: AtomicBool,
+}
+
+impl Process {
+    pub(crate) fn new(config: Config, scale: Arc<dyn Scale>) -> Arc<Self> {
+        Arc::new(Self {
+            held_bytes: AtomicUsize::new(0),
+            held: Pool::new(config.max_held),
+            connections: Pool::new(config.max_connections),
+            wakes: Mutex::new(VecDeque::new()),
+            stopping: AtomicBool::new(false),
+            unready: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
+            config,
+            scale,
+        })
+    }
 }
 
 /// One workload. Made by [`crate::Activator::add`].
@@ -61,6 +82,9 @@ pub struct Workload {
     state: Mutex<State>,
     ring: Mutex<Ring>,
     held_bytes: AtomicUsize,
+    /// Its shares of what all workloads have in common.
+    held_places: Arc<Share>,
+    pub(crate) connections: Arc<Share>,
     turned_away: AtomicU64,
     /// Wakes the conductor.
     pub(crate) kick: Notify,
@@ -100,6 +124,8 @@ impl Workload {
         let seed = clock::micros().wrapping_mul(0x9e37_79b9_7f4a_7c15);
         Arc::new(Self {
             id: config.target.clone(),
+            held_places: process.held.share(),
+            connections: process.connections.share(),
             process,
             state: Mutex::new(State {
                 hold: Hold::new(config.container_concurrency, config.max_held, seed),
@@ -117,7 +143,7 @@ impl Workload {
             turned_away: AtomicU64::new(0),
             kick: Notify::new(),
             released: Notify::new(),
-            metrics: Metrics::default(),
+            metrics: Metrics::new(&config.target),
             config: RwLock::new(config),
         })
     }
@@ -205,11 +231,15 @@ impl Workload {
             Arrival::Pod(seq, uid) => Ok(Entered::Leased(self.lease(&state, seq, &uid))),
             Arrival::Full => Err(Failure::HoldFull),
             Arrival::Held(seq) => {
+                let Some(place) = self.held_places.take() else {
+                    state.hold.cancel(seq);
+                    return Err(Failure::HoldsFull);
+                };
                 // A timeline whose requests have all gone tells of an earlier start, or of one that nobody saw the end of.
                 if state.replicas == 0 && (state.timeline.is_none() || state.hold.held() == 1) {
                     state.timeline = Some(Timeline::new(now));
                 }
-                Ok(Entered::Held(self.wait(&mut state, seq)))
+                Ok(Entered::Held(self.wait(&mut state, seq, place)))
             }
         }
     }
@@ -236,7 +266,9 @@ impl Workload {
                 Err(failure)
             } else {
                 state.hold.hold_again(lease.seq);
-                Ok(self.wait(&mut state, lease.seq))
+                // Whoever was let in is not sent away for want of room.
+                let place = self.held_places.take_anyway();
+                Ok(self.wait(&mut state, lease.seq, place))
             }
         };
         // Only now: the place it frees must find this request in the queue.
@@ -245,7 +277,7 @@ impl Workload {
         held
     }
 
-    fn wait(self: &Arc<Self>, state: &mut State, seq: Seq) -> Held {
+    fn wait(self: &Arc<Self>, state: &mut State, seq: Seq, place: Place) -> Held {
         let (tx, granted) = oneshot::channel();
         state.waiters.insert(seq, tx);
         let now = clock::micros();
@@ -254,7 +286,7 @@ impl Workload {
         ring.enter(now, Gauge::Waiting);
         drop(ring);
         self.kick.notify_one();
-        Held::new(Arc::clone(self), seq, granted)
+        Held::new(Arc::clone(self), seq, granted, place)
     }
 
     fn lease(self: &Arc<Self>, state: &State, seq: Seq, uid: &Arc<str>) -> Lease {

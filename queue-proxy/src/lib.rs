@@ -21,6 +21,7 @@ pub mod readiness;
 mod rescue;
 pub mod slots;
 pub mod stats;
+mod sync;
 mod tickets;
 
 mod run;

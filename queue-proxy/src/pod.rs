@@ -38,6 +38,7 @@ pub(crate) struct Pod {
 /// Metric handles, resolved once.
 #[derive(Debug)]
 pub(crate) struct Metrics {
+    _kept: names::Tenure,
     outcomes: Vec<(&'static str, metrics::Counter)>,
     duration: metrics::Histogram,
     pub(crate) queue_wait: metrics::Histogram,
@@ -101,6 +102,7 @@ impl Metrics {
             ));
         }
         Self {
+            _kept: names::tenure(target),
             outcomes,
             duration: names::PROXY_DURATION.histogram(&[target]),
             queue_wait: names::PROXY_QUEUE_WAIT.histogram(&[target]),

@@ -13,6 +13,7 @@ pub mod load;
 pub mod metrics;
 pub mod openai;
 pub mod scale;
+pub mod share;
 pub mod shutdown;
 pub mod stat;
 pub mod target;

@@ -1,7 +1,4 @@
-use std::{
-    collections::VecDeque,
-    sync::atomic::{AtomicBool, AtomicUsize},
-};
+use std::collections::VecDeque;
 
 use parking_lot::Mutex;
 use tokio::{task::JoinHandle, time::sleep};
@@ -52,15 +49,7 @@ struct Bed {
 fn bed(outcomes: &[WakeOutcome]) -> Bed {
     let scale = Arc::new(Scripted::default());
     scale.outcomes.lock().extend(outcomes);
-    let process = Arc::new(Process {
-        config: Config::default(),
-        scale: Arc::<Scripted>::clone(&scale),
-        held_bytes: AtomicUsize::new(0),
-        wakes: Mutex::default(),
-        stopping: AtomicBool::new(false),
-        unready: AtomicBool::new(false),
-        leaving: AtomicBool::new(false),
-    });
+    let process = Process::new(Config::default(), Arc::<Scripted>::clone(&scale) as _);
     let config = WorkloadConfig::new("default/a".parse().unwrap());
     let workload = Workload::new(config, process);
     let (endpoints, rx) = watch::channel(Arc::new(Endpoints::default()));

@@ -9,8 +9,11 @@ use crate::rescue::{CODES, OWN_CODES};
 
 /// Metric handles, each made when there is something to tell for the first time: most workloads of an activator sleep, and a
 /// series of each outcome for every one of them would be most of its memory.
-#[derive(Debug, Default)]
-pub(crate) struct Metrics(OnceLock<Box<Handles>>);
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    _kept: names::Tenure,
+    handles: OnceLock<Box<Handles>>,
+}
 
 #[derive(Debug, Default)]
 struct Handles {
@@ -35,8 +38,16 @@ fn outcomes() -> impl Iterator<Item = (&'static str, Origin)> {
 }
 
 impl Metrics {
+    /// Nothing to tell yet. Whatever will be is told for as long as this lives, and a while after.
+    pub(crate) fn new(target: &TargetId) -> Self {
+        Self {
+            _kept: names::tenure(&target.to_string()),
+            handles: OnceLock::new(),
+        }
+    }
+
     fn handles(&self) -> &Handles {
-        self.0.get_or_init(Box::default)
+        self.handles.get_or_init(Box::default)
     }
 
     /// A request has ended so.
@@ -57,7 +68,12 @@ impl Metrics {
         reason = "counts of requests stay far below 2^52"
     )]
     pub(crate) fn held(&self, target: &TargetId, requests: usize) {
-        if requests > 0 || self.0.get().is_some_and(|all| all.held.get().is_some()) {
+        if requests > 0
+            || self
+                .handles
+                .get()
+                .is_some_and(|all| all.held.get().is_some())
+        {
             let make = || names::ACTIVATOR_HELD.gauge(&[&target.to_string()]);
             self.handles().held.get_or_init(make).set(requests as f64);
         }

@@ -18,6 +18,7 @@ mod in_path;
 mod limits;
 mod model;
 mod openai;
+mod operations;
 mod placeholders;
 mod ports;
 mod probes;

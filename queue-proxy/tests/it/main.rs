@@ -13,6 +13,7 @@ mod h2;
 mod hygiene;
 mod model;
 mod openai;
+mod operations;
 mod ports;
 mod program;
 mod raw;

@@ -12,7 +12,7 @@ use activator::{Activator, Endpoints, InPath, WorkloadConfig, config::asked_for,
 use autoscaler::{Controller, History, Holds, Target, admin as decisions};
 use autoscaler_core::{Learned, wake_replicas};
 use dashmap::DashMap;
-use metrics_exporter_prometheus::PrometheusHandle;
+use shared::metrics::Exporter;
 use shared::{
     TargetId,
     http::serve::{self, Server, bind},
@@ -151,7 +151,7 @@ impl Local {
     pub fn start(
         options: &Options,
         output: &Output,
-        metrics: Option<PrometheusHandle>,
+        metrics: Option<Exporter>,
     ) -> Result<Self, StartError> {
         let plan = plan(&options.files, &options.settings, &options.annotations)?;
         for warning in &plan.warnings {

@@ -31,6 +31,7 @@ use super::{
     guard::{GuardIo, Link, Timeouts},
     h1::{Limits, Refusal},
 };
+use crate::share::Place;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -158,6 +159,7 @@ async fn serve<H: Handler>(
     config: Config,
     handler: H,
     disposition: watch::Receiver<Disposition>,
+    place: Option<Place>,
 ) {
     let age = Age::new(config.max_age);
     // Failing to set an option leaves a slower connection, not a broken one.
@@ -172,7 +174,7 @@ async fn serve<H: Handler>(
     let Ok(Ok(version)) = version else {
         return;
     };
-    let link = Arc::new(Link::default());
+    let link = Arc::new(Link::new(place));
     let peer = Arc::new(Peer {
         address,
         known: OnceLock::new(),

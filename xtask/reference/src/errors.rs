@@ -55,7 +55,10 @@ activator sends what is not `admitted` to another pod or holds it, so a client b
 of the rows that are `admitted` it sees the status and the body.";
 
 const FULL: &str = "\
-A listener with 10,000 open connections answers further ones 503 and closes them, without a body of the form above.";
+A listener with 10,000 open connections answers further ones 503 and closes them, without a body of the form above. So do those of
+an activator whose workloads have `--max-connections` all together, tunnels included. One workload gets no more of them than are
+still free, so that a flood of one (half of all, at most) leaves room for the others; the same holds for `--max-held-total`
+(`holds-full`).";
 
 pub(crate) fn page() -> String {
     let mut page = start("Errors", TEXT);

@@ -8,7 +8,9 @@ const TEXT: &str = "\
 Prometheus metrics, served as text at `/metrics` of each program's own port: `--stats-listen` of `rouse-queue-proxy` and
 `rouse-activator`, `--admin-listen` of `rouse-autoscaler`. In local mode one port has the metrics of everything in the
 process; it is printed at start. The gauges of the queue-proxies are not among them: they are set when a queue-proxy's own port
-is asked. Nothing in Rouse decides by these; scaling reads [statistics](statistics.md).";
+is asked. A series goes with what it tells of: ten minutes after a workload was removed or left this program, so that its last
+counts are seen, its series are gone; one that comes back by then goes on counting. Nothing in Rouse decides by these;
+scaling reads [statistics](statistics.md).";
 
 const LABELS: &str = "\
 - `target`: `namespace/name` of the workload. The autoscaler's scrapes of activators have `activators` instead.
