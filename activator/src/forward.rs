@@ -7,7 +7,7 @@ use hyper::body::Incoming;
 use shared::{
     headers::TIMING,
     http::{
-        body::{Body, Prefetch},
+        body::{Body, End, Ending, Prefetch},
         h1::Refusal,
         sanitize,
         serve::{Handler, Peer},
@@ -20,7 +20,7 @@ use tokio::time::{Duration, Instant, sleep_until, timeout};
 use self::attempt::{Attempt, Why};
 use crate::{
     config::RESENDABLE_BYTES,
-    rescue::Failure,
+    rescue::{BROKE, Failure},
     timeline::Timeline,
     workload::{Budget, Entered, Held, Lease, Workload},
 };
@@ -39,15 +39,46 @@ pub(crate) struct Front {
     pub(crate) cut: shutdown::Rx,
 }
 
-/// Counts the one outcome of a request. Dropped without one, the client was gone.
+/// The outcome of a request whose client did not wait for its end.
+const GONE: &str = "client-gone";
+
+/// Counts the one outcome of a request that has no answer of a pod yet. Dropped without one, the client was gone.
 struct Outcome<'a> {
     workload: &'a Workload,
-    code: &'static str,
+    /// None once it is the business of [`Answered`].
+    code: Option<&'static str>,
 }
 
 impl Drop for Outcome<'_> {
     fn drop(&mut self) {
-        self.workload.metrics.count(self.workload.id(), self.code);
+        if let Some(code) = self.code {
+            self.workload.metrics.count(self.workload.id(), code);
+        }
+    }
+}
+
+/// What a request has of its workload while its answer is on its way. How that ends is the outcome, which it counts.
+struct Answered {
+    workload: Arc<Workload>,
+    outcome: &'static str,
+    _lease: Lease,
+}
+
+impl Ending for Answered {
+    fn end(&mut self, how: End) {
+        self.outcome = match how {
+            End::Whole => return,
+            End::Broken | End::Late(_) => BROKE,
+            End::Dropped => GONE,
+        };
+    }
+}
+
+impl Drop for Answered {
+    fn drop(&mut self) {
+        self.workload
+            .metrics
+            .count(self.workload.id(), self.outcome);
     }
 }
 
@@ -55,16 +86,13 @@ impl Handler for Front {
     async fn handle(&self, request: Request<Incoming>, peer: Arc<Peer>) -> Response<Body> {
         let mut outcome = Outcome {
             workload: &self.workload,
-            code: "client-gone",
+            code: Some(GONE),
         };
-        match self.try_handle(request, &peer).await {
-            Ok(answer) => {
-                outcome.code = class(answer.status());
-                answer
-            }
+        match self.try_handle(request, &peer, &mut outcome).await {
+            Ok(answer) => answer,
             Err(failure) => {
                 let rule = failure.rule();
-                outcome.code = rule.code;
+                outcome.code = Some(rule.code);
                 tracing::debug!(target = %self.workload.id(), outcome = rule.code, origin = rule.origin.as_str(), "Not answered by a pod");
                 failure.answer(self.workload.process.config.explain_failures)
             }
@@ -82,6 +110,7 @@ impl Front {
         &self,
         mut request: Request<Incoming>,
         peer: &Arc<Peer>,
+        outcome: &mut Outcome<'_>,
     ) -> Result<Response<Body>, Failure> {
         sanitize::check_request(&mut request).map_err(Failure::Refused)?;
         // Before anything of it is kept, counted or waited for.
@@ -143,17 +172,25 @@ impl Front {
                 .headers_mut()
                 .insert(TIMING, timing(waited, timeline.as_ref()));
         }
-        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let Some(client_upgrade) = client_upgrade else {
-                return Err(Failure::PodBroke);
-            };
+        let is_upgrade = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if is_upgrade && client_upgrade.is_none() {
+            return Err(Failure::PodBroke);
+        }
+        outcome.code = None;
+        let guard = Answered {
+            workload: Arc::clone(&self.workload),
+            outcome: class(answer.status()),
+            _lease: lease,
+        };
+        if let (true, Some(client_upgrade)) = (is_upgrade, client_upgrade) {
             let pod_upgrade = hyper::upgrade::on(&mut answer);
             peer.switch_to_raw();
             sanitize::add_websocket(answer.headers_mut());
-            tunnel::join(client_upgrade, pod_upgrade, lease, self.cut.clone());
+            // Its silence is limited by the pod, if at all.
+            tunnel::join(client_upgrade, pod_upgrade, guard, None, self.cut.clone());
             return Ok(answer.map(|_| Body::empty()));
         }
-        Ok(answer.map(|body| body.guarded(lease)))
+        Ok(answer.map(|body| body.ending(guard)))
     }
 
     /// Whether this workload takes requests from the other end of the connection.

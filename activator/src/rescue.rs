@@ -54,6 +54,9 @@ pub(crate) struct Rule {
 /// Seconds after which a paused workload may be asked again: somebody must unpause it first.
 const PAUSED_RETRY: u64 = 30;
 
+/// The code of a pod that broke off, before or in its answer.
+pub(crate) const BROKE: &str = "pod-broke";
+
 /// Codes of all rules, for metrics.
 pub(crate) const CODES: [(&str, Origin); 11] = [
     ("malformed", Origin::Client),
@@ -66,7 +69,7 @@ pub(crate) const CODES: [(&str, Origin); 11] = [
     ("cannot-start", Origin::Upstream),
     ("removed", Origin::Us),
     ("paused", Origin::Us),
-    ("pod-broke", Origin::Upstream),
+    (BROKE, Origin::Upstream),
 ];
 
 impl Failure {
@@ -151,7 +154,7 @@ impl Failure {
             ),
             Self::PodBroke => row(
                 502,
-                "pod-broke",
+                BROKE,
                 "the pod broke off without an answer",
                 Upstream,
                 None,

@@ -4,10 +4,10 @@ use std::{net::SocketAddr, time::Duration};
 
 use shared::{
     TargetId,
-    http::{client, guard::Timeouts, sanitize::TrustedProxies, serve},
+    http::{client, guard, sanitize::TrustedProxies, serve},
 };
 
-use crate::{drain, model};
+use crate::{drain, model, timeouts::Timeouts};
 
 /// Bodies up to this size travel with the request and can be sent again; larger ones wait for admission.
 ///
@@ -78,6 +78,8 @@ pub struct Config {
     pub max_connection_age: Option<Duration>,
     /// How long a request that the model took no connection for waits for it to be restarted.
     pub restart_patience: Duration,
+    /// How long the model may take; no limits by default.
+    pub timeouts: Timeouts,
     /// Whether answers carry the `rouse-timing` header.
     pub timing_header: bool,
 }
@@ -111,6 +113,7 @@ impl Config {
             grace: Duration::from_mins(5),
             max_connection_age: Some(MAX_CONNECTION_AGE),
             restart_patience: RESTART_PATIENCE,
+            timeouts: Timeouts::default(),
             timing_header: true,
         }
     }
@@ -127,7 +130,7 @@ impl Config {
     /// request could meet a connection that is being closed.
     pub(crate) fn activator_serve(&self) -> serve::Config {
         serve::Config {
-            timeouts: Timeouts {
+            timeouts: guard::Timeouts {
                 first_byte: Duration::from_mins(10),
                 idle: Duration::from_mins(10),
                 ..self.serve.timeouts

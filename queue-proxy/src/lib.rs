@@ -22,6 +22,7 @@ mod rescue;
 pub mod slots;
 pub mod stats;
 mod tickets;
+pub mod timeouts;
 
 mod run;
 

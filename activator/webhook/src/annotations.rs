@@ -19,6 +19,9 @@ pub(crate) struct Asked {
     pub(crate) container_concurrency: u32,
     pub(crate) ready_path: Option<String>,
     pub(crate) max_connection_age: Option<Duration>,
+    pub(crate) request_timeout: Option<Duration>,
+    pub(crate) response_start_timeout: Option<Duration>,
+    pub(crate) idle_timeout: Option<Duration>,
     pub(crate) probe_paths: Vec<String>,
     pub(crate) drain_grace: Option<Duration>,
     /// The list of request ports as it is written.
@@ -56,6 +59,9 @@ pub(crate) fn read(
             asked.container_concurrency = spec.container_concurrency;
             asked.ready_path = spec.ready_path;
             asked.max_connection_age = spec.max_connection_age;
+            asked.request_timeout = spec.request_timeout;
+            asked.response_start_timeout = spec.response_start_timeout;
+            asked.idle_timeout = spec.idle_timeout;
             Ok((asked, warnings))
         }
         _ => Err(Wrong {
@@ -82,6 +88,9 @@ pub(crate) fn sidecar_keys() -> impl Iterator<Item = &'static str> {
         "rouse.dev/container-concurrency",
         "rouse.dev/ready-path",
         "rouse.dev/max-connection-age",
+        "rouse.dev/request-timeout",
+        "rouse.dev/response-start-timeout",
+        "rouse.dev/idle-timeout",
         names::PORTS,
         names::PROBE_PATHS,
         names::DRAIN_GRACE,
@@ -190,6 +199,9 @@ mod tests {
             ("rouse.dev/container-concurrency", "4"),
             ("rouse.dev/ready-path", "/up"),
             ("rouse.dev/max-connection-age", "2m"),
+            ("rouse.dev/request-timeout", "1h"),
+            ("rouse.dev/response-start-timeout", "2s"),
+            ("rouse.dev/idle-timeout", "1.5s"),
             (names::PROBE_PATHS, "/healthz, /metrics"),
             (names::DRAIN_GRACE, "1m30s"),
             (names::PORTS, "8080,grpc"),
@@ -199,6 +211,9 @@ mod tests {
         assert_eq!(asked.container_concurrency, 4);
         assert_eq!(asked.ready_path.as_deref(), Some("/up"));
         assert_eq!(asked.max_connection_age, Some(Duration::from_mins(2)));
+        assert_eq!(asked.request_timeout, Some(Duration::from_hours(1)));
+        assert_eq!(asked.response_start_timeout, Some(Duration::from_secs(2)));
+        assert_eq!(asked.idle_timeout, Some(Duration::from_millis(1_500)));
         assert_eq!(asked.probe_paths, ["/healthz", "/metrics"]);
         assert_eq!(asked.drain_grace, Some(Duration::from_secs(90)));
         assert_eq!(asked.ports.as_deref(), Some("8080,grpc"));
@@ -215,6 +230,8 @@ mod tests {
             (names::DRAIN_GRACE, "25h", "from 1s to 24h"),
             ("rouse.dev/sidecar-memory-limit", "much", "quantity"),
             ("rouse.dev/max-connection-age", "1ms", "0s or 1s <= 1ms"),
+            ("rouse.dev/request-timeout", "300", "from 1s to 24h"),
+            ("rouse.dev/idle-timeout", "25h", "<= 24h"),
             ("rouse.dev/container-concurrency", "-1", "1000"),
             ("rouse.dev/allowed-namespaces", "a,B", "separated by commas"),
             ("autoscaling.knative.dev/window", "1s", "6s <= 1s <= 1h0m0s"),

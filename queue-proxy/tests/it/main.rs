@@ -23,4 +23,5 @@ mod slow;
 mod stat;
 mod streaming;
 mod tickets;
+mod timeouts;
 mod websocket;

@@ -6,6 +6,7 @@ mod http1;
 mod http2;
 mod rewind;
 mod server;
+mod socket;
 
 use std::{
     io,
@@ -24,8 +25,8 @@ use tokio::{
     time::timeout,
 };
 
-use self::age::Age;
 pub use self::server::{Disposer, Server};
+use self::{age::Age, socket::Socket};
 use super::{
     body::Body,
     guard::{GuardIo, Link, Timeouts},
@@ -181,7 +182,8 @@ async fn serve<H: Handler>(
     if version == Version::HTTP_2 {
         http2::serve(stream, first, config, handler, peer, disposition, age).await;
     } else {
-        let io = GuardIo::new(stream, first, config.limits, config.timeouts, link);
+        let socket = Socket::new(stream, Arc::clone(&link));
+        let io = GuardIo::new(socket, first, config.limits, config.timeouts, link);
         http1::serve(io, handler, peer, disposition, age).await;
     }
 }

@@ -112,14 +112,14 @@ impl Prefetch {
     }
 
     /// Goes on with a request body that was given back, none of it sent. `limit` as in [`Self::new`]; the body's guards end.
-    /// `None` if it is gated: whoever has its gate takes it back.
+    /// `None` if it is gated, since whoever has its gate takes it back, or limited, which no request body is.
     pub fn resume(mut body: Body, limit: usize) -> Option<Self> {
         let ahead = Self {
             limit,
             ..Self::empty()
         };
         Some(match std::mem::replace(&mut body.kind, Kind::Empty) {
-            Kind::Gated(_) => return None,
+            Kind::Gated(_) | Kind::Limited(_) => return None,
             Kind::Empty => ahead,
             Kind::Full(bytes) => Self {
                 bytes: bytes.len(),
