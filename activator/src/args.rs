@@ -8,7 +8,11 @@ use std::{
 
 use ::kubernetes::names;
 use clap::Parser;
-use shared::{TargetId, http::sanitize::TrustedProxies, scale::ScaleUrl};
+use shared::{
+    TargetId,
+    http::{sanitize::TrustedProxies, serve},
+    scale::ScaleUrl,
+};
 
 use crate::{
     BoxFuture, Config, Endpoint, Endpoints, InPath, Lookups, Scale, WakeError, WakeOutcome,
@@ -157,6 +161,11 @@ pub struct Args {
     #[arg(long, env = "ROUSE_GRACE", default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=3_600), value_name = "SECONDS")]
     grace: u32,
 
+    /// Longest time in seconds in which a client may take nothing of an answer that is there for it; 0 = no limit. Then it is cut, and
+    /// its place at the pod is free. It must take about 1 KB/s to be seen to read.
+    #[arg(long, env = "ROUSE_SEND_TIMEOUT", default_value_t = 60, value_parser = clap::value_parser!(u32).range(0..=86_400), value_name = "SECONDS")]
+    send_timeout: u32,
+
     /// Leave out of answers the rouse-timing header, and what is added to Server-Timing.
     #[arg(long, env = "ROUSE_NO_TIMING_HEADER")]
     no_timing_header: bool,
@@ -175,6 +184,10 @@ impl Args {
         Config {
             stats: self.stats_listen.or(on_cluster),
             trusted: self.trusted_proxies.clone().unwrap_or_default(),
+            serve: serve::Config {
+                send: Some(Duration::from_secs(self.send_timeout.into())).filter(|t| !t.is_zero()),
+                ..serve::Config::default()
+            },
             timing_header: !self.no_timing_header,
             // One workload alone gets half.
             max_held: self.max_held_total.map_or_else(

@@ -12,7 +12,7 @@ use shared::{
     error::Form,
     headers::{SERVER_TIMING, TIMING},
     http::{
-        body::{Body, Prefetch},
+        body::{Body, End, Ending, Prefetch},
         h1::Refusal,
         sanitize,
         serve::{Handler, Peer},
@@ -25,9 +25,9 @@ use tokio::time::{Duration, Instant};
 use self::exchange::{Answered, Exchange, Pursued};
 use crate::{
     config::RESENDABLE_BYTES,
-    rescue::{self, Failure},
+    rescue::{self, BROKE, Failure},
     timeline::Timeline,
-    workload::{Entered, Held, Workload},
+    workload::{Entered, Held, Lease, Workload},
 };
 
 mod accept;
@@ -48,7 +48,7 @@ pub(crate) struct Front {
 
 /// What a request came to that did not fail.
 enum Reply {
-    /// A pod has answered.
+    /// A pod has answered, and the end of its body is the outcome.
     OfPod(Response<Body>),
     /// It was answered here, which counts as this.
     Own(Response<Body>, &'static str),
@@ -56,15 +56,57 @@ enum Reply {
     Held(Box<Exchange>, Held, Duration),
 }
 
-/// Counts the one outcome of a request. Dropped without one, the client was gone.
+/// The outcome of a request whose client did not wait for its end.
+const GONE: &str = "client-gone";
+
+/// Counts the one outcome of a request that has no answer of a pod yet. Dropped without one, the client was gone.
 struct Outcome {
     workload: Arc<Workload>,
-    code: &'static str,
+    /// None once it is the business of [`Answering`].
+    code: Option<&'static str>,
 }
 
 impl Drop for Outcome {
     fn drop(&mut self) {
-        self.workload.metrics.count(self.workload.id(), self.code);
+        if let Some(code) = self.code {
+            self.workload.metrics.count(self.workload.id(), code);
+        }
+    }
+}
+
+/// What a request has of its workload while its answer is on its way. How that ends is the outcome, which it counts.
+struct Answering {
+    workload: Arc<Workload>,
+    outcome: &'static str,
+    _lease: Lease,
+}
+
+impl Answering {
+    fn new(workload: &Arc<Workload>, status: StatusCode, lease: Lease) -> Self {
+        Self {
+            workload: Arc::clone(workload),
+            outcome: class(status),
+            _lease: lease,
+        }
+    }
+}
+
+impl Ending for Answering {
+    fn end(&mut self, how: End) {
+        self.outcome = match how {
+            End::Whole => return,
+            End::Broken | End::Late(_) => BROKE,
+            End::Dropped => GONE,
+            End::Stalled => "client-stalled",
+        };
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.workload
+            .metrics
+            .count(self.workload.id(), self.outcome);
     }
 }
 
@@ -72,7 +114,7 @@ impl Handler for Front {
     async fn handle(&self, request: Request<Incoming>, peer: Arc<Peer>) -> Response<Body> {
         let mut outcome = Outcome {
             workload: Arc::clone(&self.workload),
-            code: "client-gone",
+            code: Some(GONE),
         };
         let opt_ins = self.workload.opt_ins();
         let opt_ins = opt_ins.as_deref();
@@ -81,11 +123,11 @@ impl Handler for Front {
         let explain = self.workload.process.config.explain_failures;
         match self.try_handle(request, &peer, opt_ins).await {
             Ok(Reply::OfPod(answer)) => {
-                outcome.code = class(answer.status());
+                outcome.code = None;
                 answer
             }
             Ok(Reply::Own(answer, code)) => {
-                outcome.code = code;
+                outcome.code = Some(code);
                 answer
             }
             Ok(Reply::Held(exchange, held, every)) => {
@@ -94,7 +136,7 @@ impl Handler for Front {
             }
             Err(failure) => {
                 let rule = failure.rule();
-                outcome.code = rule.code;
+                outcome.code = Some(rule.code);
                 tracing::debug!(target = %self.workload.id(), outcome = rule.code, origin = rule.origin.as_str(), "Not answered by a pod");
                 failure.answer(explain, form)
             }
@@ -150,17 +192,20 @@ impl Front {
         let Answered {
             mut answer, lease, ..
         } = answered;
-        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let Some(client_upgrade) = client_upgrade else {
-                return Err(Failure::PodBroke);
-            };
+        let is_upgrade = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if is_upgrade && client_upgrade.is_none() {
+            return Err(Failure::PodBroke);
+        }
+        let guard = Answering::new(&self.workload, answer.status(), lease);
+        if let (true, Some(client_upgrade)) = (is_upgrade, client_upgrade) {
             let pod_upgrade = hyper::upgrade::on(&mut answer);
             peer.switch_to_raw();
             sanitize::add_websocket(answer.headers_mut());
-            tunnel::join(client_upgrade, pod_upgrade, lease, self.cut.clone());
+            // Its silence is limited by the pod, if at all.
+            tunnel::join(client_upgrade, pod_upgrade, guard, None, self.cut.clone());
             return Ok(Reply::OfPod(answer.map(|_| Body::empty())));
         }
-        Ok(Reply::OfPod(answer.map(|body| body.guarded(lease))))
+        Ok(Reply::OfPod(answer.map(|body| body.ending(guard))))
     }
 
     /// The answer to a request that need not go to a pod, if it is one.
@@ -195,7 +240,7 @@ impl Front {
         mut exchange: Box<Exchange>,
         held: Held,
         peer: Arc<Peer>,
-    ) -> Result<Response<Body>, Failure> {
+    ) -> Result<Answered, Failure> {
         // The head is sent, so a coding of the body could not be named any more.
         exchange.parts.headers.remove(ACCEPT_ENCODING);
         let mut place = Entered::Held(held);
@@ -203,8 +248,7 @@ impl Front {
             match exchange.pursue(&self, place, &peer).await? {
                 Pursued::Answered(mut answered) => {
                     self.finish(&mut answered, exchange.arrived);
-                    let Answered { answer, lease, .. } = answered;
-                    return Ok(answer.map(|body| body.guarded(lease)));
+                    return Ok(answered);
                 }
                 // Its body sees to it.
                 Pursued::Beats(held, _) => place = Entered::Held(held),

@@ -53,6 +53,9 @@ pub(crate) struct Rule {
 /// Seconds after which a paused workload may be asked again: somebody must unpause it first.
 const PAUSED_RETRY: u64 = 30;
 
+/// The code of a pod that broke off, before or in its answer.
+pub(crate) const BROKE: &str = "pod-broke";
+
 /// A probe was answered here since no pod was ready.
 pub(crate) const PROBE_ANSWERED: &str = "probe-answered";
 
@@ -76,7 +79,7 @@ pub(crate) const CODES: [(&str, Origin); 12] = [
     ("cannot-start", Origin::Upstream),
     ("removed", Origin::Us),
     ("paused", Origin::Us),
-    ("pod-broke", Origin::Upstream),
+    (BROKE, Origin::Upstream),
 ];
 
 impl Failure {
@@ -168,7 +171,7 @@ impl Failure {
             ),
             Self::PodBroke => row(
                 502,
-                "pod-broke",
+                BROKE,
                 "the pod broke off without an answer",
                 Upstream,
                 None,

@@ -23,6 +23,7 @@ pub mod slots;
 pub mod stats;
 mod sync;
 mod tickets;
+pub mod timeouts;
 
 mod run;
 

@@ -31,6 +31,12 @@ pub(crate) enum Failure {
     ModelUnreachable,
     /// The model closed the connection, or answered what is no HTTP, after the request was sent.
     ModelBroke,
+    /// The whole request took longer than it may.
+    RequestTimeout,
+    /// The model took longer than it may to begin its answer.
+    ResponseStartTimeout,
+    /// Nothing came from the model for longer than may be.
+    IdleTimeout,
 }
 
 /// One row of the contract.
@@ -49,7 +55,7 @@ pub(crate) struct Rule {
 
 impl Failure {
     /// Every failure with a rule of its own, for metrics.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::BodyBroken,
         Self::QueueFull,
         Self::QueueTimeout,
@@ -59,6 +65,9 @@ impl Failure {
         Self::TicketExpired,
         Self::ModelUnreachable,
         Self::ModelBroke,
+        Self::RequestTimeout,
+        Self::ResponseStartTimeout,
+        Self::IdleTimeout,
     ];
 
     /// The table.
@@ -153,6 +162,31 @@ impl Failure {
                 None,
                 None,
             ),
+            // Of these three the model has had the request, so they are admitted: nobody sends it again.
+            Self::RequestTimeout => row(
+                504,
+                "request-timeout",
+                "the request took longer than it may",
+                Upstream,
+                None,
+                None,
+            ),
+            Self::ResponseStartTimeout => row(
+                504,
+                "response-start-timeout",
+                "the model did not begin its answer in time",
+                Upstream,
+                None,
+                None,
+            ),
+            Self::IdleTimeout => row(
+                504,
+                "idle-timeout",
+                "nothing came from the model for too long",
+                Upstream,
+                None,
+                None,
+            ),
         }
     }
 
@@ -218,6 +252,9 @@ mod tests {
             (Failure::TicketExpired, 503, "full", true),
             (Failure::ModelUnreachable, 502, "not-ready", true),
             (Failure::ModelBroke, 502, "admitted", false),
+            (Failure::RequestTimeout, 504, "admitted", false),
+            (Failure::ResponseStartTimeout, 504, "admitted", false),
+            (Failure::IdleTimeout, 504, "admitted", false),
         ];
         assert_eq!(rows.map(|r| r.0), Failure::ALL);
         for (failure, status, marker, retry) in rows {
@@ -248,7 +285,7 @@ mod tests {
     fn the_reference_page_has_every_row_once() {
         let rows = contract();
         let codes: std::collections::BTreeSet<_> = rows.iter().map(|row| row.code).collect();
-        assert_eq!((rows.len(), codes.len()), (10, 10));
+        assert_eq!((rows.len(), codes.len()), (13, 13));
         for (row, failure) in rows[1..].iter().zip(Failure::ALL) {
             let answer = failure.answer(true, Form::Line);
             assert_eq!(row.status, Some(answer.status().as_u16()));

@@ -24,7 +24,7 @@ use tokio::{
     time::{Duration, Interval, MissedTickBehavior, interval, timeout},
 };
 
-use super::{Outcome, accept, class};
+use super::{Answering, Outcome, accept, class, exchange::Answered};
 use crate::rescue::Failure;
 
 /// A line that begins with a colon is a comment; the empty one after it ends what could not become an event.
@@ -61,7 +61,7 @@ fn asks_to_stream(parts: &Parts, body: &Body) -> bool {
 /// The answer to a request that is held still: a comment now and every so often, then what comes of `answering`.
 pub(super) fn answer(
     every: Duration,
-    answering: impl Future<Output = Result<Response<Body>, Failure>> + Send + 'static,
+    answering: impl Future<Output = Result<Answered, Failure>> + Send + 'static,
     outcome: Outcome,
     explain: bool,
 ) -> Response<Body> {
@@ -76,25 +76,29 @@ pub(super) fn answer(
 /// The rest of the body: the model's, or an event that says why there is none. Its outcome is what it would be if nothing had been
 /// sent before: the class of the model's answer, or the code of the failure.
 async fn conclude(
-    answering: impl Future<Output = Result<Response<Body>, Failure>> + Send,
+    answering: impl Future<Output = Result<Answered, Failure>> + Send,
     mut outcome: Outcome,
     explain: bool,
 ) -> Body {
     match answering.await {
-        Ok(answer) => {
-            outcome.code = class(answer.status());
-            drop(outcome);
+        Ok(Answered { answer, lease, .. }) => {
             if continues(&answer) {
-                answer.into_body()
+                outcome.code = None;
+                let guard = Answering::new(&outcome.workload, answer.status(), lease);
+                answer.into_body().ending(guard)
             } else {
-                event(&error_of(answer).await)
+                outcome.code = Some(class(answer.status()));
+                drop(outcome);
+                let event = event(&error_of(answer).await);
+                drop(lease);
+                event
             }
         }
         Err(failure) => {
             let rule = failure.rule();
             // Its body was whole, so it can only have gone.
             if failure != Failure::BodyBroken {
-                outcome.code = rule.code;
+                outcome.code = Some(rule.code);
             }
             event(&openai::error(
                 failure.status(),

@@ -18,7 +18,7 @@ pub(crate) struct Metrics {
 #[derive(Debug, Default)]
 struct Handles {
     /// In the order of [`outcomes`].
-    outcomes: [OnceLock<Counter>; CLASSES.len() + CODES.len() + OWN_CODES.len() + 1],
+    outcomes: [OnceLock<Counter>; CLASSES.len() + CODES.len() + OWN_CODES.len() + CLIENTS.len()],
     held: OnceLock<Gauge>,
     hold: OnceLock<Histogram>,
     resent: OnceLock<Counter>,
@@ -27,6 +27,9 @@ struct Handles {
 /// Classes of a pod's answers.
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
+/// Of answers that their client did not take to the end: it has left, or stopped reading.
+const CLIENTS: [&str; 2] = ["client-gone", "client-stalled"];
+
 /// Every outcome and whose doing it is.
 fn outcomes() -> impl Iterator<Item = (&'static str, Origin)> {
     CLASSES
@@ -34,7 +37,7 @@ fn outcomes() -> impl Iterator<Item = (&'static str, Origin)> {
         .into_iter()
         .chain(CODES)
         .chain(OWN_CODES)
-        .chain([("client-gone", Origin::Client)])
+        .chain(CLIENTS.map(|code| (code, Origin::Client)))
 }
 
 impl Metrics {

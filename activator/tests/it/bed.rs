@@ -11,10 +11,9 @@ use activator::{
     Activator, BoxFuture, Config, Endpoint, Endpoints, InPath, Scale, WakeError, WakeOutcome,
     Workload, WorkloadConfig, listen,
 };
-use metrics_exporter_prometheus::PrometheusHandle;
 use parking_lot::Mutex;
 use queue_proxy::{QueueProxy, config::Port};
-use shared::TargetId;
+use shared::{TargetId, metrics::Exporter};
 use tokio::{
     sync::watch,
     time::{Instant, sleep},
@@ -250,15 +249,15 @@ pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// Metrics of everything in this process. To be asked for before the workloads that are to be counted are made.
-pub(crate) fn metrics() -> PrometheusHandle {
-    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+pub(crate) fn metrics() -> Exporter {
+    static HANDLE: OnceLock<Exporter> = OnceLock::new();
     HANDLE
         .get_or_init(|| shared::metrics::install().unwrap())
         .clone()
 }
 
 /// How requests to `target` have ended so far.
-pub(crate) fn outcomes(metrics: &PrometheusHandle, target: &str) -> Vec<(String, u64)> {
+pub(crate) fn outcomes(metrics: &Exporter, target: &str) -> Vec<(String, u64)> {
     let text = metrics.render();
     let mut found: Vec<_> = text
         .lines()

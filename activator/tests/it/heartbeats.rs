@@ -6,7 +6,7 @@ use activator::WorkloadConfig;
 use autoscaler_core::OptIns;
 use http::Request;
 use http_body_util::BodyExt;
-use metrics_exporter_prometheus::PrometheusHandle;
+use shared::metrics::Exporter;
 use tokio::time::{Duration, sleep, timeout};
 
 use crate::{
@@ -76,7 +76,7 @@ fn error(rest: &str) -> serde_json::Value {
     body["error"].clone()
 }
 
-async fn counted(metrics: &PrometheusHandle, target: &str, wanted: &[(&str, u64)]) {
+async fn counted(metrics: &Exporter, target: &str, wanted: &[(&str, u64)]) {
     let wanted: Vec<_> = wanted
         .iter()
         .map(|(code, n)| ((*code).to_owned(), *n))

@@ -19,6 +19,9 @@ pub(crate) struct Asked {
     pub(crate) container_concurrency: u32,
     pub(crate) ready_path: Option<String>,
     pub(crate) max_connection_age: Option<Duration>,
+    pub(crate) request_timeout: Option<Duration>,
+    pub(crate) response_start_timeout: Option<Duration>,
+    pub(crate) idle_timeout: Option<Duration>,
     pub(crate) probe_paths: Vec<String>,
     pub(crate) openai_errors: bool,
     pub(crate) drain_grace: Option<Duration>,
@@ -59,6 +62,9 @@ pub(crate) fn read(
             asked.max_connection_age = spec.max_connection_age;
             asked.probe_paths = spec.opt_ins.probe_paths;
             asked.openai_errors = spec.opt_ins.openai_errors;
+            asked.request_timeout = spec.request_timeout;
+            asked.response_start_timeout = spec.response_start_timeout;
+            asked.idle_timeout = spec.idle_timeout;
             Ok((asked, warnings))
         }
         _ => Err(Wrong {
@@ -87,6 +93,9 @@ pub(crate) fn sidecar_keys() -> impl Iterator<Item = &'static str> {
         "rouse.dev/max-connection-age",
         "rouse.dev/probe-paths",
         "rouse.dev/openai-errors",
+        "rouse.dev/request-timeout",
+        "rouse.dev/response-start-timeout",
+        "rouse.dev/idle-timeout",
         names::PORTS,
         names::DRAIN_GRACE,
     ];
@@ -176,6 +185,9 @@ mod tests {
             ("rouse.dev/max-connection-age", "2m"),
             ("rouse.dev/probe-paths", "/healthz, /metrics"),
             ("rouse.dev/openai-errors", "true"),
+            ("rouse.dev/request-timeout", "1h"),
+            ("rouse.dev/response-start-timeout", "2s"),
+            ("rouse.dev/idle-timeout", "1.5s"),
             (names::DRAIN_GRACE, "1m30s"),
             (names::PORTS, "8080,grpc"),
             ("rouse.dev/sidecar-cpu-request", "100m"),
@@ -184,6 +196,9 @@ mod tests {
         assert_eq!(asked.container_concurrency, 4);
         assert_eq!(asked.ready_path.as_deref(), Some("/up"));
         assert_eq!(asked.max_connection_age, Some(Duration::from_mins(2)));
+        assert_eq!(asked.request_timeout, Some(Duration::from_hours(1)));
+        assert_eq!(asked.response_start_timeout, Some(Duration::from_secs(2)));
+        assert_eq!(asked.idle_timeout, Some(Duration::from_millis(1_500)));
         assert_eq!(asked.probe_paths, ["/healthz", "/metrics"]);
         assert!(asked.openai_errors);
         assert_eq!(asked.drain_grace, Some(Duration::from_secs(90)));
@@ -202,6 +217,8 @@ mod tests {
             (names::DRAIN_GRACE, "25h", "from 1s to 24h"),
             ("rouse.dev/sidecar-memory-limit", "much", "quantity"),
             ("rouse.dev/max-connection-age", "1ms", "0s or 1s <= 1ms"),
+            ("rouse.dev/request-timeout", "300", "from 1s to 24h"),
+            ("rouse.dev/idle-timeout", "25h", "<= 24h"),
             ("rouse.dev/container-concurrency", "-1", "1000"),
             ("rouse.dev/allowed-namespaces", "a,B", "separated by commas"),
             ("autoscaling.knative.dev/window", "1s", "6s <= 1s <= 1h0m0s"),

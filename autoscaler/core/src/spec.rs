@@ -207,6 +207,12 @@ pub struct TargetSpec {
     pub min_stay: Option<Duration>,
     /// Age at which a sidecar ends clients' connections, none for no limit (`rouse.dev/max-connection-age`).
     pub max_connection_age: Option<Duration>,
+    /// Longest time of a whole request at a pod, none for no limit (`rouse.dev/request-timeout`).
+    pub request_timeout: Option<Duration>,
+    /// Longest time until a model begins its answer, none for no limit (`rouse.dev/response-start-timeout`).
+    pub response_start_timeout: Option<Duration>,
+    /// Longest silence of a model that has a request, none for no limit (`rouse.dev/idle-timeout`).
+    pub idle_timeout: Option<Duration>,
     /// Path that answers once the model is ready (`rouse.dev/ready-path`).
     pub ready_path: Option<String>,
     /// What is done for clients beside serving them.

@@ -25,4 +25,5 @@ mod slow;
 mod stat;
 mod streaming;
 mod tickets;
+mod timeouts;
 mod websocket;

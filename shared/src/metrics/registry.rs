@@ -1,11 +1,10 @@
 //! Every series there is, for as long as what it tells of is there, and its text for Prometheus.
 //!
 //! The recorder of `metrics-exporter-prometheus` keeps a series for ever, or takes it away from handles that are still in use
-//! once it was idle. Workloads come and go: here a series goes with its workload, and only then.
+//! once it was idle. Workloads come and go: here a series goes with its workload, and only then. The text is that crate's.
 
 use std::{
     collections::{HashMap, HashSet},
-    fmt::Write as _,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -14,7 +13,12 @@ use std::{
 };
 
 use metrics::{
-    Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+    Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Label, Metadata, Recorder, SharedString,
+    Unit,
+};
+use metrics_exporter_prometheus::{
+    LabelSet,
+    formatting::{write_help_line, write_metric_line, write_type_line},
 };
 use parking_lot::{Mutex, RwLock};
 
@@ -141,8 +145,7 @@ impl Exporter {
         for family in &self.0.families {
             let series = family.series.read();
             if !series.is_empty() {
-                // Writing to a String cannot fail.
-                let _ = family.write(&series, &mut text);
+                family.write(&series, &mut text);
             }
         }
         text
@@ -199,7 +202,7 @@ impl Tenure {
 }
 
 impl Family {
-    fn write(&self, series: &HashMap<Values, Series>, text: &mut String) -> std::fmt::Result {
+    fn write(&self, series: &HashMap<Values, Series>, text: &mut String) {
         let Metric {
             name, help, labels, ..
         } = self.metric;
@@ -208,54 +211,40 @@ impl Family {
             Kind::Gauge => "gauge",
             Kind::Histogram(_) => "histogram",
         };
-        writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}")?;
+        write_help_line(text, name, None, None, help);
+        write_type_line(text, name, None, None, kind);
         for (values, series) in series {
-            let mut set = String::new();
-            for (label, value) in labels.iter().zip(values) {
-                let comma = if set.is_empty() { "" } else { "," };
-                write!(set, "{comma}{label}=\"{}\"", escaped(value))?;
-            }
-            let braced = if set.is_empty() {
-                String::new()
-            } else {
-                format!("{{{set}}}")
-            };
+            let pairs = labels.iter().zip(values);
+            let pairs = pairs.map(|(label, value)| Label::new(*label, value.to_string()));
+            let key = Key::from_parts(*name, pairs.collect::<Vec<_>>());
+            let set = LabelSet::from_key_and_global(&key, &Default::default());
+            let plain = None::<(&'static str, &str)>;
             match series {
                 Series::Number(value) if self.metric.kind == Kind::Counter => {
-                    writeln!(text, "{name}{braced} {}", value.load(Relaxed))?;
+                    let value = value.load(Relaxed);
+                    write_metric_line(text, name, None, &set, plain, value, None);
                 }
                 Series::Number(value) => {
                     let value = f64::from_bits(value.load(Relaxed));
-                    writeln!(text, "{name}{braced} {value}")?;
+                    write_metric_line(text, name, None, &set, plain, value, None);
                 }
                 Series::Distribution(distribution) => {
-                    let comma = if set.is_empty() { "" } else { "," };
                     let mut count = 0;
                     let bounds = distribution.bounds.iter().map(f64::to_string);
                     let bounds = bounds.chain(["+Inf".to_owned()]);
                     for (bound, seen) in bounds.zip(&distribution.counts) {
                         count += seen.load(Relaxed);
-                        writeln!(text, "{name}_bucket{{{set}{comma}le=\"{bound}\"}} {count}")?;
+                        let bound = Some(("le", bound));
+                        write_metric_line(text, name, Some("bucket"), &set, bound, count, None);
                     }
                     let sum = f64::from_bits(distribution.sum.load(Relaxed));
-                    writeln!(
-                        text,
-                        "{name}_sum{braced} {sum}\n{name}_count{braced} {count}"
-                    )?;
+                    write_metric_line(text, name, Some("sum"), &set, plain, sum, None);
+                    write_metric_line(text, name, Some("count"), &set, plain, count, None);
                 }
             }
         }
         text.push('\n');
-        Ok(())
     }
-}
-
-/// A label's value between quotes.
-fn escaped(value: &str) -> String {
-    value
-        .replace('\\', "\\\\")
-        .replace('"', "\\\"")
-        .replace('\n', "\\n")
 }
 
 impl Series {
@@ -310,7 +299,7 @@ impl Recorder for Exporter {
 
 #[cfg(test)]
 mod tests {
-    use metrics::{Label, Level, with_local_recorder};
+    use metrics::{Level, with_local_recorder};
 
     use super::*;
     use crate::metrics::{ACTIVATOR_HELD, ACTIVATOR_HOLD, ACTIVATOR_REQUESTS, AUTOSCALER_LEADER};

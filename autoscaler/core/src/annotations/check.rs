@@ -183,18 +183,24 @@ impl Check<'_> {
         }
     }
 
-    /// Zero is no limit. Less than a second is a slip: every answer would cost a connection.
-    fn connection_age(&mut self) {
-        let key = keys::MAX_CONNECTION_AGE;
-        self.duration(key, (0, "0s"), (24 * HOUR, "24h0m0s"), false);
-        if let Some((name, value)) = self.find(key)
-            && parse_duration(&value).is_some_and(|nanos| 0 < nanos && nanos < SECOND)
-        {
-            self.error(
-                name,
-                &value,
-                format!("expected 0s or 1s <= {value} <= 24h0m0s"),
-            );
+    /// Zero is no limit. Less than a second is a slip: every answer would cost a connection, or fail.
+    fn limits(&mut self) {
+        for key in [
+            keys::MAX_CONNECTION_AGE,
+            keys::REQUEST_TIMEOUT,
+            keys::RESPONSE_START_TIMEOUT,
+            keys::IDLE_TIMEOUT,
+        ] {
+            self.duration(key, (0, "0s"), (24 * HOUR, "24h0m0s"), false);
+            if let Some((name, value)) = self.find(key)
+                && parse_duration(&value).is_some_and(|nanos| 0 < nanos && nanos < SECOND)
+            {
+                self.error(
+                    name,
+                    &value,
+                    format!("expected 0s or 1s <= {value} <= 24h0m0s"),
+                );
+            }
         }
     }
 
@@ -219,7 +225,7 @@ impl Check<'_> {
             (24 * HOUR, "24h0m0s"),
             false,
         );
-        self.connection_age();
+        self.limits();
         self.duration(
             keys::BACKLOG_CLEAR_TIME,
             (SECOND, "1s"),

@@ -217,6 +217,27 @@ pub(super) const MAX_CONNECTION_AGE: Key = Key::new(
      not requests, so this is how long a new replica waits for its share of kept connections. HTTP/1 clients are told \
      Connection: close, HTTP/2 ones GOAWAY; nothing is cut, and WebSockets are left alone.",
 );
+pub(super) const REQUEST_TIMEOUT: Key = Key::new(
+    "rouse.dev/request-timeout",
+    "0s for no limit, or a duration from 1s to 24h",
+    "0s",
+    "Longest time of a whole request, from its admission to the last byte of its answer; then it is answered 504, or its answer is \
+     broken off. A longer one than 300s makes the drain and the grace period of new Pods longer. Knative has it as timeoutSeconds.",
+);
+pub(super) const RESPONSE_START_TIMEOUT: Key = Key::new(
+    "rouse.dev/response-start-timeout",
+    "0s for no limit, or a duration from 1s to 24h",
+    "0s",
+    "Longest time from a request's admission until the model begins its answer; then it is answered 504. Knative has it as \
+     responseStartTimeoutSeconds.",
+);
+pub(super) const IDLE_TIMEOUT: Key = Key::new(
+    "rouse.dev/idle-timeout",
+    "0s for no limit, or a duration from 1s to 24h",
+    "0s",
+    "Longest silence of the model, before and in its answer; then it is answered 504, or its answer is broken off. A WebSocket ends \
+     when neither side has sent anything for so long. Knative has it as idleTimeoutSeconds.",
+);
 pub(super) const READY_PATH: Key = Key::new(
     "rouse.dev/ready-path",
     "an absolute path such as /health",
@@ -273,7 +294,7 @@ pub(super) const OPENAI_ERRORS: Key = Key::new(
 );
 
 /// Every key that this crate reads.
-pub const ALL: [Key; 30] = [
+pub const ALL: [Key; 33] = [
     CLASS,
     METRIC,
     TARGET,
@@ -296,6 +317,9 @@ pub const ALL: [Key; 30] = [
     BACKLOG_CLEAR_TIME,
     MIN_STAY,
     MAX_CONNECTION_AGE,
+    REQUEST_TIMEOUT,
+    RESPONSE_START_TIMEOUT,
+    IDLE_TIMEOUT,
     READY_PATH,
     ALLOWED_NAMESPACES,
     PROBE_PATHS,

@@ -105,6 +105,9 @@ pub fn resolve_with(
                 .unwrap_or(MAX_CONNECTION_AGE),
         )
         .filter(|age| !age.is_zero()),
+        request_timeout: given.limit(keys::REQUEST_TIMEOUT),
+        response_start_timeout: given.limit(keys::RESPONSE_START_TIMEOUT),
+        idle_timeout: given.limit(keys::IDLE_TIMEOUT),
         ready_path: keys::READY_PATH.value(annotations).map(str::to_owned),
         opt_ins: given.opt_ins(),
         policy: Policy {
@@ -195,6 +198,11 @@ impl Given<'_> {
         given
             .and_then(|number| u32::try_from(number).ok())
             .unwrap_or(default)
+    }
+
+    /// A time of which zero means that there is no limit.
+    fn limit(&self, key: Key) -> Option<Duration> {
+        self.duration(key).filter(|limit| !limit.is_zero())
     }
 
     fn duration(&self, key: Key) -> Option<Duration> {

@@ -123,6 +123,9 @@ fn our_own_keys_have_ranges_and_defaults() {
         ("max-held", &["0", "1000001", "many"]),
         ("max-cold-start", &["999ms", "24h1s", "60"]),
         ("max-connection-age", &["999ms", "-1s", "24h1s", "60", ""]),
+        ("request-timeout", &["999ms", "-1s", "24h1s", "60", ""]),
+        ("response-start-timeout", &["999ms", "-1s", "24h1s", "60"]),
+        ("idle-timeout", &["999ms", "-1s", "24h1s", "60", "none"]),
         ("ready-path", &["", "health", "/a b", "/#top", "/\u{e9}"]),
         (
             "probe-paths",
@@ -184,6 +187,32 @@ fn what_is_done_for_clients_is_asked_for_one_by_one() {
     let long = "\u{e9}".repeat(80);
     assert_eq!(of(&[("rouse.dev/placeholder-title", &long)]).1, 1);
     read(&[("rouse.dev/placeholder-title", &format!("{long}x"))]).expect_err("81 characters");
+}
+
+#[test]
+fn a_request_has_all_the_time_it_takes_unless_it_is_limited() {
+    let of = |pairs: &[(&str, &str)]| {
+        let spec = read(pairs).expect("in range").spec;
+        [
+            spec.request_timeout,
+            spec.response_start_timeout,
+            spec.idle_timeout,
+        ]
+    };
+    assert_eq!(of(&[]), [None; 3]);
+    let given = of(&[
+        ("rouse.dev/request-timeout", "15m"),
+        ("rouse.dev/response-start-timeout", "1.5s"),
+        ("rouse.dev/idle-timeout", "24h"),
+    ]);
+    let times = [900_000, 1_500, 86_400_000].map(|ms| Some(Duration::from_millis(ms)));
+    assert_eq!(given, times);
+    let zero = [
+        "rouse.dev/request-timeout",
+        "rouse.dev/response-start-timeout",
+        "rouse.dev/idle-timeout",
+    ];
+    assert_eq!(of(&zero.map(|key| (key, "0s"))), [None; 3]);
 }
 
 #[test]

@@ -123,14 +123,14 @@ impl Prefetch {
     }
 
     /// Goes on with a request body that was given back, none of it sent. `limit` as in [`Self::new`]; the body's guards end.
-    /// `None` if it is gated, since whoever has its gate takes it back, or is made as it is asked for.
+    /// `None` if it is gated, since whoever has its gate takes it back, or of a kind that no request body is.
     pub fn resume(mut body: Body, limit: usize) -> Option<Self> {
         let ahead = Self {
             limit,
             ..Self::empty()
         };
         Some(match std::mem::replace(&mut body.kind, Kind::Empty) {
-            Kind::Gated(_) | Kind::Made(_) => return None,
+            Kind::Gated(_) | Kind::Made(_) | Kind::Limited(_) => return None,
             Kind::Empty => ahead,
             Kind::Full(bytes) => Self {
                 bytes: bytes.len(),

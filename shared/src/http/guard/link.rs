@@ -25,6 +25,8 @@ pub struct Link {
     /// Somebody waits for `gone`.
     pub(super) watched: AtomicBool,
     pub(super) gone: Notify,
+    /// The connection is to be reset, not closed.
+    resets: AtomicBool,
     pub(super) refusal: Mutex<Option<(usize, Refusal)>>,
     /// The connection's place among all: the socket is part of what holds this, also once it is a tunnel.
     _place: Option<Place>,
@@ -75,6 +77,16 @@ impl Link {
     pub async fn gone(&self) {
         self.watched.store(true, Relaxed);
         self.gone.notified().await;
+    }
+
+    /// Has the connection reset when it is closed.
+    pub fn reset(&self) {
+        self.resets.store(true, Relaxed);
+    }
+
+    /// Whether the connection is to be reset.
+    pub fn is_to_be_reset(&self) -> bool {
+        self.resets.load(Relaxed)
     }
 
     /// Whether any request is being served.
