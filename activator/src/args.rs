@@ -8,7 +8,11 @@ use std::{
 
 use ::kubernetes::names;
 use clap::Parser;
-use shared::{TargetId, http::sanitize::TrustedProxies, scale::ScaleUrl};
+use shared::{
+    TargetId,
+    http::{sanitize::TrustedProxies, serve},
+    scale::ScaleUrl,
+};
 
 use crate::{
     BoxFuture, Config, Endpoint, Endpoints, InPath, Lookups, Scale, WakeError, WakeOutcome,
@@ -146,6 +150,11 @@ pub struct Args {
     #[arg(long, env = "ROUSE_GRACE", default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=3_600), value_name = "SECONDS")]
     grace: u32,
 
+    /// Longest time in seconds in which a client may take nothing of an answer that is there for it; 0 = no limit. Then it is cut, and
+    /// its place at the pod is free. It must take about 1 KB/s to be seen to read.
+    #[arg(long, env = "ROUSE_SEND_TIMEOUT", default_value_t = 60, value_parser = clap::value_parser!(u32).range(0..=86_400), value_name = "SECONDS")]
+    send_timeout: u32,
+
     /// Leave out the rouse-timing header of answers.
     #[arg(long, env = "ROUSE_NO_TIMING_HEADER")]
     no_timing_header: bool,
@@ -164,6 +173,10 @@ impl Args {
         Config {
             stats: self.stats_listen.or(on_cluster),
             trusted: self.trusted_proxies.clone().unwrap_or_default(),
+            serve: serve::Config {
+                send: Some(Duration::from_secs(self.send_timeout.into())).filter(|t| !t.is_zero()),
+                ..serve::Config::default()
+            },
             timing_header: !self.no_timing_header,
             // Kubernetes' word for it, and nothing more.
             explain_failures: self.kubernetes,

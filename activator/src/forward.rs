@@ -70,6 +70,7 @@ impl Ending for Answered {
             End::Whole => return,
             End::Broken | End::Late(_) => BROKE,
             End::Dropped => GONE,
+            End::Stalled => "client-stalled",
         };
     }
 }

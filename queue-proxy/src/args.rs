@@ -147,6 +147,11 @@ pub struct Args {
     #[arg(long, env = "ROUSE_IDLE_TIMEOUT", default_value = "0", value_parser = seconds, value_name = "SECONDS")]
     idle_timeout: Duration,
 
+    /// Longest time in seconds in which a client may take nothing of an answer that is there for it; 0 = no limit. Then it is cut, and
+    /// its slot is free. It must take about 1 KB/s to be seen to read.
+    #[arg(long, env = "ROUSE_SEND_TIMEOUT", default_value = "60", value_parser = seconds, value_name = "SECONDS")]
+    send_timeout: Duration,
+
     /// Leave out the rouse-timing header of answers.
     #[arg(long, env = "ROUSE_NO_TIMING_HEADER")]
     no_timing_header: bool,
@@ -199,6 +204,7 @@ impl Args {
         config.grace = self.grace;
         let unless_zero = |time: Duration| Some(time).filter(|time| !time.is_zero());
         config.max_connection_age = unless_zero(self.max_connection_age);
+        config.serve.send = unless_zero(self.send_timeout);
         config.timeouts = Timeouts {
             request: unless_zero(self.request_timeout),
             response_start: unless_zero(self.response_start_timeout),

@@ -127,7 +127,8 @@ impl Config {
     }
 
     /// Limits of the port for activators: they keep connections for 30 s, so this side must keep them longer, or a
-    /// request could meet a connection that is being closed.
+    /// request could meet a connection that is being closed. A client of theirs that does not read is theirs to cut; this side only
+    /// does it if they do not.
     pub(crate) fn activator_serve(&self) -> serve::Config {
         serve::Config {
             timeouts: guard::Timeouts {
@@ -135,6 +136,7 @@ impl Config {
                 idle: Duration::from_mins(10),
                 ..self.serve.timeouts
             },
+            send: self.serve.send.map(|limit| limit.saturating_mul(2)),
             ..self.serve
         }
     }

@@ -102,7 +102,7 @@ impl Metrics {
                 names::PROXY_REQUESTS.counter(&[target, rule.code, rule.origin.as_str()]),
             ));
         }
-        for code in ["malformed", "client-gone"] {
+        for code in ["malformed", "client-gone", "client-stalled"] {
             outcomes.push((
                 code,
                 names::PROXY_REQUESTS.counter(&[target, code, Origin::Client.as_str()]),
@@ -192,6 +192,7 @@ impl Ending for Admitted {
             End::Broken => Failure::ModelBroke.rule().code,
             End::Late(late) => timeouts::failure(late).rule().code,
             End::Dropped => "client-gone",
+            End::Stalled => "client-stalled",
         };
     }
 }

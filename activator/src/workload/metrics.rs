@@ -15,7 +15,7 @@ pub(crate) struct Metrics(OnceLock<Box<Handles>>);
 #[derive(Debug, Default)]
 struct Handles {
     /// In the order of [`outcomes`].
-    outcomes: [OnceLock<Counter>; CLASSES.len() + CODES.len() + 1],
+    outcomes: [OnceLock<Counter>; CLASSES.len() + CODES.len() + CLIENTS.len()],
     held: OnceLock<Gauge>,
     hold: OnceLock<Histogram>,
     resent: OnceLock<Counter>,
@@ -24,13 +24,16 @@ struct Handles {
 /// Classes of a pod's answers.
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
+/// Of answers that their client did not take to the end: it has left, or stopped reading.
+const CLIENTS: [&str; 2] = ["client-gone", "client-stalled"];
+
 /// Every outcome and whose doing it is.
 fn outcomes() -> impl Iterator<Item = (&'static str, Origin)> {
     CLASSES
         .map(|class| (class, Origin::Upstream))
         .into_iter()
         .chain(CODES)
-        .chain([("client-gone", Origin::Client)])
+        .chain(CLIENTS.map(|code| (code, Origin::Client)))
 }
 
 impl Metrics {

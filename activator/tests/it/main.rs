@@ -10,6 +10,7 @@ mod cold;
 mod failing;
 mod fake;
 mod framing;
+mod gone;
 mod grpc;
 mod h2;
 mod http1;

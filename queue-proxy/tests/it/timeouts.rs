@@ -74,7 +74,7 @@ fn counts(pairs: &[(&str, u64)]) -> Vec<(String, u64)> {
     pairs.iter().map(owned).collect()
 }
 
-async fn counted(name: &str, pairs: &[(&str, u64)]) {
+pub(crate) async fn counted(name: &str, pairs: &[(&str, u64)]) {
     let expected = counts(pairs);
     until(&format!("{expected:?} to be counted"), || {
         outcomes(name).into_iter().collect::<Vec<_>>() == expected

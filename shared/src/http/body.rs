@@ -40,6 +40,8 @@ pub enum End {
     Late(Late),
     /// Nobody read on: whoever it was for is gone.
     Dropped,
+    /// Whoever it was for is there, and took nothing of it for too long.
+    Stalled,
 }
 
 /// A [`Guard`] that is told how its body ended, before it is dropped.
@@ -163,7 +165,7 @@ impl Body {
     }
 
     /// The body is over before its end: what it came from is cancelled, then those who wait for its slot learn of it.
-    fn give_up(mut self, how: End) {
+    pub(super) fn give_up(mut self, how: End) {
         self.cancel(how);
     }
 

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use tokio::{net::TcpStream, time::timeout};
 
 use self::{
-    line::{Idle, Line},
+    line::{Idle, Line, Use},
     upstream::Upstream,
 };
 use super::body::Body;
@@ -144,7 +144,7 @@ impl Client {
     /// [`SendError`] says whether the request may be sent elsewhere.
     ///
     /// # Cancel safety
-    /// Dropping the future closes the HTTP/1 connection, or resets the HTTP/2 stream.
+    /// Dropping the future, or the body of its answer before its end, resets the HTTP/1 connection or the HTTP/2 stream.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, SendError> {
         if request.version() == Version::HTTP_2 {
             return self.send_h2(request).await;
@@ -182,9 +182,11 @@ impl Client {
             });
         }
         let stream = self.inner.connect().await?;
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let upstream = Upstream::new(stream, Arc::clone(&cancelled));
         let (sender, connection) = http1::Builder::new()
             .max_header_size(self.inner.config.head_bytes)
-            .handshake(TokioIo::new(Upstream::new(stream)))
+            .handshake(TokioIo::new(upstream))
             .await?;
         let task = tokio::spawn(async move {
             if let Err(error) = connection.with_upgrades().await {
@@ -195,7 +197,8 @@ impl Client {
         let mut line = Line {
             sender,
             task,
-            upgraded: false,
+            use_of: Use::Unused,
+            cancelled,
         };
         line.sender.ready().await?;
         Ok(Connection {
@@ -268,6 +271,7 @@ impl Connection {
     /// See [`Client::send`].
     pub async fn send(self, request: Request<Body>) -> Result<Response<Body>, SendError> {
         let Self { mut line, home, .. } = self;
+        line.use_of = Use::Request;
         match line.sender.try_send_request(request).await {
             Ok(response) => Ok(home.finish(line, response)),
             Err(mut failed) => {

@@ -2,6 +2,7 @@
 
 mod accept;
 mod age;
+mod flow;
 mod http1;
 mod http2;
 mod rewind;
@@ -26,7 +27,7 @@ use tokio::{
 };
 
 pub use self::server::{Disposer, Server};
-use self::{age::Age, socket::Socket};
+use self::{age::Age, flow::Flow, socket::Socket};
 use super::{
     body::Body,
     guard::{GuardIo, Link, Timeouts},
@@ -46,19 +47,24 @@ pub struct Config {
     pub max_connections: usize,
     /// HTTP/2 streams open at once on one connection.
     pub max_streams: u32,
+    /// Longest time in which a client may take nothing of an answer that is there for it; none for no limit. Then its connection or
+    /// its HTTP/2 stream is cut. Upgraded connections are held to it too.
+    pub send: Option<Duration>,
     /// Age at which a connection is treated as by [`Disposition::CloseAfterAnswer`], give or take a tenth; none for no limit.
     /// It is never cut, nor closed while it is idle: its next answer is its last. An upgraded one is left alone.
     pub max_age: Option<Duration>,
 }
 
 impl Default for Config {
-    /// 10,000 connections (below the usual 20,000 file limit, since each may need an upstream one) and 128 streams.
+    /// 10,000 connections (below the usual 20,000 file limit, since each may need an upstream one), 128 streams, and 60 s to
+    /// take something, which is nginx's `send_timeout`.
     fn default() -> Self {
         Self {
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             max_connections: 10_000,
             max_streams: 128,
+            send: Some(Duration::from_mins(1)),
             max_age: None,
         }
     }
@@ -182,9 +188,10 @@ async fn serve<H: Handler>(
     if version == Version::HTTP_2 {
         http2::serve(stream, first, config, handler, peer, disposition, age).await;
     } else {
-        let socket = Socket::new(stream, Arc::clone(&link));
+        let flow = Arc::new(Flow::default());
+        let socket = Socket::new(stream, Arc::clone(&link), Arc::clone(&flow), config.send);
         let io = GuardIo::new(socket, first, config.limits, config.timeouts, link);
-        http1::serve(io, handler, peer, disposition, age).await;
+        http1::serve(io, handler, peer, flow, disposition, age).await;
     }
 }
 

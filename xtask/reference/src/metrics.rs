@@ -12,7 +12,8 @@ is asked. Nothing in Rouse decides by these; scaling reads [statistics](statisti
 
 const LABELS: &str = "\
 - `target`: `namespace/name` of the workload. The autoscaler's scrapes of activators have `activators` instead.
-- `outcome`: `1xx` to `5xx` for answers of the model, else a code of [errors](errors.md), or `client-gone`.
+- `outcome`: `1xx` to `5xx` for answers of the model, else a code of [errors](errors.md), or `client-gone` (left), or
+  `client-stalled` (stopped reading).
 - `origin`: `client`, `upstream` or `rouse`.
 - `result` of wakes: `woken`, `not-at-zero`, `error`, `timeout`; of scrapes: `ok`, `error`; of writes of the scale: `ok`,
   `conflict`, `error`, `timeout`.";

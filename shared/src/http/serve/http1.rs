@@ -15,7 +15,11 @@ use hyper::{body::Incoming, server::conn, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::watch;
 
-use super::{Age, Disposition, Handler, Peer, Socket, next};
+use super::{
+    Age, Disposition, Handler, Peer, Socket,
+    flow::{Flow, Flowing},
+    next,
+};
 use crate::http::{
     body::{End, Ending},
     guard::{Active, GuardIo, Link},
@@ -43,6 +47,7 @@ pub(super) async fn serve<H: Handler>(
     io: GuardIo<Socket>,
     handler: H,
     peer: Arc<Peer>,
+    flow: Arc<Flow>,
     mut disposition: watch::Receiver<Disposition>,
     age: Age,
 ) {
@@ -59,6 +64,7 @@ pub(super) async fn serve<H: Handler>(
             _active: peer.link.begin(),
         };
         let closing = &closing;
+        let flow = Arc::clone(&flow);
         async move {
             let mut answer = match peer.link.refusal_of(index) {
                 Some(refusal) => handler.refuse(refusal),
@@ -71,7 +77,7 @@ pub(super) async fn serve<H: Handler>(
                     .headers_mut()
                     .insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok::<_, Infallible>(answer.map(|body| body.ending(present)))
+            Ok::<_, Infallible>(answer.map(|body| Flowing::new(body.ending(present), flow)))
         }
     });
     // Deadlines are the reader's. hyper's own runs while a connection is idle, so it is out of the way; without one,

@@ -5,14 +5,18 @@ use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 use bytes::BytesMut;
 use http::Request;
 use hyper::{body::Incoming, server::conn, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::TcpStream,
     sync::{Notify, watch},
     time::{Instant, interval_at},
 };
 
-use super::{Age, Config, Disposition, Handler, Peer, Rewind, next};
+use super::{
+    Age, Config, Disposition, Handler, Peer, Rewind,
+    flow::{self, Flowing, Streams},
+    next,
+};
 
 pub(super) async fn serve<H: Handler>(
     stream: TcpStream,
@@ -33,11 +37,12 @@ pub(super) async fn serve<H: Handler>(
         let handler = handler.clone();
         async move {
             let answer = handler.handle(request, peer).await;
-            Ok::<_, Infallible>(answer.map(|body| body.guarded(active)))
+            let flow = flow::of_stream();
+            Ok::<_, Infallible>(answer.map(|body| Flowing::new(body.guarded(active), flow)))
         }
     });
     // h2's own defaults bound resets and CONTINUATION frames; they are stated so that no upgrade loosens them.
-    let connection = conn::http2::Builder::new(TokioExecutor::new())
+    let connection = conn::http2::Builder::new(Streams(config.send))
         .timer(TokioTimer::new())
         .max_concurrent_streams(config.max_streams)
         .max_header_list_size(u32::try_from(config.limits.head_bytes).unwrap_or(u32::MAX))
