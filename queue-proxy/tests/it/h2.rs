@@ -232,7 +232,7 @@ async fn a_malformed_call_is_refused_and_reaches_nobody() {
     for address in [front(&proxy), activator(&proxy)] {
         let (mut client, _connection) = connect(address).await;
         let mut trace = request("/", nothing());
-        *trace.method_mut() = http::Method::TRACE;
+        *trace.method_mut() = Method::TRACE;
         let answer = client.send_request(trace).await.unwrap();
         assert_eq!(answer.status(), 405);
         let mut other_host = request("/", nothing());
