@@ -4,6 +4,7 @@
 //! programs; and runs the tests of `tests/tests/conformance`, which start both and say what must come of it. What that is
 //! and was: docs/reference/conformance.md.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -14,6 +15,9 @@ use crate::cargo;
 use crate::metadata::Metadata;
 use crate::report;
 
+/// The suite, which `PyPI` has as source alone.
+const AUTOBAHN: &str = "autobahntestsuite==25.10.1";
+
 /// A tool, or a group of those that are only useful together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Tool {
@@ -23,6 +27,8 @@ pub(crate) enum Tool {
     Grpc,
     /// Ambiguous HTTP/1, before nginx, Go's server and hyper's.
     Smuggling,
+    /// The Autobahn test suite for WebSocket.
+    Websocket,
 }
 
 /// How to run the tests.
@@ -48,6 +54,7 @@ impl Tool {
             Self::H2spec => "h2spec::",
             Self::Grpc => "grpc::",
             Self::Smuggling => "smuggling::",
+            Self::Websocket => "websocket::",
         }
     }
 
@@ -58,6 +65,7 @@ impl Tool {
                 package: "github.com/summerwind/h2spec/cmd/h2spec",
                 name: "h2spec",
             }],
+            Self::Websocket => &[],
             Self::Smuggling => &[GoProgram {
                 module: "upstream",
                 package: ".",
@@ -91,6 +99,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let folder = metadata.target_directory.join("tools/conformance");
     for program in tools.iter().flat_map(|tool| tool.go_programs()) {
         build_go(root, &folder, program)?;
+    }
+    if tools.contains(&Tool::Websocket) {
+        prepare_autobahn(root, &folder.join("autobahn"))?;
     }
 
     let profile: &[&str] = if options.release { &["--release"] } else { &[] };
@@ -149,6 +160,77 @@ fn build_go(root: &Path, folder: &Path, program: &GoProgram) -> anyhow::Result<(
         "{} does not build ({status})",
         program.name
     );
+    Ok(())
+}
+
+/// Fetches the Autobahn suite's source and makes a Python environment for it, unless both are there.
+fn prepare_autobahn(root: &Path, folder: &Path) -> anyhow::Result<()> {
+    let requirements = root.join("tests/conformance/autobahn/requirements.txt");
+    let wanted = fs::read_to_string(&requirements)
+        .with_context(|| format!("cannot read {}", requirements.display()))?
+        + AUTOBAHN;
+    // Written last: what is there without it is half of something.
+    let done = folder.join("done");
+    if fs::read_to_string(&done).is_ok_and(|text| text == wanted) {
+        return Ok(());
+    }
+    report::line("fetching the Autobahn test suite");
+    if folder.exists() {
+        fs::remove_dir_all(folder).context("cannot remove the old suite")?;
+    }
+    fs::create_dir_all(folder).context("cannot make a folder for the suite")?;
+    let venv = folder.join("venv");
+    succeed(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
+    let pip = || {
+        let mut pip = Command::new(venv.join("bin/pip"));
+        pip.env("PIP_DISABLE_PIP_VERSION_CHECK", "1");
+        pip
+    };
+    // What builds the others from source comes first; they build without an environment of their own, in which it would not be.
+    succeed(pip().args(["install", "--quiet", "setuptools==65.5.0", "wheel==0.48.0"]))?;
+    succeed(
+        pip()
+            .args(["install", "--quiet", "--no-build-isolation", "-r"])
+            .arg(&requirements),
+    )?;
+    let fetched = folder.join("fetched");
+    succeed(
+        pip()
+            .args([
+                "download",
+                "--quiet",
+                "--no-deps",
+                "--no-binary",
+                ":all:",
+                "--no-build-isolation",
+            ])
+            .arg("--dest")
+            .arg(&fetched)
+            .arg(AUTOBAHN),
+    )?;
+    let archive = fs::read_dir(&fetched)
+        .and_then(|mut files| files.next().transpose())
+        .context("cannot look at what was fetched")?
+        .context("nothing was fetched")?;
+    let suite = folder.join("suite");
+    fs::create_dir_all(&suite).context("cannot make a folder for the source")?;
+    succeed(
+        Command::new("tar")
+            .arg("xzf")
+            .arg(archive.path())
+            .args(["--strip-components=1", "-C"])
+            .arg(&suite),
+    )?;
+    fs::write(&done, wanted).context("cannot note that the suite is there")
+}
+
+fn succeed(command: &mut Command) -> anyhow::Result<()> {
+    let program = command.get_program().display().to_string();
+    let status = command
+        .stdin(Stdio::null())
+        .status()
+        .with_context(|| format!("cannot start {program}"))?;
+    ensure!(status.success(), "{program} failed ({status})");
     Ok(())
 }
 

@@ -14,5 +14,7 @@ mod expected;
 mod grpc;
 mod h2spec;
 mod place;
+mod smuggling;
+mod websocket;
 
 use place::Place;

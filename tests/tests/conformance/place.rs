@@ -51,6 +51,11 @@ impl Place {
         self.scene.folder()
     }
 
+    /// The root of the repository.
+    pub(crate) fn root() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+    }
+
     /// A tool, by its place below the tools' folder.
     pub(crate) fn tool(&self, name: &str) -> PathBuf {
         self.tools.join(name)
