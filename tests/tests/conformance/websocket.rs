@@ -33,7 +33,7 @@ const EXCEPTIONS: &[Exception] = &[Exception {
     reason: "the echo server answers a close amid a fragmented message with 1002, where the suite wants 1000 or none",
 }];
 /// For a part.
-const LIMIT: Duration = Duration::from_secs(240);
+const LIMIT: Duration = Duration::from_mins(4);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_autobahn_suite_finds_nothing_but_the_exceptions() {

@@ -25,6 +25,7 @@ pub(super) fn corpus() -> Vec<Case> {
     let mut corpus = Corpus(Vec::new());
     corpus.framings();
     corpus.chunks();
+    corpus.hidden_in_chunks();
     corpus.line_ends();
     corpus.request_lines();
     corpus.hosts();
@@ -372,7 +373,10 @@ impl Corpus {
                 }
             }
         }
-        // A request where only an extension or a trailer should be.
+    }
+
+    /// A request where only an extension or a trailer should be.
+    fn hidden_in_chunks(&mut self) {
         for body in [
             "5;\n{}\r\nhello\r\n0\r\n\r\n",
             "5;a=\"\r\n{}\"\r\nhello\r\n0\r\n\r\n",
