@@ -10,7 +10,11 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response, Version};
+use http::{
+    HeaderValue, Request, Response, Version,
+    header::{CONTENT_LENGTH, TRANSFER_ENCODING},
+};
+use http_body::Body as _;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
@@ -269,9 +273,10 @@ impl Connection {
     ///
     /// # Errors
     /// See [`Client::send`].
-    pub async fn send(self, request: Request<Body>) -> Result<Response<Body>, SendError> {
+    pub async fn send(self, mut request: Request<Body>) -> Result<Response<Body>, SendError> {
         let Self { mut line, home, .. } = self;
         line.use_of = Use::Request;
+        announce_body(&mut request);
         match line.sender.try_send_request(request).await {
             Ok(response) => Ok(home.finish(line, response)),
             Err(mut failed) => {
@@ -300,6 +305,17 @@ impl Inner {
             .map_err(|_| ConnectTimeout(limit))??;
         stream.set_nodelay(true)?;
         Ok(stream)
+    }
+}
+
+/// Says that a body of unknown length follows. hyper does so by itself for other methods; of a GET or HEAD it leaves the body out
+/// without a word, and the upstream would answer another request than the client's.
+fn announce_body(request: &mut Request<Body>) {
+    let body = request.body();
+    let unknown = !body.is_end_stream() && body.size_hint().exact().is_none();
+    if unknown && !request.headers().contains_key(CONTENT_LENGTH) {
+        let chunked = HeaderValue::from_static("chunked");
+        request.headers_mut().insert(TRANSFER_ENCODING, chunked);
     }
 }
 

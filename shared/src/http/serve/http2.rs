@@ -3,7 +3,8 @@
 use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
-use http::Request;
+use http::{Method, Request, Response, header::CONTENT_LENGTH};
+use http_body::Body as _;
 use hyper::{body::Incoming, server::conn, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -17,6 +18,7 @@ use super::{
     flow::{self, Flowing, Streams},
     next,
 };
+use crate::http::body::Body;
 
 pub(super) async fn serve<H: Handler>(
     stream: TcpStream,
@@ -35,8 +37,12 @@ pub(super) async fn serve<H: Handler>(
         begun.notify_one();
         let peer = Arc::clone(&peer);
         let handler = handler.clone();
+        let is_head = request.method() == Method::HEAD;
         async move {
-            let answer = handler.handle(request, peer).await;
+            let mut answer = handler.handle(request, peer).await;
+            if is_head {
+                leave_out_body(&mut answer);
+            }
             let flow = flow::of_stream();
             Ok::<_, Infallible>(answer.map(|body| Flowing::new(body.guarded(active), flow)))
         }
@@ -90,4 +96,21 @@ pub(super) async fn serve<H: Handler>(
             connection.as_mut().graceful_shutdown();
         }
     }
+}
+
+/// Leaves out the body of an answer of ours to a HEAD (RFC 9110 section 9.3.2), and says how long it would be. hyper does so on
+/// HTTP/1 only; here a client would take the first byte of it for a broken stream and never see the status. What an upstream
+/// answers is not touched: it has no body, or is broken already.
+fn leave_out_body(answer: &mut Response<Body>) {
+    let body = answer.body();
+    if body.is_end_stream() || !body.is_buffered() {
+        return;
+    }
+    if let Some(length) = body.size_hint().exact() {
+        answer
+            .headers_mut()
+            .entry(CONTENT_LENGTH)
+            .or_insert_with(|| length.into());
+    }
+    *answer.body_mut() = Body::empty();
 }
