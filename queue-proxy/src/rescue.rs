@@ -71,6 +71,7 @@ impl Failure {
     ];
 
     /// The table.
+    #[expect(clippy::too_many_lines, reason = "a table, a few lines a row")]
     pub(crate) fn rule(self) -> Rule {
         use Origin::{Client, Upstream, Us};
         let row = |status, code, text, origin, not_admitted, retry_after| Rule {

@@ -59,7 +59,8 @@ async fn who_reads_nothing_is_cut_and_keeps_no_slot() {
     let (reading, mut writing) = client.stream.into_split();
     let flood = tokio::spawn(async move {
         use tokio::io::AsyncWriteExt as _;
-        while writing.write_all(&[7; 65_536]).await.is_ok() {}
+        let bytes = vec![7; 65_536];
+        while writing.write_all(&bytes).await.is_ok() {}
     });
     until("it is at the model", || {
         pod.model.state.now.load(SeqCst) == 1

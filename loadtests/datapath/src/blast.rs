@@ -101,31 +101,25 @@ async fn worker(
     let mut kept = None;
     let mut buffer = vec![0; 16 * 1024];
     while Instant::now() < end {
-        let stream = match &mut kept {
-            Some(stream) => stream,
-            None => {
-                let stream = TcpStream::connect(to).await.context("no connection")?;
-                stream.set_nodelay(true)?;
-                kept.insert(stream)
-            }
+        let stream = if let Some(stream) = &mut kept {
+            stream
+        } else {
+            let stream = TcpStream::connect(to).await.context("no connection")?;
+            stream.set_nodelay(true)?;
+            kept.insert(stream)
         };
         let began = Instant::now();
-        match exchange(stream, message, &mut buffer).await {
-            Ok((status, stays)) => {
-                if status == *b"200" {
-                    let tenths = began.elapsed().as_nanos() / 100;
-                    latencies.record(u64::try_from(tenths)?.max(1))?;
-                } else {
-                    bad += 1;
-                }
-                if !stays {
-                    kept = None;
-                }
-            }
-            Err(_) => {
-                bad += 1;
-                kept = None;
-            }
+        let (good, stays) = exchange(stream, message, &mut buffer)
+            .await
+            .map_or((false, false), |(status, stays)| (status == *b"200", stays));
+        if good {
+            let tenths = began.elapsed().as_nanos() / 100;
+            latencies.record(u64::try_from(tenths)?.max(1))?;
+        } else {
+            bad += 1;
+        }
+        if !stays {
+            kept = None;
         }
     }
     Ok((latencies, bad))

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Write as _,
     fs,
     net::SocketAddr,
     path::PathBuf,
@@ -314,9 +315,10 @@ fn table(scenario: &str, arms: &[Arm], rows: &[Row], against: &str) {
             let ratios: Vec<f64> = ours.iter().zip(&theirs).map(|(a, b)| a / b).collect();
             let (low, high) = figures::interval(&ratios);
             let middle = figures::median(&ratios);
-            line += &format!("  {:>9.1} {label}", figures::median(&ours));
+            // Writing to a String cannot fail.
+            let _ = write!(line, "  {:>9.1} {label}", figures::median(&ours));
             if middle.is_finite() && name != against {
-                line += &format!(" [{middle:.2}: {low:.2}-{high:.2}]");
+                let _ = write!(line, " [{middle:.2}: {low:.2}-{high:.2}]");
             }
         }
         let bad: u64 = rows

@@ -298,7 +298,7 @@ async fn a_client_that_reads_nothing_loses_its_slot_and_one_that_reads_slowly_do
     })
     .await;
     let name = "stalled";
-    let proxy = named(&model, name, Duration::from_millis(1_000)).await;
+    let proxy = named(&model, name, Duration::from_secs(1)).await;
     // Far more than the buffers between here and there hold.
     let chunk = Bytes::from(vec![7; 256 * 1024]);
     let fill = |feed: &crate::model::Feed| {
@@ -352,7 +352,7 @@ async fn an_http_2_stream_that_is_not_read_is_reset_and_the_others_go_on() {
     metrics();
     let mut config = config(&[model.address], 0);
     config.target = TargetId::new("default", name).unwrap();
-    config.serve.send = Some(Duration::from_millis(1_000));
+    config.serve.send = Some(Duration::from_secs(1));
     let proxy = ready(config).await;
     let (mut client, _connection) = h2::connect(front(&proxy)).await;
     let deaf = client.send_request(h2::request("/deaf", h2::nothing()));

@@ -217,6 +217,10 @@ impl Family {
             let pairs = labels.iter().zip(values);
             let pairs = pairs.map(|(label, value)| Label::new(*label, value.to_string()));
             let key = Key::from_parts(*name, pairs.collect::<Vec<_>>());
+            #[expect(
+                clippy::default_trait_access,
+                reason = "its crate is nobody's business here"
+            )]
             let set = LabelSet::from_key_and_global(&key, &Default::default());
             let plain = None::<(&'static str, &str)>;
             match series {

@@ -143,6 +143,10 @@ impl State {
 }
 
 /// What a look at a body's time shows.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "looked at once and taken apart at once"
+)]
 enum Look {
     /// To be looked at again then.
     At(Instant),

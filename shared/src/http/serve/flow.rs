@@ -181,15 +181,18 @@ impl Patience {
 mod tests {
     use std::future::poll_fn;
 
+    use http_body::Body as _;
+
     use super::*;
 
-    const LIMIT: Duration = Duration::from_secs(60);
+    const LIMIT: Duration = Duration::from_mins(1);
+    const NEARLY: Duration = Duration::from_secs(59);
 
     /// A stream whose client takes a frame each time that `taken` is told so.
     fn stream(
         flow: &Arc<Flow>,
         mut taken: tokio::sync::mpsc::Receiver<()>,
-    ) -> Stream<impl Future<Output = ()>> {
+    ) -> Stream<impl Future<Output = ()> + use<>> {
         let mut answer = Flowing::new(Body::full("x"), Arc::clone(flow));
         let task = async move {
             while taken.recv().await.is_some() {
@@ -213,15 +216,15 @@ mod tests {
         let (take, taken) = tokio::sync::mpsc::channel(1);
         let stream = tokio::spawn(stream(&flow, taken));
         // Before there is anything to take there is no limit.
-        tokio::time::sleep(3 * LIMIT).await;
+        sleep(3 * LIMIT).await;
         // Each that is taken begins the time anew.
         for _ in 0..3 {
             take.send(()).await.unwrap();
-            tokio::time::sleep(LIMIT - Duration::from_secs(1)).await;
+            sleep(NEARLY).await;
             assert!(!stream.is_finished());
         }
         stream.await.unwrap();
-        let expected = 3 * LIMIT + 2 * (LIMIT - Duration::from_secs(1)) + LIMIT;
+        let expected = 3 * LIMIT + 2 * NEARLY + LIMIT;
         assert_eq!(start.elapsed(), expected);
         assert!(flow.stalled.load(Relaxed));
         assert!(take.is_closed(), "its task is dropped, which resets it");
