@@ -314,7 +314,7 @@ mod tests {
         let _tenure = exporter.tenure("a/b");
         with_local_recorder(&exporter, || {
             ACTIVATOR_REQUESTS
-                .counter(&["a/b", "2xx", "up\"\\\n"])
+                .counter(&["a/b", "2xx", "up\"\n"])
                 .increment(3);
             ACTIVATOR_HELD.gauge(&["a/b"]).set(1.5);
             AUTOSCALER_LEADER.gauge(&[]).set(1.0);
@@ -326,7 +326,7 @@ mod tests {
         let text = exporter.render();
         for line in [
             "# TYPE rouse_activator_requests_total counter",
-            r#"rouse_activator_requests_total{target="a/b",outcome="2xx",origin="up\"\\\n"} 3"#,
+            r#"rouse_activator_requests_total{target="a/b",outcome="2xx",origin="up\"\n"} 3"#,
             r#"rouse_activator_held_requests{target="a/b"} 1.5"#,
             "rouse_autoscaler_leader 1",
             r#"rouse_activator_hold_duration_seconds_bucket{target="a/b",le="0.05"} 1"#,
