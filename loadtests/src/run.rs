@@ -18,7 +18,7 @@ use http_body_util::Full;
 use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
@@ -177,8 +177,8 @@ fn share(config: &Config, addresses: Vec<SocketAddr>) -> Result<Shared, Error> {
         expect: config.expect,
         connections: config.connections,
         journal: config.journal.clone(),
-        // Runs of one process or of several rarely start in the same microsecond; the process id parts those that do.
-        tag: u64::try_from(now).unwrap_or_default().wrapping_mul(1 << 10)
+        // Runs of several processes rarely start in the same microsecond; the process id parts those that do.
+        tag: moment_of_its_own(u64::try_from(now).unwrap_or_default()).wrapping_mul(1 << 10)
             ^ u64::from(std::process::id()),
         dispatch: Dispatch::new(
             if open { config.connections } else { 0 },
@@ -218,4 +218,26 @@ fn template(config: &Config) -> Result<Request<Full<bytes::Bytes>>, Error> {
         }
     }
     Ok(request)
+}
+
+/// `now`, or the next number that no other run of this process has: two that start in the same microsecond would name their requests
+/// alike.
+fn moment_of_its_own(now: u64) -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let next = |last: u64| Some(now.max(last.wrapping_add(1)));
+    let last = LAST.fetch_update(Relaxed, Relaxed, next);
+    now.max(last.unwrap_or_default().wrapping_add(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_of_the_same_microsecond_have_names_of_their_own() {
+        // Later than the clock, which other tests may have used.
+        let now = 1 << 60;
+        let moments = [now, now, now + 1, now].map(moment_of_its_own);
+        assert_eq!(moments, [now, now + 1, now + 2, now + 3]);
+    }
 }
