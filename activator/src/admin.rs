@@ -5,7 +5,7 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 use dashmap::DashMap;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
-use metrics_exporter_prometheus::PrometheusHandle;
+use shared::metrics::Exporter;
 use shared::{
     BoxError, TargetId,
     admin::{self, json, since, text},
@@ -26,7 +26,7 @@ const WORKLOAD_BYTES: usize = 512;
 pub(crate) struct State {
     pub(crate) workloads: Arc<DashMap<TargetId, Running>>,
     pub(crate) process: Arc<Process>,
-    pub(crate) metrics: Option<PrometheusHandle>,
+    pub(crate) metrics: Option<Exporter>,
     pub(crate) boot: u64,
 }
 
@@ -50,7 +50,7 @@ impl State {
                     StatusCode::OK,
                     self.metrics
                         .as_ref()
-                        .map(PrometheusHandle::render)
+                        .map(Exporter::render)
                         .unwrap_or_default(),
                 )
             }

@@ -8,11 +8,17 @@ use std::{
 
 use ::kubernetes::names;
 use clap::Parser;
-use shared::{TargetId, http::sanitize::TrustedProxies, scale::ScaleUrl};
+use shared::{
+    TargetId,
+    http::{sanitize::TrustedProxies, serve},
+    scale::ScaleUrl,
+};
 
 use crate::{
     BoxFuture, Config, Endpoint, Endpoints, InPath, Lookups, Scale, WakeError, WakeOutcome,
-    WorkloadConfig, kubernetes,
+    WorkloadConfig,
+    config::{MAX_HELD, max_connections},
+    kubernetes,
 };
 
 /// Holds requests while a workload has no pod, wakes it, and hands them out.
@@ -117,6 +123,15 @@ pub struct Args {
     #[arg(long, env = "ROUSE_MAX_HELD", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "N")]
     max_held: u32,
 
+    /// Requests held at once over all workloads; one workload gets no more than are still free [default: 20000, or twice --max-held].
+    #[arg(long, env = "ROUSE_MAX_HELD_TOTAL", value_parser = clap::value_parser!(u32).range(2..=10_000_000), value_name = "N")]
+    max_held_total: Option<u32>,
+
+    /// Client connections at once over all workloads; one workload gets no more than are still free [default: 20000, or half of
+    /// the limit on open files]. More are answered 503 and closed.
+    #[arg(long, env = "ROUSE_MAX_CONNECTIONS", value_parser = clap::value_parser!(u32).range(2..=10_000_000), value_name = "N")]
+    max_connections: Option<u32>,
+
     /// Seconds that a request is held at most; then it is answered 504.
     #[arg(long, env = "ROUSE_MAX_COLD_START", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..=86_400), value_name = "SECONDS")]
     max_cold_start: u32,
@@ -146,7 +161,12 @@ pub struct Args {
     #[arg(long, env = "ROUSE_GRACE", default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=3_600), value_name = "SECONDS")]
     grace: u32,
 
-    /// Leave out the rouse-timing header of answers.
+    /// Longest time in seconds in which a client may take nothing of an answer that is there for it; 0 = no limit. Then it is cut, and
+    /// its place at the pod is free. It must take about 1 KB/s to be seen to read.
+    #[arg(long, env = "ROUSE_SEND_TIMEOUT", default_value_t = 60, value_parser = clap::value_parser!(u32).range(0..=86_400), value_name = "SECONDS")]
+    send_timeout: u32,
+
+    /// Leave out of answers the rouse-timing header, and what is added to Server-Timing.
     #[arg(long, env = "ROUSE_NO_TIMING_HEADER")]
     no_timing_header: bool,
 
@@ -164,7 +184,19 @@ impl Args {
         Config {
             stats: self.stats_listen.or(on_cluster),
             trusted: self.trusted_proxies.clone().unwrap_or_default(),
+            serve: serve::Config {
+                send: Some(Duration::from_secs(self.send_timeout.into())).filter(|t| !t.is_zero()),
+                ..serve::Config::default()
+            },
             timing_header: !self.no_timing_header,
+            // One workload alone gets half.
+            max_held: self.max_held_total.map_or_else(
+                || MAX_HELD.max(2 * self.max_held as usize),
+                |total| total as usize,
+            ),
+            max_connections: self
+                .max_connections
+                .map_or_else(max_connections, |most| most as usize),
             // Kubernetes' word for it, and nothing more.
             explain_failures: self.kubernetes,
             ..Config::default()

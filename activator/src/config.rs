@@ -2,8 +2,9 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use autoscaler_core::OptIns;
 use shared::{
-    TargetId,
+    TargetId, files,
     http::{client, sanitize::TrustedProxies, serve},
 };
 
@@ -11,6 +12,17 @@ use crate::Access;
 
 /// Bodies up to this size are buffered and can be sent again; the queue-proxy's limit is the same.
 pub const RESENDABLE_BYTES: usize = 64 * 1024;
+
+/// Requests held at once, all in all: as many as connections, of which HTTP/1 needs one for each.
+pub const MAX_HELD: usize = 20_000;
+/// Client connections at once, unless there are too few files. Each takes some 20 KB with its buffers.
+pub const MAX_CONNECTIONS: usize = 20_000;
+
+/// [`MAX_CONNECTIONS`], or half of the files that may be open: each may need a connection to a pod, which is one more.
+pub fn max_connections() -> usize {
+    let files = files::limit().and_then(|files| usize::try_from(files / 2).ok());
+    MAX_CONNECTIONS.min(files.unwrap_or(usize::MAX)).max(1)
+}
 
 /// Whether requests of a ready workload still come through here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +54,14 @@ pub struct WorkloadConfig {
     pub in_path: InPath,
     /// Who may send requests; none: everybody. `rouse.dev/allowed-namespaces`.
     pub access: Option<Arc<Access>>,
+    /// What is done for clients beside holding their requests; none: nothing. See [`asked_for`].
+    pub opt_ins: Option<Arc<OptIns>>,
+}
+
+/// What a workload's settings ask for, if it is anything: most ask for nothing, and a workload that sleeps should take no memory
+/// for that.
+pub fn asked_for(opt_ins: &OptIns) -> Option<Arc<OptIns>> {
+    (*opt_ins != OptIns::default()).then(|| Arc::new(opt_ins.clone()))
 }
 
 impl WorkloadConfig {
@@ -56,6 +76,7 @@ impl WorkloadConfig {
             max_cold_start: Duration::from_mins(10),
             in_path: InPath::UntilReady(Duration::from_secs(5)),
             access: None,
+            opt_ins: None,
         }
     }
 }
@@ -67,13 +88,17 @@ pub struct Config {
     pub stats: Option<SocketAddr>,
     /// The same over all workloads.
     pub max_held_bytes: usize,
+    /// Requests held at once over all workloads, shared among them as [`shared::share`] says.
+    pub max_held: usize,
+    /// Client connections over all listeners of all workloads, tunnels included; shared in the same way.
+    pub max_connections: usize,
     /// Limits towards clients.
     pub serve: serve::Config,
     /// Connections to queue-proxies.
     pub client: client::Config,
     /// Whose `X-Forwarded-*` headers are believed.
     pub trusted: TrustedProxies,
-    /// Whether answers carry the `rouse-timing` header.
+    /// Whether answers carry the timing headers.
     pub timing_header: bool,
     /// Whether a refusal says all that [`crate::Failed`] does of why a workload cannot start.
     pub explain_failures: bool,
@@ -84,6 +109,8 @@ impl Default for Config {
         Self {
             stats: None,
             max_held_bytes: 256 * 1024 * 1024,
+            max_held: MAX_HELD,
+            max_connections: max_connections(),
             serve: serve::Config::default(),
             client: client::Config {
                 // The queue-proxy keeps connections for 600 s, so this side always closes first.

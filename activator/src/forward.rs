@@ -1,13 +1,18 @@
-//! The way of one request: check, get a pod or wait for one, give it to the pod, answer.
+//! The way of one request: check, answer it here if it is one of those, get a pod or wait for one, give it to the pod, answer.
 
 use std::{fmt::Write as _, sync::Arc};
 
-use http::{HeaderValue, Request, Response, StatusCode, header::EXPECT};
+use autoscaler_core::OptIns;
+use http::{
+    HeaderValue, Request, Response, StatusCode, Version,
+    header::{ACCEPT_ENCODING, EXPECT},
+};
 use hyper::body::Incoming;
 use shared::{
-    headers::TIMING,
+    error::Form,
+    headers::{SERVER_TIMING, TIMING},
     http::{
-        body::{Body, Prefetch},
+        body::{Body, End, Ending, Prefetch},
         h1::Refusal,
         sanitize,
         serve::{Handler, Peer},
@@ -15,20 +20,22 @@ use shared::{
     },
     shutdown,
 };
-use tokio::time::{Duration, Instant, sleep_until, timeout};
+use tokio::time::{Duration, Instant};
 
-use self::attempt::{Attempt, Why};
+use self::exchange::{Answered, Exchange, Pursued};
 use crate::{
     config::RESENDABLE_BYTES,
-    rescue::Failure,
+    rescue::{self, BROKE, Failure},
     timeline::Timeline,
-    workload::{Budget, Entered, Held, Lease, Workload},
+    workload::{Entered, Held, Lease, Workload},
 };
 
+mod accept;
 mod attempt;
-
-/// How long a body of at most 64 KiB may take to arrive before its request goes on without it.
-const SMALL_BODY_PATIENCE: Duration = Duration::from_secs(1);
+mod exchange;
+mod heartbeat;
+mod placeholder;
+mod probe;
 
 /// One port of one workload.
 #[derive(Clone, Debug)]
@@ -39,41 +46,107 @@ pub(crate) struct Front {
     pub(crate) cut: shutdown::Rx,
 }
 
-/// Counts the one outcome of a request. Dropped without one, the client was gone.
-struct Outcome<'a> {
-    workload: &'a Workload,
-    code: &'static str,
+/// What a request came to that did not fail.
+enum Reply {
+    /// A pod has answered, and the end of its body is the outcome.
+    OfPod(Response<Body>),
+    /// It was answered here, which counts as this.
+    Own(Response<Body>, &'static str),
+    /// It is held still, and its client gets a sign of life every so often.
+    Held(Box<Exchange>, Held, Duration),
 }
 
-impl Drop for Outcome<'_> {
+/// The outcome of a request whose client did not wait for its end.
+const GONE: &str = "client-gone";
+
+/// Counts the one outcome of a request that has no answer of a pod yet. Dropped without one, the client was gone.
+struct Outcome {
+    workload: Arc<Workload>,
+    /// None once it is the business of [`Answering`].
+    code: Option<&'static str>,
+}
+
+impl Drop for Outcome {
     fn drop(&mut self) {
-        self.workload.metrics.count(self.workload.id(), self.code);
+        if let Some(code) = self.code {
+            self.workload.metrics.count(self.workload.id(), code);
+        }
+    }
+}
+
+/// What a request has of its workload while its answer is on its way. How that ends is the outcome, which it counts.
+struct Answering {
+    workload: Arc<Workload>,
+    outcome: &'static str,
+    _lease: Lease,
+}
+
+impl Answering {
+    fn new(workload: &Arc<Workload>, status: StatusCode, lease: Lease) -> Self {
+        Self {
+            workload: Arc::clone(workload),
+            outcome: class(status),
+            _lease: lease,
+        }
+    }
+}
+
+impl Ending for Answering {
+    fn end(&mut self, how: End) {
+        self.outcome = match how {
+            End::Whole => return,
+            End::Broken | End::Late(_) => BROKE,
+            End::Dropped => GONE,
+            End::Stalled => "client-stalled",
+        };
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.workload
+            .metrics
+            .count(self.workload.id(), self.outcome);
     }
 }
 
 impl Handler for Front {
     async fn handle(&self, request: Request<Incoming>, peer: Arc<Peer>) -> Response<Body> {
         let mut outcome = Outcome {
-            workload: &self.workload,
-            code: "client-gone",
+            workload: Arc::clone(&self.workload),
+            code: Some(GONE),
         };
-        match self.try_handle(request, &peer).await {
-            Ok(answer) => {
-                outcome.code = class(answer.status());
+        let opt_ins = self.workload.opt_ins();
+        let opt_ins = opt_ins.as_deref();
+        let openai = opt_ins.is_some_and(|asked| asked.openai_errors);
+        let form = Form::of(openai, request.uri().path());
+        let explain = self.workload.process.config.explain_failures;
+        match self.try_handle(request, &peer, opt_ins).await {
+            Ok(Reply::OfPod(answer)) => {
+                outcome.code = None;
                 answer
+            }
+            Ok(Reply::Own(answer, code)) => {
+                outcome.code = Some(code);
+                answer
+            }
+            Ok(Reply::Held(exchange, held, every)) => {
+                let answering = self.clone().go_on(exchange, held, peer);
+                heartbeat::answer(every, answering, outcome, explain)
             }
             Err(failure) => {
                 let rule = failure.rule();
-                outcome.code = rule.code;
+                outcome.code = Some(rule.code);
                 tracing::debug!(target = %self.workload.id(), outcome = rule.code, origin = rule.origin.as_str(), "Not answered by a pod");
-                failure.answer(self.workload.process.config.explain_failures)
+                failure.answer(explain, form)
             }
         }
     }
 
     fn refuse(&self, refusal: Refusal) -> Response<Body> {
         self.workload.metrics.count(self.workload.id(), "malformed");
-        Failure::Refused(refusal).answer(false)
+        // What was refused may have no path.
+        Failure::Refused(refusal).answer(false, Form::Line)
     }
 }
 
@@ -82,12 +155,21 @@ impl Front {
         &self,
         mut request: Request<Incoming>,
         peer: &Arc<Peer>,
-    ) -> Result<Response<Body>, Failure> {
+        opt_ins: Option<&OptIns>,
+    ) -> Result<Reply, Failure> {
         sanitize::check_request(&mut request).map_err(Failure::Refused)?;
         // Before anything of it is kept, counted or waited for.
         self.check_source(peer).await?;
         let websocket = sanitize::websocket(&request).map_err(Failure::Refused)?;
+        if let Some(asked) = opt_ins
+            && let Some(own) = self.own_answer(&request, asked)?
+        {
+            return Ok(own);
+        }
         let client_upgrade = websocket.then(|| hyper::upgrade::on(&mut request));
+        // To HTTP/1.0 nothing can be sent of which the length is not known but by closing the connection.
+        let streams = !websocket && request.version() != Version::HTTP_10;
+        let every = opt_ins.filter(|_| streams).and_then(|o| o.sse_heartbeat);
         let trusted = &self.workload.process.config.trusted;
         sanitize::prepare(&mut request, websocket, Some((peer.address.ip(), trusted)));
         // Reading a body for which 100-continue is expected answers that at once: it waits for a pod.
@@ -97,39 +179,87 @@ impl Front {
             RESENDABLE_BYTES
         };
         let (parts, incoming) = request.into_parts();
-        let mut prefetch = Prefetch::new(incoming, limit);
+        let mut exchange = Exchange::new(self, parts, Prefetch::new(incoming, limit), every);
+        exchange.read_ahead().await?;
+        let entered = self.workload.enter()?;
+        let mut answered = match exchange.pursue(self, entered, peer).await? {
+            Pursued::Answered(answered) => answered,
+            Pursued::Beats(held, every) => {
+                return Ok(Reply::Held(Box::new(exchange), held, every));
+            }
+        };
+        self.finish(&mut answered, exchange.arrived);
+        let Answered {
+            mut answer, lease, ..
+        } = answered;
+        let is_upgrade = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if is_upgrade && client_upgrade.is_none() {
+            return Err(Failure::PodBroke);
+        }
+        let guard = Answering::new(&self.workload, answer.status(), lease);
+        if let (true, Some(client_upgrade)) = (is_upgrade, client_upgrade) {
+            let pod_upgrade = hyper::upgrade::on(&mut answer);
+            peer.switch_to_raw();
+            sanitize::add_websocket(answer.headers_mut());
+            // Its silence is limited by the pod, if at all.
+            tunnel::join(client_upgrade, pod_upgrade, guard, None, self.cut.clone());
+            return Ok(Reply::OfPod(answer.map(|_| Body::empty())));
+        }
+        Ok(Reply::OfPod(answer.map(|body| body.ending(guard))))
+    }
 
-        let arrived = Instant::now();
-        let deadline = arrived + self.workload.max_cold_start();
-        let mut budget = Budget::new(&self.workload);
-        read_ahead(&mut prefetch, &mut budget).await?;
-        let mut lease = match self.workload.enter()? {
-            Entered::Leased(lease) => lease,
-            Entered::Held(held) => {
-                wait(held, Some(&mut prefetch), &mut budget, deadline, peer).await?
-            }
-        };
-        let mut forwarded = Instant::now();
-        let mut body = prefetch.into_body();
-        let (mut answer, mut lease) = loop {
-            match self
-                .attempt(&lease, &parts, body, &mut budget, peer)
-                .await?
-            {
-                Attempt::Answered(answer) => break (answer, lease),
-                Attempt::NotAdmitted(back, why) => {
-                    body = back;
-                    match why {
-                        Why::Full => self.workload.pod_is_full(&lease.pod),
-                        Why::Unready => self.workload.pod_is_unready(&lease.pod),
-                    }
-                    let held = self.workload.hold_again(lease)?;
-                    lease = wait(held, None, &mut budget, deadline, peer).await?;
-                    forwarded = Instant::now();
+    /// The answer to a request that need not go to a pod, if it is one.
+    ///
+    /// # Errors
+    /// When it could be, but for what keeps the workload from starting.
+    fn own_answer(
+        &self,
+        request: &Request<Incoming>,
+        asked: &OptIns,
+    ) -> Result<Option<Reply>, Failure> {
+        // A pod that is there, full or not, answers for itself.
+        if let Some(status) = probe::answered_with(request, asked)
+            && self.workload.is_without_pod()
+        {
+            let answer = probe::answer(status);
+            return Ok(Some(Reply::Own(answer, rescue::PROBE_ANSWERED)));
+        }
+        if let Some(title) = &asked.placeholder
+            && placeholder::is_wanted(request.method(), request.headers())
+            && self.workload.want()?
+        {
+            let answer = placeholder::answer(title);
+            return Ok(Some(Reply::Own(answer, rescue::PLACEHOLDER)));
+        }
+        Ok(None)
+    }
+
+    /// What becomes of a held request whose answer has begun.
+    async fn go_on(
+        self,
+        mut exchange: Box<Exchange>,
+        held: Held,
+        peer: Arc<Peer>,
+    ) -> Result<Answered, Failure> {
+        // The head is sent, so a coding of the body could not be named any more.
+        exchange.parts.headers.remove(ACCEPT_ENCODING);
+        let mut place = Entered::Held(held);
+        loop {
+            match exchange.pursue(&self, place, &peer).await? {
+                Pursued::Answered(mut answered) => {
+                    self.finish(&mut answered, exchange.arrived);
+                    return Ok(answered);
                 }
+                // Its body sees to it.
+                Pursued::Beats(held, _) => place = Entered::Held(held),
             }
-        };
-        lease.answered();
+        }
+    }
+
+    /// A pod has answered: takes note of how long that took, and tells the client.
+    fn finish(&self, answered: &mut Answered, arrived: Instant) {
+        answered.lease.answered();
+        let forwarded = answered.forwarded;
         let timeline = self
             .workload
             .end_timeline(arrived, forwarded, Instant::now());
@@ -139,21 +269,11 @@ impl Front {
             metrics.was_held(self.workload.id(), waited);
         }
         if self.workload.process.config.timing_header {
-            answer
-                .headers_mut()
-                .insert(TIMING, timing(waited, timeline.as_ref()));
+            let headers = answered.answer.headers_mut();
+            // The model may have entries of its own, on a line of their own.
+            headers.append(SERVER_TIMING, timing(waited, None));
+            headers.insert(TIMING, timing(waited, timeline.as_ref()));
         }
-        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let Some(client_upgrade) = client_upgrade else {
-                return Err(Failure::PodBroke);
-            };
-            let pod_upgrade = hyper::upgrade::on(&mut answer);
-            peer.switch_to_raw();
-            sanitize::add_websocket(answer.headers_mut());
-            tunnel::join(client_upgrade, pod_upgrade, lease, self.cut.clone());
-            return Ok(answer.map(|_| Body::empty()));
-        }
-        Ok(answer.map(|body| body.guarded(lease)))
     }
 
     /// Whether this workload takes requests from the other end of the connection.
@@ -174,66 +294,7 @@ impl Front {
     }
 }
 
-/// Waits for a pod. While it does, a small body is read, so that it can be sent again, and a hang-up is noticed. Who must
-/// wait although his bytes are too many is refused.
-async fn wait(
-    mut held: Held,
-    mut ahead: Option<&mut Prefetch>,
-    budget: &mut Budget,
-    deadline: Instant,
-    peer: &Peer,
-) -> Result<Lease, Failure> {
-    loop {
-        let may_read = ahead.as_ref().is_some_and(|prefetch| prefetch.wants_more());
-        let too_much = !budget.fits();
-        let read = async {
-            match &mut ahead {
-                Some(prefetch) => read_frame(prefetch).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            lease = held.granted() => return lease,
-            () = std::future::ready(()), if too_much => return Err(Failure::HoldBytes),
-            read = read, if may_read => {
-                budget.account(read?);
-            }
-            () = peer.gone() => return Err(Failure::BodyBroken),
-            () = sleep_until(deadline) => return Err(Failure::Expired),
-        }
-    }
-}
-
-/// Reads a body that is declared small to its end, and of any other what has arrived already, so that most requests can
-/// be sent again if a pod does not admit them. A slow body does not keep its request from going on for long. Nor do many
-/// bodies in memory keep it from a pod that has room: then the rest of it waits, unread, until the pod has admitted it.
-async fn read_ahead(prefetch: &mut Prefetch, budget: &mut Budget) -> Result<(), Failure> {
-    let patience = if prefetch.is_declared_small() {
-        SMALL_BODY_PATIENCE
-    } else {
-        Duration::ZERO
-    };
-    let reading = async {
-        // What does not fit is one piece, which is in memory in any case when it is read.
-        while prefetch.wants_more() && budget.has_room() {
-            if !budget.account(read_frame(prefetch).await?) {
-                break;
-            }
-        }
-        Ok(())
-    };
-    // With no patience a frame is taken if it is there.
-    timeout(patience, reading).await.unwrap_or(Ok(()))
-}
-
-/// Reads on; returns how many bytes are in memory then.
-async fn read_frame(prefetch: &mut Prefetch) -> Result<usize, Failure> {
-    prefetch.read().await.map_err(|_| Failure::BodyBroken)?;
-    Ok(prefetch.bytes())
-}
-
-/// The value of `rouse-timing`: milliseconds held, and for the first answer of a cold start its phases.
+/// The value of the timing headers: milliseconds held, and for the first answer of a cold start its phases.
 fn timing(waited: Duration, timeline: Option<&Timeline>) -> HeaderValue {
     let mut text = format!("hold;dur={:.3}", waited.as_secs_f64() * 1e3);
     for (phase, at) in timeline.map(Timeline::phases).unwrap_or_default() {

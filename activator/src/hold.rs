@@ -2,7 +2,8 @@
 //!
 //! Requests are handed out in the order of their arrival, also those that a pod refused: they keep their number. Each
 //! pod gets at most what it can take: its container concurrency, or, if that is unlimited, a ramp in its first second,
-//! so that a backlog does not drown the first pod (knative/serving#9888).
+//! so that a backlog does not drown the first pod (knative/serving#9888). What holds under any sequence of calls:
+//! `tests/it/operations.rs`.
 
 use std::{
     collections::{BTreeSet, VecDeque},

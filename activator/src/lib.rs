@@ -20,6 +20,7 @@ mod pod;
 mod rescue;
 mod run;
 pub mod seam;
+mod sync;
 pub mod timeline;
 mod workload;
 

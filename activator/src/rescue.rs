@@ -1,12 +1,9 @@
 //! The error contract of the activator's listeners: every way a request can fail, and its one answer.
 
-use http::{
-    HeaderValue, Response, StatusCode,
-    header::{CONTENT_TYPE, RETRY_AFTER},
-};
+use http::{Response, StatusCode, header::RETRY_AFTER};
 use shared::{
     Origin,
-    error::Row,
+    error::{Form, Row},
     http::{body::Body, h1::Refusal},
 };
 use tokio::time::Instant;
@@ -26,6 +23,8 @@ pub(crate) enum Failure {
     SourceUnknown,
     /// As many requests as may be are held.
     HoldFull,
+    /// As many requests of all workloads as may be are held, or so many of this one that the others need the rest.
+    HoldsFull,
     /// As many bytes as may be are held.
     HoldBytes,
     /// Held for too long.
@@ -54,19 +53,33 @@ pub(crate) struct Rule {
 /// Seconds after which a paused workload may be asked again: somebody must unpause it first.
 const PAUSED_RETRY: u64 = 30;
 
+/// The code of a pod that broke off, before or in its answer.
+pub(crate) const BROKE: &str = "pod-broke";
+
+/// A probe was answered here since no pod was ready.
+pub(crate) const PROBE_ANSWERED: &str = "probe-answered";
+
+/// A browser was given a page since no pod was ready.
+pub(crate) const PLACEHOLDER: &str = "placeholder";
+
+/// Codes of answers of our own that are no failures, for metrics.
+pub(crate) const OWN_CODES: [(&str, Origin); 2] =
+    [(PROBE_ANSWERED, Origin::Us), (PLACEHOLDER, Origin::Us)];
+
 /// Codes of all rules, for metrics.
-pub(crate) const CODES: [(&str, Origin); 11] = [
+pub(crate) const CODES: [(&str, Origin); 12] = [
     ("malformed", Origin::Client),
     ("body-broken", Origin::Client),
     ("namespace-not-allowed", Origin::Client),
     ("source-unknown", Origin::Us),
     ("hold-full", Origin::Us),
+    ("holds-full", Origin::Us),
     ("hold-bytes", Origin::Us),
     ("no-capacity", Origin::Upstream),
     ("cannot-start", Origin::Upstream),
     ("removed", Origin::Us),
     ("paused", Origin::Us),
-    ("pod-broke", Origin::Upstream),
+    (BROKE, Origin::Upstream),
 ];
 
 impl Failure {
@@ -113,6 +126,13 @@ impl Failure {
                 Us,
                 Some(1),
             ),
+            Self::HoldsFull => row(
+                503,
+                "holds-full",
+                "too many requests are waiting for all workloads together",
+                Us,
+                Some(1),
+            ),
             Self::HoldBytes => row(
                 503,
                 "hold-bytes",
@@ -151,7 +171,7 @@ impl Failure {
             ),
             Self::PodBroke => row(
                 502,
-                "pod-broke",
+                BROKE,
                 "the pod broke off without an answer",
                 Upstream,
                 None,
@@ -159,23 +179,26 @@ impl Failure {
         }
     }
 
-    /// The answer. Why a workload cannot start is only said where `explain` allows it.
-    pub(crate) fn answer(&self, explain: bool) -> Response<Body> {
-        let rule = self.rule();
-        let mut text = format!("rouse: {}: {}\n", rule.code, rule.text);
-        if let (Self::CannotStart(failed), true) = (self, explain) {
-            text = format!(
-                "rouse: {}: {}: {}\n{}",
-                rule.code, rule.text, failed.reason, failed.detail
-            );
+    pub(crate) fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.rule().status).unwrap_or(StatusCode::BAD_GATEWAY)
+    }
+
+    /// What the answer says beside the code.
+    pub(crate) fn text(&self, explain: bool) -> String {
+        let text = self.rule().text;
+        match self {
+            Self::CannotStart(failed) if explain => {
+                format!("{text}: {}\n{}", failed.reason, failed.detail)
+            }
+            _ => text.to_owned(),
         }
-        let mut answer = Response::new(Body::full(text));
-        *answer.status_mut() = StatusCode::from_u16(rule.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    }
+
+    /// The answer. Why a workload cannot start is only said where `explain` allows it.
+    pub(crate) fn answer(&self, explain: bool, form: Form) -> Response<Body> {
+        let rule = self.rule();
+        let mut answer = form.answer(self.status(), rule.code, &self.text(explain));
         let headers = answer.headers_mut();
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("text/plain; charset=utf-8"),
-        );
         if let Some(seconds) = rule.retry_after {
             headers.insert(RETRY_AFTER, seconds.into());
         }
@@ -198,6 +221,7 @@ pub fn contract() -> Vec<Row> {
         Failure::NamespaceNotAllowed,
         Failure::SourceUnknown,
         Failure::HoldFull,
+        Failure::HoldsFull,
         Failure::HoldBytes,
         Failure::Expired,
         Failure::CannotStart(failed),
@@ -242,6 +266,7 @@ mod tests {
             (Failure::NamespaceNotAllowed, 403, None),
             (Failure::SourceUnknown, 503, Some("1")),
             (Failure::HoldFull, 503, Some("1")),
+            (Failure::HoldsFull, 503, Some("1")),
             (Failure::HoldBytes, 503, Some("1")),
             (Failure::Expired, 504, None),
             (Failure::CannotStart(failed.clone()), 503, Some("9")),
@@ -250,7 +275,7 @@ mod tests {
             (Failure::PodBroke, 502, None),
         ];
         for ((failure, status, retry), (code, origin)) in rows.iter().zip(CODES) {
-            let answer = failure.answer(false);
+            let answer = failure.answer(false, Form::Line);
             assert_eq!(answer.status().as_u16(), *status, "{failure:?}");
             assert_eq!(
                 answer
@@ -262,16 +287,12 @@ mod tests {
             );
             assert_eq!((failure.rule().code, failure.rule().origin), (code, origin));
         }
-        let body = |explain| {
-            format!(
-                "{:?}",
-                Failure::CannotStart(failed.clone())
-                    .answer(explain)
-                    .body()
-                    .copy()
-            )
-        };
-        assert_eq!(body(true), body(false), "both are whole bodies");
+        let text = |explain| Failure::CannotStart(failed.clone()).text(explain);
+        assert_eq!(text(false), "the workload cannot start");
+        assert_eq!(
+            text(true),
+            "the workload cannot start: exited with status 3\nboom\n"
+        );
     }
 
     #[test]

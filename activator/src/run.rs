@@ -1,19 +1,14 @@
 //! Starting, adding and removing workloads, stopping: the shell around everything else.
 
 use std::{
-    collections::VecDeque,
     io,
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
 use dashmap::DashMap;
-use metrics_exporter_prometheus::PrometheusHandle;
-use parking_lot::Mutex;
+use shared::metrics::Exporter;
 use shared::{
     TargetId,
     http::serve::{Disposition, Server, bind},
@@ -82,22 +77,14 @@ impl Activator {
     pub fn start(
         config: Config,
         scale: Arc<dyn Scale>,
-        metrics: Option<PrometheusHandle>,
+        metrics: Option<Exporter>,
     ) -> Result<Self, StartError> {
         let stats = config
             .stats
             .map(|address| listen("statistics", address))
             .transpose()?;
         let serve = config.serve;
-        let process = Arc::new(Process {
-            config,
-            scale,
-            held_bytes: AtomicUsize::new(0),
-            wakes: Mutex::new(VecDeque::new()),
-            stopping: AtomicBool::new(false),
-            unready: AtomicBool::new(false),
-            leaving: AtomicBool::new(false),
-        });
+        let process = Process::new(config, scale);
         let workloads = Arc::new(DashMap::new());
         let port = stats_port(State {
             workloads: Arc::clone(&workloads),
@@ -176,7 +163,9 @@ impl Activator {
             port,
             cut: self.cut_rx.clone(),
         };
-        Server::spawn(listener, self.process.config.serve, front).map_err(|source| StartError {
+        let share = Some(Arc::clone(&workload.connections));
+        let served = Server::spawn_within(listener, self.process.config.serve, front, share);
+        served.map_err(|source| StartError {
             what: workload.id().to_string(),
             address,
             source,
@@ -337,7 +326,7 @@ impl Running {
 pub async fn run(
     config: Config,
     scale: Arc<dyn Scale>,
-    metrics: Option<PrometheusHandle>,
+    metrics: Option<Exporter>,
     add: impl FnOnce(&Activator) -> Result<(), StartError>,
     stop: impl Future<Output = ()>,
     grace: Duration,

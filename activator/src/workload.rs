@@ -8,28 +8,34 @@ use std::{
     },
 };
 
-use parking_lot::{Mutex, RwLock};
+use autoscaler_core::OptIns;
+use parking_lot::RwLock;
 use shared::{
     TargetId, clock,
     load::{Count, Gauge, Ring},
+    share::{Place, Pool, Share},
 };
-use tokio::{
-    sync::{Notify, oneshot},
-    time::Instant,
-};
+use tokio::{sync::Notify, time::Instant};
 
-pub(crate) use self::lease::{Budget, Held, Lease};
+pub(crate) use self::{
+    demand::REFRESH,
+    lease::{Budget, Held, Lease},
+};
 use self::{metrics::Metrics, pods::Known};
 use crate::{
     Access, Barred, Config, Failed, Scale, WorkloadConfig,
     hold::{Arrival, Hold, Seq},
     rescue::Failure,
+    sync::{Mutex, oneshot},
     timeline::{Timeline, Wake},
 };
 
 mod account;
+mod demand;
 mod lease;
 mod metrics;
+#[cfg(test)]
+mod orders;
 mod pods;
 
 /// What all workloads of an activator share.
@@ -38,6 +44,10 @@ pub(crate) struct Process {
     pub(crate) config: Config,
     pub(crate) scale: Arc<dyn Scale>,
     pub(crate) held_bytes: AtomicUsize,
+    /// Places of requests that are held.
+    pub(crate) held: Arc<Pool>,
+    /// Places of client connections.
+    pub(crate) connections: Arc<Pool>,
     pub(crate) wakes: Mutex<VecDeque<Wake>>,
     /// Set once the activator is being stopped.
     pub(crate) stopping: AtomicBool,
@@ -45,6 +55,22 @@ pub(crate) struct Process {
     pub(crate) unready: AtomicBool,
     /// Set once it should get none any more.
     pub(crate) leaving: AtomicBool,
+}
+
+impl Process {
+    pub(crate) fn new(config: Config, scale: Arc<dyn Scale>) -> Arc<Self> {
+        Arc::new(Self {
+            held_bytes: AtomicUsize::new(0),
+            held: Pool::new(config.max_held),
+            connections: Pool::new(config.max_connections),
+            wakes: Mutex::new(VecDeque::new()),
+            stopping: AtomicBool::new(false),
+            unready: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
+            config,
+            scale,
+        })
+    }
 }
 
 /// One workload. Made by [`crate::Activator::add`].
@@ -56,6 +82,9 @@ pub struct Workload {
     state: Mutex<State>,
     ring: Mutex<Ring>,
     held_bytes: AtomicUsize,
+    /// Its shares of what all workloads have in common.
+    held_places: Arc<Share>,
+    pub(crate) connections: Arc<Share>,
     turned_away: AtomicU64,
     /// Wakes the conductor.
     pub(crate) kick: Notify,
@@ -76,6 +105,8 @@ struct State {
     failed: Option<Failed>,
     barred: Option<Barred>,
     timeline: Option<Timeline>,
+    /// Until then it is as if one request more were held, see [`demand`].
+    wanted_until: Option<Instant>,
     removed: bool,
 }
 
@@ -93,6 +124,8 @@ impl Workload {
         let seed = clock::micros().wrapping_mul(0x9e37_79b9_7f4a_7c15);
         Arc::new(Self {
             id: config.target.clone(),
+            held_places: process.held.share(),
+            connections: process.connections.share(),
             process,
             state: Mutex::new(State {
                 hold: Hold::new(config.container_concurrency, config.max_held, seed),
@@ -102,6 +135,7 @@ impl Workload {
                 failed: None,
                 barred: None,
                 timeline: None,
+                wanted_until: None,
                 removed: false,
             }),
             ring: Mutex::new(Ring::new(clock::micros())),
@@ -109,7 +143,7 @@ impl Workload {
             turned_away: AtomicU64::new(0),
             kick: Notify::new(),
             released: Notify::new(),
-            metrics: Metrics::default(),
+            metrics: Metrics::new(&config.target),
             config: RwLock::new(config),
         })
     }
@@ -132,6 +166,13 @@ impl Workload {
     /// Whether any pod takes requests.
     pub fn any_ready(&self) -> bool {
         self.state.lock().hold.any_ready()
+    }
+
+    /// Whether there is such a workload, and no pod of it takes requests.
+    pub(crate) fn is_without_pod(&self) -> bool {
+        let state = self.state.lock();
+        let is_there = !state.removed && state.barred != Some(Barred::Absent);
+        is_there && !state.hold.any_ready()
     }
 
     /// Changed settings, e.g. of annotations. Nobody who is held is sent away.
@@ -173,6 +214,10 @@ impl Workload {
         self.config.read().max_cold_start
     }
 
+    pub(crate) fn opt_ins(&self) -> Option<Arc<OptIns>> {
+        self.config.read().opt_ins.clone()
+    }
+
     pub(crate) fn access(&self) -> Option<Arc<Access>> {
         self.config.read().access.clone()
     }
@@ -181,23 +226,33 @@ impl Workload {
     pub(crate) fn enter(self: &Arc<Self>) -> Result<Entered, Failure> {
         let now = Instant::now();
         let mut state = self.state.lock();
-        if let Some(failure) = state.refusal(now) {
-            if matches!(failure, Failure::CannotStart(_)) {
-                self.turned_away.fetch_add(1, Relaxed);
-            }
-            return Err(failure);
-        }
+        self.let_in(&state, now)?;
         match state.hold.arrive(now) {
             Arrival::Pod(seq, uid) => Ok(Entered::Leased(self.lease(&state, seq, &uid))),
             Arrival::Full => Err(Failure::HoldFull),
             Arrival::Held(seq) => {
+                let Some(place) = self.held_places.take() else {
+                    state.hold.cancel(seq);
+                    return Err(Failure::HoldsFull);
+                };
                 // A timeline whose requests have all gone tells of an earlier start, or of one that nobody saw the end of.
                 if state.replicas == 0 && (state.timeline.is_none() || state.hold.held() == 1) {
                     state.timeline = Some(Timeline::new(now));
                 }
-                Ok(Entered::Held(self.wait(&mut state, seq)))
+                Ok(Entered::Held(self.wait(&mut state, seq, place)))
             }
         }
+    }
+
+    /// Whether anybody may wait for it now. Those who may not because it cannot start are counted.
+    fn let_in(&self, state: &State, now: Instant) -> Result<(), Failure> {
+        let Some(failure) = state.refusal(now) else {
+            return Ok(());
+        };
+        if matches!(failure, Failure::CannotStart(_)) {
+            self.turned_away.fetch_add(1, Relaxed);
+        }
+        Err(failure)
     }
 
     /// A request that a pod did not admit waits again, in its old place.
@@ -211,7 +266,9 @@ impl Workload {
                 Err(failure)
             } else {
                 state.hold.hold_again(lease.seq);
-                Ok(self.wait(&mut state, lease.seq))
+                // Whoever was let in is not sent away for want of room.
+                let place = self.held_places.take_anyway();
+                Ok(self.wait(&mut state, lease.seq, place))
             }
         };
         // Only now: the place it frees must find this request in the queue.
@@ -220,7 +277,7 @@ impl Workload {
         held
     }
 
-    fn wait(self: &Arc<Self>, state: &mut State, seq: Seq) -> Held {
+    fn wait(self: &Arc<Self>, state: &mut State, seq: Seq, place: Place) -> Held {
         let (tx, granted) = oneshot::channel();
         state.waiters.insert(seq, tx);
         let now = clock::micros();
@@ -229,7 +286,7 @@ impl Workload {
         ring.enter(now, Gauge::Waiting);
         drop(ring);
         self.kick.notify_one();
-        Held::new(Arc::clone(self), seq, granted)
+        Held::new(Arc::clone(self), seq, granted, place)
     }
 
     fn lease(self: &Arc<Self>, state: &State, seq: Seq, uid: &Arc<str>) -> Lease {
@@ -259,7 +316,8 @@ impl Workload {
     /// Whether somebody waits and there is nothing to wait for: the workload must be woken.
     pub(crate) fn needs_wake(&self) -> bool {
         let state = self.state.lock();
-        state.replicas == 0 && state.hold.held() > 0 && !state.removed
+        let wanted = state.hold.held() > 0 || state.is_wanted(Instant::now());
+        state.replicas == 0 && wanted && !state.removed
     }
 
     /// When to dispatch again although nothing has happened.
@@ -306,6 +364,11 @@ impl State {
         }
         let failed = self.failed.as_ref().filter(|f| now < f.retry_at)?;
         Some(Failure::CannotStart(failed.clone()))
+    }
+
+    /// Whether somebody who is not held will come back soon.
+    fn is_wanted(&self, now: Instant) -> bool {
+        self.wanted_until.is_some_and(|until| now < until)
     }
 
     /// Takes everybody who waits out of the queue.

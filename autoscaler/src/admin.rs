@@ -7,7 +7,7 @@ use std::sync::{
 
 use dashmap::DashMap;
 use http::{Response, StatusCode};
-use metrics_exporter_prometheus::PrometheusHandle;
+use shared::metrics::Exporter;
 use shared::{
     BoxError, TargetId,
     admin::{self, json, text},
@@ -19,7 +19,7 @@ use crate::Controller;
 /// The handler of the port.
 pub fn port(
     controllers: Arc<DashMap<TargetId, Controller>>,
-    metrics: Option<PrometheusHandle>,
+    metrics: Option<Exporter>,
 ) -> impl Handler {
     port_when(controllers, metrics, Arc::new(AtomicBool::new(true)))
 }
@@ -27,7 +27,7 @@ pub fn port(
 /// The handler of the port of a program that is ready when `ready` says so.
 pub fn port_when(
     controllers: Arc<DashMap<TargetId, Controller>>,
-    metrics: Option<PrometheusHandle>,
+    metrics: Option<Exporter>,
     ready: Arc<AtomicBool>,
 ) -> impl Handler {
     let state = Arc::new((controllers, metrics));
@@ -47,7 +47,7 @@ pub fn port_when(
 fn answer(
     path: &str,
     controllers: &DashMap<TargetId, Controller>,
-    metrics: Option<&PrometheusHandle>,
+    metrics: Option<&Exporter>,
 ) -> Result<Response<Body>, BoxError> {
     if let Some(name) = path.strip_prefix("/debug/decisions/") {
         let history = name
@@ -74,7 +74,7 @@ fn answer(
         }
         "/metrics" => text(
             StatusCode::OK,
-            metrics.map(PrometheusHandle::render).unwrap_or_default(),
+            metrics.map(Exporter::render).unwrap_or_default(),
         ),
         "/livez" | "/readyz" => text(StatusCode::OK, "ok\n"),
         _ => text(

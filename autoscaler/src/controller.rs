@@ -337,6 +337,7 @@ fn count(target: &Target, which: fn(&crate::Pod) -> bool) -> Replicas {
 
 /// Metric handles. Those that tell of load are made when there is any for the first time: most workloads sleep.
 struct Metrics {
+    _kept: names::Tenure,
     desired: metrics::Gauge,
     load: Option<Box<Load>>,
 }
@@ -412,6 +413,7 @@ impl Metrics {
         let target = id.to_string();
         let labels: &[&str] = &[&target];
         Self {
+            _kept: names::tenure(&target),
             desired: names::AUTOSCALER_DESIRED.gauge(labels),
             load: None,
         }

@@ -13,7 +13,7 @@ use autoscaler::{
 use autoscaler_core::{Learned, TargetSpec};
 use clap::Parser;
 use dashmap::DashMap;
-use metrics_exporter_prometheus::PrometheusHandle;
+use shared::metrics::Exporter;
 use shared::{
     http::serve::{self, Handler, Server, bind},
     metrics,
@@ -102,7 +102,7 @@ async fn serve(args: &Args, spec: &TargetSpec) -> Result<(), String> {
     Ok(())
 }
 
-fn installed_metrics() -> Option<PrometheusHandle> {
+fn installed_metrics() -> Option<Exporter> {
     let handle = metrics::install().ok()?;
     tokio::spawn(metrics::upkeep(handle.clone()));
     Some(handle)

@@ -14,8 +14,6 @@ pub const ENABLED_SELECTOR: &str = "rouse.dev/enabled=true";
 pub const PAUSED: &str = "rouse.dev/paused";
 /// Annotation on the pod template: container ports that take requests, e.g. `8080,9000`.
 pub const PORTS: &str = "rouse.dev/ports";
-/// Annotation: paths whose requests are no load and wake nobody, e.g. `/healthz,/metrics`.
-pub const PROBE_PATHS: &str = "rouse.dev/probe-paths";
 /// Annotation: `standing` leaves the fallback slice's `ready` alone.
 pub const FALLBACK: &str = "rouse.dev/fallback";
 /// Annotation: longest time a drain may take.

@@ -132,20 +132,6 @@ impl WorkloadView {
         }
     }
 
-    /// Paths whose requests are no load.
-    pub fn probe_paths(&self) -> Vec<String> {
-        let paths = self
-            .settings
-            .get(names::PROBE_PATHS)
-            .map_or("", String::as_str);
-        paths
-            .split(',')
-            .map(str::trim)
-            .filter(|path| !path.is_empty())
-            .map(str::to_owned)
-            .collect()
-    }
-
     /// Whether a Service with this selector selects its pods.
     pub fn selected_by(&self, selector: &Labels) -> bool {
         labels::selects(selector, &self.pod_labels)
@@ -222,7 +208,7 @@ mod tests {
             settings.spec.max_scale.map(autoscaler_core::Replicas::get),
             Some(4)
         );
-        assert_eq!(seen.probe_paths(), ["/healthz", "/metrics"]);
+        assert_eq!(settings.spec.opt_ins.probe_paths, ["/healthz", "/metrics"]);
     }
 
     #[test]

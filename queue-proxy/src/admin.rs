@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
-use metrics_exporter_prometheus::PrometheusHandle;
+use shared::metrics::Exporter;
 use shared::{
     BoxError,
     admin::{self, json, since, text},
@@ -19,7 +19,7 @@ use shared::{
 use crate::{draining::Drain, pod::Pod};
 
 /// Statistics, metrics and health.
-pub(crate) fn stats_port(pod: Arc<Pod>, metrics: Option<PrometheusHandle>) -> impl Handler {
+pub(crate) fn stats_port(pod: Arc<Pod>, metrics: Option<Exporter>) -> impl Handler {
     let state = Arc::new((pod, metrics));
     admin::port(move |request| {
         let state = Arc::clone(&state);
@@ -30,7 +30,7 @@ pub(crate) fn stats_port(pod: Arc<Pod>, metrics: Option<PrometheusHandle>) -> im
 fn answer(
     request: &Request<Incoming>,
     pod: &Pod,
-    metrics: Option<&PrometheusHandle>,
+    metrics: Option<&Exporter>,
 ) -> Result<Response<Body>, BoxError> {
     let ready = pod.model.borrow().ready;
     Ok(match request.uri().path() {
@@ -39,7 +39,7 @@ fn answer(
             publish_gauges(pod);
             text(
                 StatusCode::OK,
-                metrics.map(PrometheusHandle::render).unwrap_or_default(),
+                metrics.map(Exporter::render).unwrap_or_default(),
             )
         }
         "/livez" => text(StatusCode::OK, "ok\n"),

@@ -12,6 +12,7 @@ use shared::{
 use crate::{
     config::{Config, Port},
     readiness::Readiness,
+    timeouts::Timeouts,
 };
 
 /// The Rouse sidecar: admits requests to one model, counts them to the last byte, and knows when it
@@ -132,9 +133,32 @@ pub struct Args {
     #[arg(long, env = "ROUSE_MAX_CONNECTION_AGE", default_value = "30", value_parser = seconds, value_name = "SECONDS")]
     max_connection_age: Duration,
 
-    /// Leave out the rouse-timing header of answers.
+    /// Longest time of a whole request in seconds, from the moment it goes to the model; 0 = no limit. Then it is answered 504, or
+    /// its answer is broken off.
+    #[arg(long, env = "ROUSE_REQUEST_TIMEOUT", default_value = "0", value_parser = seconds, value_name = "SECONDS")]
+    request_timeout: Duration,
+
+    /// Longest time in seconds until the model begins its answer; 0 = no limit. Then it is answered 504.
+    #[arg(long, env = "ROUSE_RESPONSE_START_TIMEOUT", default_value = "0", value_parser = seconds, value_name = "SECONDS")]
+    response_start_timeout: Duration,
+
+    /// Longest silence of the model in seconds, before and in its answer; 0 = no limit. Then it is answered 504, or its answer is
+    /// broken off. A WebSocket ends when neither side has sent anything for so long.
+    #[arg(long, env = "ROUSE_IDLE_TIMEOUT", default_value = "0", value_parser = seconds, value_name = "SECONDS")]
+    idle_timeout: Duration,
+
+    /// Longest time in seconds in which a client may take nothing of an answer that is there for it; 0 = no limit. Then it is cut, and
+    /// its slot is free. It must take about 1 KB/s to be seen to read.
+    #[arg(long, env = "ROUSE_SEND_TIMEOUT", default_value = "60", value_parser = seconds, value_name = "SECONDS")]
+    send_timeout: Duration,
+
+    /// Leave out of answers the rouse-timing header, and what is added to Server-Timing.
     #[arg(long, env = "ROUSE_NO_TIMING_HEADER")]
     no_timing_header: bool,
+
+    /// Answer errors of Rouse's own in the form of OpenAI's, as JSON, where the path begins with /v1/.
+    #[arg(long, env = "ROUSE_OPENAI_ERRORS")]
+    openai_errors: bool,
 
     /// Log as JSON, one object a line. The level is set by `RUST_LOG`.
     #[arg(long, env = "ROUSE_LOG_JSON")]
@@ -182,8 +206,16 @@ impl Args {
         config.probe_paths.clone_from(&self.probe_path);
         config.trusted = self.trusted_proxies.clone().unwrap_or_default();
         config.grace = self.grace;
-        config.max_connection_age = Some(self.max_connection_age).filter(|age| !age.is_zero());
+        let unless_zero = |time: Duration| Some(time).filter(|time| !time.is_zero());
+        config.max_connection_age = unless_zero(self.max_connection_age);
+        config.serve.send = unless_zero(self.send_timeout);
+        config.timeouts = Timeouts {
+            request: unless_zero(self.request_timeout),
+            response_start: unless_zero(self.response_start_timeout),
+            idle: unless_zero(self.idle_timeout),
+        };
         config.timing_header = !self.no_timing_header;
+        config.openai_errors = self.openai_errors;
         if let Some(readiness) = &self.readiness_probe {
             config.model = readiness.config(first.upstream);
         }
@@ -245,6 +277,23 @@ mod tests {
             Some(Duration::from_millis(2_500))
         );
         assert_eq!(age("--max-connection-age 0"), None);
+    }
+
+    #[test]
+    fn the_model_has_all_the_time_it_wants_unless_it_is_limited() {
+        let base = "--listen 127.0.0.1:1 --upstream 127.0.0.1:2";
+        let timeouts = |more: &str| parse(&format!("{base} {more}")).unwrap().timeouts;
+        assert_eq!(timeouts(""), Timeouts::default());
+        assert_eq!(
+            timeouts("--request-timeout 600 --response-start-timeout 0.5 --idle-timeout 0"),
+            Timeouts {
+                request: Some(Duration::from_mins(10)),
+                response_start: Some(Duration::from_millis(500)),
+                idle: None,
+            }
+        );
+        let wrong = format!("{base} --idle-timeout -1");
+        assert!(parse(&wrong).is_err());
     }
 
     #[test]

@@ -4,10 +4,10 @@ use std::{net::SocketAddr, time::Duration};
 
 use shared::{
     TargetId,
-    http::{client, guard::Timeouts, sanitize::TrustedProxies, serve},
+    http::{client, guard, sanitize::TrustedProxies, serve},
 };
 
-use crate::{drain, model};
+use crate::{drain, model, timeouts::Timeouts};
 
 /// Bodies up to this size travel with the request and can be sent again; larger ones wait for admission.
 ///
@@ -78,8 +78,12 @@ pub struct Config {
     pub max_connection_age: Option<Duration>,
     /// How long a request that the model took no connection for waits for it to be restarted.
     pub restart_patience: Duration,
-    /// Whether answers carry the `rouse-timing` header.
+    /// How long the model may take; no limits by default.
+    pub timeouts: Timeouts,
+    /// Whether answers carry the timing headers.
     pub timing_header: bool,
+    /// Whether errors have OpenAI's form where the path is one of its API.
+    pub openai_errors: bool,
 }
 
 impl Config {
@@ -111,7 +115,9 @@ impl Config {
             grace: Duration::from_mins(5),
             max_connection_age: Some(MAX_CONNECTION_AGE),
             restart_patience: RESTART_PATIENCE,
+            timeouts: Timeouts::default(),
             timing_header: true,
+            openai_errors: false,
         }
     }
 
@@ -124,14 +130,16 @@ impl Config {
     }
 
     /// Limits of the port for activators: they keep connections for 30 s, so this side must keep them longer, or a
-    /// request could meet a connection that is being closed.
+    /// request could meet a connection that is being closed. A client of theirs that does not read is theirs to cut; this side only
+    /// does it if they do not.
     pub(crate) fn activator_serve(&self) -> serve::Config {
         serve::Config {
-            timeouts: Timeouts {
+            timeouts: guard::Timeouts {
                 first_byte: Duration::from_mins(10),
                 idle: Duration::from_mins(10),
                 ..self.serve.timeouts
             },
+            send: self.serve.send.map(|limit| limit.saturating_mul(2)),
             ..self.serve
         }
     }

@@ -21,7 +21,9 @@ pub mod readiness;
 mod rescue;
 pub mod slots;
 pub mod stats;
+mod sync;
 mod tickets;
+pub mod timeouts;
 
 mod run;
 

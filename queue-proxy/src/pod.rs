@@ -6,7 +6,14 @@ use std::sync::{
 };
 
 use http::StatusCode;
-use shared::{Origin, http::client::Client, metrics as names, shutdown};
+use shared::{
+    Origin,
+    http::{
+        body::{End, Ending},
+        client::Client,
+    },
+    metrics as names, shutdown,
+};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
@@ -14,9 +21,10 @@ use crate::{
     config::{Config, RESENDABLE_BYTES},
     model::Model,
     rescue::Failure,
-    slots::Slots,
-    stats::Stats,
+    slots::{Slot, Slots},
+    stats::{Entry, Stats},
     tickets::Tickets,
+    timeouts,
 };
 
 /// What all listeners of a pod share.
@@ -38,6 +46,7 @@ pub(crate) struct Pod {
 /// Metric handles, resolved once.
 #[derive(Debug)]
 pub(crate) struct Metrics {
+    _kept: names::Tenure,
     outcomes: Vec<(&'static str, metrics::Counter)>,
     duration: metrics::Histogram,
     pub(crate) queue_wait: metrics::Histogram,
@@ -94,13 +103,14 @@ impl Metrics {
                 names::PROXY_REQUESTS.counter(&[target, rule.code, rule.origin.as_str()]),
             ));
         }
-        for code in ["malformed", "client-gone"] {
+        for code in ["malformed", "client-gone", "client-stalled"] {
             outcomes.push((
                 code,
                 names::PROXY_REQUESTS.counter(&[target, code, Origin::Client.as_str()]),
             ));
         }
         Self {
+            _kept: names::tenure(target),
             outcomes,
             duration: names::PROXY_DURATION.histogram(&[target]),
             queue_wait: names::PROXY_QUEUE_WAIT.histogram(&[target]),
@@ -115,47 +125,86 @@ impl Metrics {
     }
 }
 
-/// Counts the one outcome of a request. Dropped without one, the client was gone.
+/// Counts the one outcome of a request that has no answer of the model yet. Dropped without one, the client was gone.
 pub(crate) struct Outcome<'a> {
     metrics: &'a Metrics,
-    pub(crate) code: &'static str,
+    code: Option<&'static str>,
 }
 
 impl<'a> Outcome<'a> {
     pub(crate) fn unknown(metrics: &'a Metrics) -> Self {
         Self {
             metrics,
-            code: "client-gone",
+            code: Some("client-gone"),
         }
+    }
+
+    /// It is this one, unless that is [`Admitted`]'s business.
+    pub(crate) fn is(&mut self, code: &'static str) {
+        self.code = self.code.and(Some(code));
+    }
+
+    /// The answer is on its way: how it ends is the outcome.
+    pub(crate) fn hand_over(&mut self) {
+        self.code = None;
     }
 }
 
 impl Drop for Outcome<'_> {
     fn drop(&mut self) {
-        self.metrics.count(self.code);
-    }
-}
-
-/// Observes the time to the last byte.
-pub(crate) struct Timed {
-    pod: Arc<Pod>,
-    since: Instant,
-}
-
-impl Timed {
-    pub(crate) fn new(pod: &Arc<Pod>, since: Instant) -> Self {
-        Self {
-            pod: Arc::clone(pod),
-            since,
+        if let Some(code) = self.code {
+            self.metrics.count(code);
         }
     }
 }
 
-impl Drop for Timed {
+/// What a request has of the pod while its answer is on its way. In the end it observes the time to the last byte and counts the
+/// outcome.
+pub(crate) struct Admitted {
+    pod: Arc<Pod>,
+    since: Instant,
+    outcome: &'static str,
+    _slot: Slot,
+    _entry: Entry,
+}
+
+impl Admitted {
+    /// Of a request that was admitted at `since`; `outcome` is what it counts as if its answer gets through.
+    pub(crate) fn new(
+        pod: &Arc<Pod>,
+        since: Instant,
+        outcome: &'static str,
+        slot: Slot,
+        entry: Entry,
+    ) -> Self {
+        Self {
+            pod: Arc::clone(pod),
+            since,
+            outcome,
+            _slot: slot,
+            _entry: entry,
+        }
+    }
+}
+
+impl Ending for Admitted {
+    fn end(&mut self, how: End) {
+        self.outcome = match how {
+            End::Whole => return,
+            End::Broken => Failure::ModelBroke.rule().code,
+            End::Late(late) => timeouts::failure(late).rule().code,
+            End::Dropped => "client-gone",
+            End::Stalled => "client-stalled",
+        };
+    }
+}
+
+impl Drop for Admitted {
     fn drop(&mut self) {
         let took = self.since.elapsed();
         self.pod.metrics.duration.record(took);
         self.pod.stats.took(took);
+        self.pod.metrics.count(self.outcome);
     }
 }
 

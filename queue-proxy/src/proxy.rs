@@ -8,7 +8,10 @@ use std::{sync::Arc, time::Duration};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header::EXPECT};
 use hyper::body::Incoming;
 use shared::{
-    headers::{self, ADMISSION, LOAD, OP, POD_UID, PORT, TICKET, TIMING, admission, op},
+    error::Form,
+    headers::{
+        self, ADMISSION, LOAD, OP, POD_UID, PORT, SERVER_TIMING, TICKET, TIMING, admission, op,
+    },
     http::{
         body::{Body, Prefetch},
         h1::Refusal,
@@ -17,13 +20,13 @@ use shared::{
         tunnel,
     },
 };
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use self::restart::Patience;
 use crate::{
     breaker::Source,
     config::RESENDABLE_BYTES,
-    pod::{Budget, Outcome, Pod, Timed, class},
+    pod::{Admitted, Budget, Outcome, Pod, class},
     rescue::Failure,
     slots::{Asked, Slot},
 };
@@ -48,21 +51,23 @@ impl Handler for Front {
     async fn handle(&self, request: Request<Incoming>, peer: Arc<Peer>) -> Response<Body> {
         let mut outcome = Outcome::unknown(&self.pod.metrics);
         let to_activator = matches!(self.kind, FrontKind::Activator);
-        match self.try_handle(request, &peer).await {
+        let form = Form::of(self.pod.config.openai_errors, request.uri().path());
+        match self.try_handle(request, &peer, &mut outcome).await {
             Ok(answer) => {
-                outcome.code = class(answer.status());
+                outcome.is(class(answer.status()));
                 answer
             }
             Err(failure) => {
-                outcome.code = failure.rule().code;
-                failure.answer(to_activator)
+                outcome.is(failure.rule().code);
+                failure.answer(to_activator, form)
             }
         }
     }
 
     fn refuse(&self, refusal: Refusal) -> Response<Body> {
         self.pod.metrics.count("malformed");
-        Failure::Refused(refusal).answer(matches!(self.kind, FrontKind::Activator))
+        // What was refused may have no path.
+        Failure::Refused(refusal).answer(matches!(self.kind, FrontKind::Activator), Form::Line)
     }
 }
 
@@ -71,6 +76,7 @@ impl Front {
         &self,
         mut request: Request<Incoming>,
         peer: &Arc<Peer>,
+        outcome: &mut Outcome<'_>,
     ) -> Result<Response<Body>, Failure> {
         sanitize::check_request(&mut request).map_err(Failure::Refused)?;
         let (port, source) = match self.kind {
@@ -137,26 +143,31 @@ impl Front {
             read_ahead: limit,
             deadline: arrived + self.pod.config.queue_timeout,
         };
-        let mut answer = self.send(port, request, patience, peer).await?;
+        let timeouts = self.pod.config.timeouts;
+        let sent = self.send(port, request, patience, peer);
+        let mut answer = match timeouts.before_answer(admitted) {
+            None => sent.await?,
+            Some((at, failure)) => timeout_at(at, sent).await.map_err(|_| failure)??,
+        };
         self.finish(&mut answer, source, waited);
-        let timed = Timed::new(&self.pod, admitted);
-        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let Some(client_upgrade) = client_upgrade else {
-                // An upgrade nobody asked for: nothing after it could be understood.
-                return Err(Failure::ModelBroke);
-            };
+        let is_upgrade = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if is_upgrade && client_upgrade.is_none() {
+            // An upgrade nobody asked for: nothing after it could be understood.
+            return Err(Failure::ModelBroke);
+        }
+        let code = class(answer.status());
+        let guard = Admitted::new(&self.pod, admitted, code, slot, entry);
+        outcome.hand_over();
+        if let (true, Some(client_upgrade)) = (is_upgrade, client_upgrade) {
             let upstream_upgrade = hyper::upgrade::on(&mut answer);
             peer.switch_to_raw();
             sanitize::add_websocket(answer.headers_mut());
-            tunnel::join(
-                client_upgrade,
-                upstream_upgrade,
-                (timed, slot, entry),
-                self.pod.cut.clone(),
-            );
+            let (idle, cut) = (timeouts.idle, self.pod.cut.clone());
+            tunnel::join(client_upgrade, upstream_upgrade, guard, idle, cut);
             return Ok(answer.map(|_| Body::empty()));
         }
-        Ok(answer.map(|body| body.guarded((timed, slot, entry))))
+        let limits = timeouts.of_answer(admitted);
+        Ok(answer.map(|body| body.ending(guard).limited(limits)))
     }
 
     /// Checks that an activator means this pod, and returns the number of the port it means.
@@ -227,7 +238,10 @@ impl Front {
                     .insert(LOAD, self.pod.stats.load().into());
             }
             Source::Service if self.pod.config.timing_header => {
-                answer.headers_mut().insert(TIMING, timing(waited));
+                let timing = timing(waited);
+                // The model may have entries of its own, on a line of their own.
+                answer.headers_mut().append(SERVER_TIMING, timing.clone());
+                answer.headers_mut().insert(TIMING, timing);
             }
             Source::Service => {}
         }
@@ -238,7 +252,7 @@ fn ticket(headers: &HeaderMap) -> Option<u64> {
     headers.get(TICKET)?.to_str().ok()?.parse().ok()
 }
 
-/// The value of `rouse-timing`: milliseconds that the request waited here.
+/// The value of both timing headers: milliseconds that the request waited here.
 fn timing(waited: Duration) -> HeaderValue {
     let text = format!("queue;dur={:.3}", waited.as_secs_f64() * 1e3);
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("queue"))

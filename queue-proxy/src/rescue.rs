@@ -1,12 +1,9 @@
 //! The error contract of the queue-proxy's listeners: every way a request can fail, and its one answer.
 
-use http::{
-    HeaderValue, Response, StatusCode,
-    header::{CONTENT_TYPE, RETRY_AFTER},
-};
+use http::{HeaderValue, Response, StatusCode, header::RETRY_AFTER};
 use shared::{
     Origin,
-    error::Row,
+    error::{Form, Row},
     headers::{ADMISSION, admission},
     http::{body::Body, h1::Refusal},
 };
@@ -34,6 +31,12 @@ pub(crate) enum Failure {
     ModelUnreachable,
     /// The model closed the connection, or answered what is no HTTP, after the request was sent.
     ModelBroke,
+    /// The whole request took longer than it may.
+    RequestTimeout,
+    /// The model took longer than it may to begin its answer.
+    ResponseStartTimeout,
+    /// Nothing came from the model for longer than may be.
+    IdleTimeout,
 }
 
 /// One row of the contract.
@@ -52,7 +55,7 @@ pub(crate) struct Rule {
 
 impl Failure {
     /// Every failure with a rule of its own, for metrics.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::BodyBroken,
         Self::QueueFull,
         Self::QueueTimeout,
@@ -62,9 +65,13 @@ impl Failure {
         Self::TicketExpired,
         Self::ModelUnreachable,
         Self::ModelBroke,
+        Self::RequestTimeout,
+        Self::ResponseStartTimeout,
+        Self::IdleTimeout,
     ];
 
     /// The table.
+    #[expect(clippy::too_many_lines, reason = "a table, a few lines a row")]
     pub(crate) fn rule(self) -> Rule {
         use Origin::{Client, Upstream, Us};
         let row = |status, code, text, origin, not_admitted, retry_after| Rule {
@@ -156,20 +163,40 @@ impl Failure {
                 None,
                 None,
             ),
+            // Of these three the model has had the request, so they are admitted: nobody sends it again.
+            Self::RequestTimeout => row(
+                504,
+                "request-timeout",
+                "the request took longer than it may",
+                Upstream,
+                None,
+                None,
+            ),
+            Self::ResponseStartTimeout => row(
+                504,
+                "response-start-timeout",
+                "the model did not begin its answer in time",
+                Upstream,
+                None,
+                None,
+            ),
+            Self::IdleTimeout => row(
+                504,
+                "idle-timeout",
+                "nothing came from the model for too long",
+                Upstream,
+                None,
+                None,
+            ),
         }
     }
 
     /// The answer. Fixed texts only: nothing of the request and no address is ever in it.
-    pub(crate) fn answer(self, to_activator: bool) -> Response<Body> {
+    pub(crate) fn answer(self, to_activator: bool, form: Form) -> Response<Body> {
         let rule = self.rule();
-        let mut answer =
-            Response::new(Body::full(format!("rouse: {}: {}\n", rule.code, rule.text)));
-        *answer.status_mut() = StatusCode::from_u16(rule.status).unwrap_or(StatusCode::BAD_GATEWAY);
+        let status = StatusCode::from_u16(rule.status).unwrap_or(StatusCode::BAD_GATEWAY);
+        let mut answer = form.answer(status, rule.code, rule.text);
         let headers = answer.headers_mut();
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("text/plain; charset=utf-8"),
-        );
         if let Some(seconds) = rule.retry_after {
             headers.insert(RETRY_AFTER, seconds.into());
         }
@@ -226,10 +253,13 @@ mod tests {
             (Failure::TicketExpired, 503, "full", true),
             (Failure::ModelUnreachable, 502, "not-ready", true),
             (Failure::ModelBroke, 502, "admitted", false),
+            (Failure::RequestTimeout, 504, "admitted", false),
+            (Failure::ResponseStartTimeout, 504, "admitted", false),
+            (Failure::IdleTimeout, 504, "admitted", false),
         ];
         assert_eq!(rows.map(|r| r.0), Failure::ALL);
         for (failure, status, marker, retry) in rows {
-            let answer = failure.answer(true);
+            let answer = failure.answer(true, Form::Line);
             assert_eq!(answer.status().as_u16(), status, "{failure:?}");
             assert_eq!(answer.headers()[ADMISSION], marker, "{failure:?}");
             assert_eq!(
@@ -237,11 +267,15 @@ mod tests {
                 retry,
                 "{failure:?}"
             );
-            assert!(!failure.answer(false).headers().contains_key(ADMISSION));
+            let to_client = failure.answer(false, Form::OpenAi);
+            assert!(!to_client.headers().contains_key(ADMISSION));
+            assert_eq!(to_client.status(), answer.status());
+            assert_eq!(to_client.headers().contains_key(RETRY_AFTER), retry);
+            assert_eq!(to_client.headers()["content-type"], "application/json");
         }
         assert_eq!(
             Failure::Refused(Refusal::HEAD_TOO_LARGE)
-                .answer(false)
+                .answer(false, Form::Line)
                 .status()
                 .as_u16(),
             431
@@ -252,9 +286,9 @@ mod tests {
     fn the_reference_page_has_every_row_once() {
         let rows = contract();
         let codes: std::collections::BTreeSet<_> = rows.iter().map(|row| row.code).collect();
-        assert_eq!((rows.len(), codes.len()), (10, 10));
+        assert_eq!((rows.len(), codes.len()), (13, 13));
         for (row, failure) in rows[1..].iter().zip(Failure::ALL) {
-            let answer = failure.answer(true);
+            let answer = failure.answer(true, Form::Line);
             assert_eq!(row.status, Some(answer.status().as_u16()));
             let retry = answer.headers().get(RETRY_AFTER).map(HeaderValue::as_bytes);
             assert_eq!(row.retry_after.map(str::as_bytes), retry, "{failure:?}");

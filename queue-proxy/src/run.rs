@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use metrics_exporter_prometheus::PrometheusHandle;
+use shared::metrics::Exporter;
 use shared::{
     http::serve::{self, Server, bind},
     metrics as names, shutdown,
@@ -56,7 +56,7 @@ impl QueueProxy {
     ///
     /// # Errors
     /// The first port that cannot be had; nothing runs then.
-    pub fn start(config: Config, metrics: Option<PrometheusHandle>) -> Result<Self, StartError> {
+    pub fn start(config: Config, metrics: Option<Exporter>) -> Result<Self, StartError> {
         let fronts: Vec<TcpListener> = config
             .ports
             .iter()
@@ -236,7 +236,7 @@ impl QueueProxy {
 /// When a port cannot be had.
 pub async fn run(
     config: Config,
-    metrics: Option<PrometheusHandle>,
+    metrics: Option<Exporter>,
     stop: impl Future<Output = bool>,
 ) -> Result<u64, StartError> {
     let rule = config.drain;

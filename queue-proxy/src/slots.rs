@@ -8,10 +8,10 @@ use std::{
     },
 };
 
-use parking_lot::Mutex;
-use tokio::sync::oneshot;
-
-use crate::breaker::{Breaker, Entry, Source, Ticket};
+use crate::{
+    breaker::{Breaker, Entry, Source, Ticket},
+    sync::{Mutex, oneshot},
+};
 
 /// Hands out [`Slot`]s.
 #[derive(Debug)]
@@ -143,6 +143,9 @@ impl Drop for Waiting {
         // Otherwise a slot was sent already; dropping the receiver drops it.
     }
 }
+
+#[cfg(test)]
+mod orders;
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,10 @@
 
 use std::error::Error;
 
+use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
+
+use crate::{http::body::Body, openai};
+
 /// An error on its way through a request path.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -24,6 +28,43 @@ impl Origin {
             Self::Upstream => "upstream",
             Self::Us => "rouse",
         }
+    }
+}
+
+/// The form of the answer that says what went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A line of text, `rouse: CODE: TEXT`.
+    Line,
+    /// OpenAI's, as JSON.
+    OpenAi,
+}
+
+impl Form {
+    /// The form for a request for `path` to a workload that wants OpenAI's where it fits, or does not.
+    pub fn of(openai_errors: bool, path: &str) -> Self {
+        if openai_errors && openai::is_api(path) {
+            Self::OpenAi
+        } else {
+            Self::Line
+        }
+    }
+
+    /// The answer. `text` may have more lines than one.
+    pub fn answer(self, status: StatusCode, code: &str, text: &str) -> Response<Body> {
+        let text = text.trim_end();
+        let (kind, body) = match self {
+            Self::Line => (
+                "text/plain; charset=utf-8",
+                format!("rouse: {code}: {text}\n"),
+            ),
+            Self::OpenAi => ("application/json", openai::error(status, code, text)),
+        };
+        let mut answer = Response::new(Body::full(body));
+        *answer.status_mut() = status;
+        let kind = HeaderValue::from_static(kind);
+        answer.headers_mut().insert(CONTENT_TYPE, kind);
+        answer
     }
 }
 

@@ -18,6 +18,11 @@ pub fn raise_limit() -> Option<u64> {
     limit.current
 }
 
+/// The soft limit of open files as it is now (`None`: unlimited).
+pub fn limit() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
+}
+
 /// Sets the soft limit, for a program that is started next and was not asked whether it can do with more.
 pub fn set_limit(soft: u64) {
     let limit = getrlimit(Resource::Nofile);

@@ -2,10 +2,19 @@
 //!
 //! Nothing in Rouse decides by these: scaling reads [`crate::stat`]. Labels are bounded: target, outcome, origin.
 
-use std::time::Duration;
+use std::{
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
 
-use metrics::{Counter, Gauge, Histogram, Label, Unit};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics::{Counter, Gauge, Histogram, Label};
+
+pub use self::registry::{Exporter, KEPT, Tenure};
+
+mod registry;
+
+/// The recorder of the process.
+static INSTALLED: OnceLock<Exporter> = OnceLock::new();
 
 /// What kind of series a metric is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -280,34 +289,31 @@ pub const ALL: &[Metric] = &[
     AUTOSCALER_RIVALS,
 ];
 
-/// Installs the process's recorder. Later calls return another handle to nothing new.
+/// Installs the process's recorder.
 ///
 /// # Errors
-/// When another recorder is installed already.
-pub fn install() -> Result<PrometheusHandle, Box<dyn std::error::Error + Send + Sync>> {
-    let mut builder = PrometheusBuilder::new();
-    for metric in ALL {
-        if let Kind::Histogram(buckets) = metric.kind {
-            builder =
-                builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), buckets)?;
-        }
-    }
-    let recorder = builder.build_recorder();
-    let handle = recorder.handle();
-    metrics::set_global_recorder(recorder)?;
-    for metric in ALL {
-        metric.describe();
-    }
-    Ok(handle)
+/// When a recorder is installed already.
+pub fn install() -> Result<Exporter, Box<dyn std::error::Error + Send + Sync>> {
+    let exporter = Exporter::new();
+    metrics::set_global_recorder(exporter.clone())?;
+    Ok(INSTALLED.get_or_init(|| exporter).clone())
 }
 
-/// Keeps the exporter's histograms bounded: must run while the process does, as nobody may ever scrape.
-pub async fn upkeep(handle: PrometheusHandle) {
-    let mut tick = tokio::time::interval(Duration::from_secs(5));
+/// Keeps the series of `target`, a label's value, while what is returned lives. Whoever takes handles with that label has one of
+/// these, or takes the handle anew each time: series of a target of which there is none are forgotten after [`KEPT`].
+pub fn tenure(target: &str) -> Tenure {
+    INSTALLED
+        .get()
+        .map_or_else(Tenure::of_nothing, |exporter| exporter.tenure(target))
+}
+
+/// Forgets the series of workloads that are gone: must run while the process does.
+pub async fn upkeep(exporter: Exporter) {
+    let mut tick = tokio::time::interval(Duration::from_secs(30));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         tick.tick().await;
-        handle.run_upkeep();
+        exporter.forget(Instant::now());
     }
 }
 
@@ -338,14 +344,6 @@ impl Metric {
             .zip(values)
             .map(|(name, value)| Label::new(*name, (*value).to_owned()))
             .collect()
-    }
-
-    fn describe(&self) {
-        match self.kind {
-            Kind::Counter => metrics::describe_counter!(self.name, self.help),
-            Kind::Gauge => metrics::describe_gauge!(self.name, self.help),
-            Kind::Histogram(_) => metrics::describe_histogram!(self.name, Unit::Seconds, self.help),
-        }
     }
 }
 

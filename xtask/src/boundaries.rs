@@ -75,6 +75,11 @@ const RULES: &[Rule] = &[
         why: "a measuring tool must not share code with what it measures",
     },
     Rule {
+        package: "datapath",
+        may_see: MaySee::Only(&[]),
+        why: "a measuring tool must not share code with what it measures",
+    },
+    Rule {
         package: "rouse",
         may_see: MaySee::Only(&[
             "activator",
@@ -95,6 +100,11 @@ const RULES: &[Rule] = &[
         why: "the tests across programs may look at everything",
     },
     Rule {
+        package: "schedules",
+        may_see: MaySee::Only(&[]),
+        why: "locks and channels for tests know nothing of those who use them",
+    },
+    Rule {
         package: "xtask",
         may_see: MaySee::Only(&[]),
         why: "the chores must run while the programs do not compile",
@@ -110,7 +120,11 @@ const RULES: &[Rule] = &[
 const OPTIONAL_IN_CORE: [&str; 4] = ["serde", "rand", "rand_distr", "rand_pcg"];
 
 /// Edges that only tests may have: what they check is the meeting of two programs on the wire, so they need both.
-const TEST_EDGES: &[(&str, &str)] = &[("activator", "queue-proxy")];
+const TEST_EDGES: &[(&str, &str)] = &[
+    ("activator", "queue-proxy"),
+    ("activator", "schedules"),
+    ("queue-proxy", "schedules"),
+];
 
 /// The sidecar runs beside every replica of every model, and has no business with the API server.
 const SIDECAR: &str = "queue-proxy";

@@ -7,6 +7,7 @@
 mod alone;
 mod boundaries;
 mod cargo;
+mod conformance;
 mod cost;
 mod e2e;
 mod generate;
@@ -73,6 +74,16 @@ enum Chore {
         #[arg(long)]
         record: bool,
     },
+    /// Run tools that no one here wrote against both listeners, see docs/reference/conformance.md. Needs Go; the tools
+    /// themselves are fetched from their registries and kept in target/tools.
+    Conformance {
+        /// Try the optimised programs instead of the others.
+        #[arg(long)]
+        release: bool,
+        /// Which tools; all if none is named.
+        #[arg(value_name = "TOOL")]
+        tools: Vec<conformance::Tool>,
+    },
     /// Check that the links between documents lead somewhere, and that the code which the docs name exists.
     Links,
 }
@@ -85,6 +96,9 @@ fn main() -> ExitCode {
         Chore::CheckAlone => alone::run(),
         Chore::Generate { check } => generate::run(check),
         Chore::Cost { record } => cost::run(record),
+        Chore::Conformance { release, tools } => {
+            conformance::run(&conformance::Options { tools, release })
+        }
         Chore::Links => links::run(),
     };
     match done {

@@ -1,7 +1,4 @@
-use std::{
-    collections::VecDeque,
-    sync::atomic::{AtomicBool, AtomicUsize},
-};
+use std::collections::VecDeque;
 
 use parking_lot::Mutex;
 use tokio::{task::JoinHandle, time::sleep};
@@ -52,15 +49,7 @@ struct Bed {
 fn bed(outcomes: &[WakeOutcome]) -> Bed {
     let scale = Arc::new(Scripted::default());
     scale.outcomes.lock().extend(outcomes);
-    let process = Arc::new(Process {
-        config: Config::default(),
-        scale: Arc::<Scripted>::clone(&scale),
-        held_bytes: AtomicUsize::new(0),
-        wakes: Mutex::default(),
-        stopping: AtomicBool::new(false),
-        unready: AtomicBool::new(false),
-        leaving: AtomicBool::new(false),
-    });
+    let process = Process::new(Config::default(), Arc::<Scripted>::clone(&scale) as _);
     let config = WorkloadConfig::new("default/a".parse().unwrap());
     let workload = Workload::new(config, process);
     let (endpoints, rx) = watch::channel(Arc::new(Endpoints::default()));
@@ -95,6 +84,46 @@ async fn a_wake_whose_effect_does_not_show_is_made_again_soon_and_then_less_ofte
         .map(|pair| (pair[1] - pair[0]).as_millis())
         .collect();
     assert_eq!(gaps, [50, 100, 200, 400]);
+}
+
+/// What the autoscaler is told is held.
+fn told(bed: &Bed) -> Option<u64> {
+    let stat = bed.workload.stat(shared::clock::micros(), None);
+    stat.map(|stat| stat.held)
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_was_given_a_page_is_as_good_as_held_until_he_should_have_come_back() {
+    let bed = bed(&[WakeOutcome::NotAtZero; 200]);
+    assert_eq!(told(&bed), None);
+    assert!(bed.workload.want().unwrap());
+    sleep(Duration::from_secs(14)).await;
+    let made = bed.scale.made.lock().len();
+    assert!(made > 5, "a wake without effect is made again: {made}");
+    assert_eq!((told(&bed), bed.workload.held()), (Some(1), 0));
+    // He comes back, and then no more.
+    assert!(bed.workload.want().unwrap());
+    sleep(Duration::from_millis(14_900)).await;
+    assert!(bed.scale.made.lock().len() > made);
+    assert_eq!(told(&bed), Some(1));
+    sleep(Duration::from_millis(200)).await;
+    assert_eq!((told(&bed), bed.workload.is_wanted()), (None, false));
+    let made = bed.scale.made.lock().len();
+    sleep(Duration::from_mins(10)).await;
+    assert_eq!(bed.scale.made.lock().len(), made, "nobody wants it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_was_given_a_page_wakes_nothing_once_that_is_barred() {
+    let bed = bed(&[WakeOutcome::NotAtZero; 200]);
+    assert!(bed.workload.want().unwrap());
+    sleep(Duration::from_millis(1)).await;
+    let made = bed.scale.made.lock().len();
+    bed.workload.bar(Some(crate::Barred::Paused));
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(bed.scale.made.lock().len(), made);
+    assert_eq!(bed.workload.want().unwrap_err(), Failure::Paused);
+    assert_eq!((made, told(&bed)), (1, None));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,3 @@
-use std::{collections::BTreeMap, time::Duration};
-
-use proptest::prelude::*;
-
 use super::*;
 
 fn uid(n: usize) -> Arc<str> {
@@ -163,70 +159,4 @@ fn a_pod_that_is_retired_before_it_is_listed_gets_nothing() {
         hold.retire(&uid(n + 2));
     }
     assert_eq!(hold.retired.len(), MAX_RETIRED);
-}
-
-proptest! {
-    /// Any sequence of events: no pod over its concurrency, nobody lost, nobody twice, order kept.
-    #[test]
-    fn keeps_its_promises_under_any_sequence(
-        limit in 1u32..4,
-        max_held in 1usize..6,
-        ops in prop::collection::vec((0u8..8, 0usize..3, 0usize..6), 1..300),
-    ) {
-        let start = Instant::now();
-        let mut now = start;
-        let mut hold = Hold::new(limit, max_held, 42);
-        let mut at_pod: BTreeMap<Seq, Arc<str>> = BTreeMap::new();
-        let mut waiting: BTreeSet<Seq> = BTreeSet::new();
-        for (op, pod, nth) in ops {
-            match op {
-                0 | 1 => match hold.arrive(now) {
-                    Arrival::Pod(seq, uid) => {
-                        prop_assert!(waiting.is_empty());
-                        prop_assert!(at_pod.insert(seq, uid).is_none());
-                    }
-                    Arrival::Held(seq) => prop_assert!(waiting.insert(seq)),
-                    Arrival::Full => prop_assert!(waiting.len() >= max_held),
-                },
-                2 => {
-                    if let Some((seq, uid)) = hold.next(now) {
-                        prop_assert_eq!(waiting.pop_first(), Some(seq));
-                        at_pod.insert(seq, uid);
-                    }
-                }
-                3 => {
-                    if let Some((&seq, uid)) = at_pod.iter().nth(nth) {
-                        hold.release(uid);
-                        at_pod.remove(&seq);
-                    }
-                }
-                4 => {
-                    if let Some((&seq, uid)) = at_pod.iter().nth(nth) {
-                        hold.hold_again(seq);
-                        hold.give_back(uid);
-                        at_pod.remove(&seq);
-                        waiting.insert(seq);
-                    }
-                }
-                5 => {
-                    if let Some(&seq) = waiting.iter().nth(nth) {
-                        prop_assert!(hold.cancel(seq));
-                        waiting.remove(&seq);
-                    }
-                }
-                6 => {
-                    let pods: Vec<_> = (0..=pod).map(|n| (uid(n), false)).collect();
-                    hold.set_pods(&pods);
-                    hold.set_ready(&uid(nth % 3), nth % 2 == 0, now);
-                }
-                _ => now += Duration::from_millis(60),
-            }
-            prop_assert_eq!(hold.held(), waiting.len());
-            for n in 0..3 {
-                let ours = at_pod.values().filter(|u| ***u == *uid(n)).count();
-                prop_assert!(ours <= limit as usize);
-                prop_assert_eq!(hold.ours(&uid(n)) as usize, ours);
-            }
-        }
-    }
 }

@@ -17,7 +17,9 @@ use super::{
     failing::{Cause, Failing, barred},
     nudge::Nudging,
 };
-use crate::{Access, Activator, Endpoint, Endpoints, Lookups, Workload, WorkloadConfig};
+use crate::{
+    Access, Activator, Endpoint, Endpoints, Lookups, Workload, WorkloadConfig, config::asked_for,
+};
 
 /// What has just become known of a workload.
 #[derive(Debug, Default)]
@@ -138,7 +140,7 @@ impl Told {
         };
         let turned_away = workload.turned_away();
         let more = turned_away != std::mem::replace(&mut self.turned_away, turned_away);
-        more || workload.held() > 0
+        more || workload.is_wanted()
     }
 
     fn configure(&mut self, view: &WorkloadView, config: &ClusterConfig, lookups: &Lookups) {
@@ -167,6 +169,7 @@ impl Told {
                 max_held: spec.max_held as usize,
                 max_cold_start: spec.max_cold_start,
                 access: limited.then(|| Arc::new(access())),
+                opt_ins: asked_for(&spec.opt_ins),
                 ..WorkloadConfig::new(self.target.clone())
             });
         }

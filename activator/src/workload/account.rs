@@ -53,7 +53,7 @@ impl Workload {
 
     /// Statistics at `now_us`, with the seconds after `since`; none if nothing is held and nothing happened in them.
     pub(crate) fn stat(&self, now_us: u64, since: Option<u64>) -> Option<HoldStat> {
-        let held = self.held() as u64;
+        let held = self.told_as_held();
         let seconds = self.ring.lock().seconds_after(now_us, since);
         let eventful = held > 0 || seconds.iter().any(|second| !second.is_empty());
         eventful.then(|| HoldStat {

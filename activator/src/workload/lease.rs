@@ -6,11 +6,11 @@ use std::sync::Arc;
 use shared::{
     clock,
     load::{Count, Gauge},
+    share::Place,
 };
-use tokio::sync::oneshot;
 
 use super::Workload;
-use crate::{hold::Seq, pod::Pod, rescue::Failure};
+use crate::{hold::Seq, pod::Pod, rescue::Failure, sync::oneshot};
 
 /// A place at a pod. Dropping it gives the place to the next.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub(crate) struct Held {
     workload: Arc<Workload>,
     seq: Seq,
     granted: oneshot::Receiver<Result<Lease, Failure>>,
+    /// Among all that the activator holds.
+    _place: Place,
 }
 
 /// Bytes of one request's body that are in memory, taken from the workload's and the process's budgets.
@@ -61,11 +63,13 @@ impl Held {
         workload: Arc<Workload>,
         seq: Seq,
         granted: oneshot::Receiver<Result<Lease, Failure>>,
+        place: Place,
     ) -> Self {
         Self {
             workload,
             seq,
             granted,
+            _place: place,
         }
     }
 

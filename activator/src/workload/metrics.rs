@@ -5,17 +5,20 @@ use std::{sync::OnceLock, time::Duration};
 use metrics::{Counter, Gauge, Histogram};
 use shared::{Origin, TargetId, metrics as names};
 
-use crate::rescue::CODES;
+use crate::rescue::{CODES, OWN_CODES};
 
 /// Metric handles, each made when there is something to tell for the first time: most workloads of an activator sleep, and a
 /// series of each outcome for every one of them would be most of its memory.
-#[derive(Debug, Default)]
-pub(crate) struct Metrics(OnceLock<Box<Handles>>);
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    _kept: names::Tenure,
+    handles: OnceLock<Box<Handles>>,
+}
 
 #[derive(Debug, Default)]
 struct Handles {
     /// In the order of [`outcomes`].
-    outcomes: [OnceLock<Counter>; CLASSES.len() + CODES.len() + 1],
+    outcomes: [OnceLock<Counter>; CLASSES.len() + CODES.len() + OWN_CODES.len() + CLIENTS.len()],
     held: OnceLock<Gauge>,
     hold: OnceLock<Histogram>,
     resent: OnceLock<Counter>,
@@ -24,18 +27,30 @@ struct Handles {
 /// Classes of a pod's answers.
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
+/// Of answers that their client did not take to the end: it has left, or stopped reading.
+const CLIENTS: [&str; 2] = ["client-gone", "client-stalled"];
+
 /// Every outcome and whose doing it is.
 fn outcomes() -> impl Iterator<Item = (&'static str, Origin)> {
     CLASSES
         .map(|class| (class, Origin::Upstream))
         .into_iter()
         .chain(CODES)
-        .chain([("client-gone", Origin::Client)])
+        .chain(OWN_CODES)
+        .chain(CLIENTS.map(|code| (code, Origin::Client)))
 }
 
 impl Metrics {
+    /// Nothing to tell yet. Whatever will be is told for as long as this lives, and a while after.
+    pub(crate) fn new(target: &TargetId) -> Self {
+        Self {
+            _kept: names::tenure(&target.to_string()),
+            handles: OnceLock::new(),
+        }
+    }
+
     fn handles(&self) -> &Handles {
-        self.0.get_or_init(Box::default)
+        self.handles.get_or_init(Box::default)
     }
 
     /// A request has ended so.
@@ -56,7 +71,12 @@ impl Metrics {
         reason = "counts of requests stay far below 2^52"
     )]
     pub(crate) fn held(&self, target: &TargetId, requests: usize) {
-        if requests > 0 || self.0.get().is_some_and(|all| all.held.get().is_some()) {
+        if requests > 0
+            || self
+                .handles
+                .get()
+                .is_some_and(|all| all.held.get().is_some())
+        {
             let make = || names::ACTIVATOR_HELD.gauge(&[&target.to_string()]);
             self.handles().held.get_or_init(make).set(requests as f64);
         }

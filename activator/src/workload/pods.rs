@@ -8,6 +8,7 @@ use super::{State, Workload, refuse_all};
 use crate::{
     Endpoint, Endpoints,
     pod::{Milestones, Pod, await_ready},
+    sync::MutexGuard,
     timeline::Timeline,
 };
 
@@ -25,6 +26,16 @@ pub(super) struct Known {
 }
 
 impl Known {
+    /// One that nobody asks.
+    #[cfg(test)]
+    pub(super) fn quiet(pod: Arc<Pod>) -> Self {
+        Self {
+            pod,
+            asking: None,
+            setbacks: 0,
+        }
+    }
+
     /// Asks no more, keeps no connection.
     pub(super) fn let_go(&self) {
         if let Some(task) = &self.asking {
@@ -175,12 +186,13 @@ impl Workload {
     }
 
     /// Sends everybody away if there is nothing to wait for.
-    pub(super) fn refuse_if_vain(mut state: parking_lot::MutexGuard<'_, State>) {
+    pub(super) fn refuse_if_vain(mut state: MutexGuard<'_, State>) {
         let Some(failure) = state.refusal(Instant::now()) else {
             return;
         };
         let refused = state.take_waiters();
         state.timeline = None;
+        state.wanted_until = None;
         drop(state);
         refuse_all(refused, &failure);
     }

@@ -175,10 +175,15 @@ async fn a_pod_that_takes_a_request_and_breaks_off_ends_it_with_502_and_it_is_ne
     assert_eq!(answer.status, 502);
     assert!(answer.text().contains("pod-broke"));
     for i in 0..20 {
-        let next = ask(site.address(), get("/", &i.to_string()));
+        let id = i.to_string();
+        let mut next = std::pin::pin!(ask(site.address(), get("/", &id)));
         let answered = tokio::select! {
-            answer = next => answer.status,
-            mut got = breaks.request() => { got.answer(200, "admitted", "").await; 200 }
+            answer = &mut next => answer.status,
+            mut got = breaks.request() => {
+                got.answer(200, "admitted", "").await;
+                // Its client must stay for the answer, or the pod is cut off while it gives it.
+                next.await.status
+            }
         };
         assert_eq!(answered, 200);
     }

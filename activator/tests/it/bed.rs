@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     net::SocketAddr,
-    sync::{Arc, Weak},
+    sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
 
@@ -13,7 +13,7 @@ use activator::{
 };
 use parking_lot::Mutex;
 use queue_proxy::{QueueProxy, config::Port};
-use shared::TargetId;
+use shared::{TargetId, metrics::Exporter};
 use tokio::{
     sync::watch,
     time::{Instant, sleep},
@@ -246,4 +246,32 @@ pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(Instant::now() < end, "never: {what}");
         sleep(Duration::from_millis(1)).await;
     }
+}
+
+/// Metrics of everything in this process. To be asked for before the workloads that are to be counted are made.
+pub(crate) fn metrics() -> Exporter {
+    static HANDLE: OnceLock<Exporter> = OnceLock::new();
+    HANDLE
+        .get_or_init(|| shared::metrics::install().unwrap())
+        .clone()
+}
+
+/// How requests to `target` have ended so far.
+pub(crate) fn outcomes(metrics: &Exporter, target: &str) -> Vec<(String, u64)> {
+    let text = metrics.render();
+    let mut found: Vec<_> = text
+        .lines()
+        .filter(|line| {
+            line.starts_with("rouse_activator_requests_total")
+                && line.contains(&format!("target=\"{target}\""))
+        })
+        .map(|line| {
+            let (_, after) = line.split_once("outcome=\"").unwrap();
+            let (outcome, _) = after.split_once('"').unwrap();
+            let (_, count) = line.rsplit_once(' ').unwrap();
+            (outcome.to_owned(), count.parse().unwrap())
+        })
+        .collect();
+    found.sort();
+    found
 }

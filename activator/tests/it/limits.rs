@@ -11,6 +11,7 @@ use crate::{
     fake::Fake,
     h2::{Connection, Frames},
     http1::{Raw, ask, get, post, post_chunked},
+    websocket::HANDSHAKE,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -41,6 +42,93 @@ async fn one_request_too_many_is_refused_with_retry_after_and_nothing_else_is_af
     assert_eq!(elsewhere.answer().await.unwrap().status, 200);
     assert_eq!(pod.model.ids().len(), 3);
     assert_eq!(other_pod.model.ids(), ["other"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_held_requests_leaves_room_for_other_workloads() {
+    let bed = Bed::with(|c| c.max_held = 8);
+    let (flooded, other) = (bed.site("a", |_| {}), bed.site("b", |_| {}));
+    let mut held = Vec::new();
+    for i in 0..4 {
+        held.push(Raw::sent(flooded.address(), get("/", &i.to_string())).await);
+        flooded.holds(i + 1).await;
+    }
+    for _ in 0..20 {
+        let refused = ask(flooded.address(), get("/", "x")).await;
+        assert_eq!(
+            (refused.status, refused.header("retry-after")),
+            (503, Some("1"))
+        );
+        assert!(refused.text().contains("holds-full"), "{}", refused.text());
+    }
+    for i in 0..2 {
+        held.push(Raw::sent(other.address(), get("/", "other")).await);
+        other.holds(i + 1).await;
+    }
+    let refused = ask(other.address(), get("/", "x")).await;
+    assert!(refused.text().contains("holds-full"), "{}", refused.text());
+    // A place is free again when somebody goes.
+    drop(held.remove(0));
+    flooded.holds(3).await;
+    held.push(Raw::sent(other.address(), get("/", "other")).await);
+    other.holds(3).await;
+    let (pod, other_pod) = (Pod::start("p", 0), Pod::start("q", 0));
+    flooded.pods(&[&pod]);
+    other.pods(&[&other_pod]);
+    for raw in &mut held {
+        assert_eq!(raw.answer().await.unwrap().status, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_connections_leaves_room_for_other_workloads() {
+    let bed = Bed::with(|c| c.max_connections = 8);
+    let (flooded, other) = (bed.site("a", |_| {}), bed.site("b", |_| {}));
+    let mut open = Vec::new();
+    for i in 0..4 {
+        open.push(Raw::sent(flooded.address(), get("/", &i.to_string())).await);
+        flooded.holds(i + 1).await;
+    }
+    for _ in 0..20 {
+        let shed = ask(flooded.address(), get("/", "x")).await;
+        assert_eq!((shed.status, shed.header("retry-after")), (503, Some("1")));
+        assert!(shed.body.is_empty(), "the connection was refused");
+    }
+    let mut elsewhere = Raw::sent(other.address(), get("/", "other")).await;
+    other.holds(1).await;
+    let pod = Pod::start("p", 0);
+    other.pods(&[&pod]);
+    assert_eq!(elsewhere.answer().await.unwrap().status, 200);
+    // Whoever hangs up makes room.
+    drop(open.pop());
+    flooded.holds(3).await;
+    drop(elsewhere);
+    until("a place", || {
+        format!("{:?}", flooded.workload).contains("connections: Pool { limit: 8, used: 3 }")
+    })
+    .await;
+    let _fits = Raw::sent(flooded.address(), get("/", "y")).await;
+    flooded.holds(4).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tunnel_keeps_the_place_of_its_connection_until_it_ends() {
+    let bed = Bed::with(|c| c.max_connections = 2);
+    let site = bed.site("a", |_| {});
+    let pod = Pod::start("p", 0);
+    site.pods(&[&pod]);
+    site.ready().await;
+    let mut socket = Raw::sent(site.address(), HANDSHAKE).await;
+    assert_eq!(socket.answer().await.unwrap().status, 101);
+    socket.send(b"ping").await;
+    assert_eq!(socket.exactly(4).await.unwrap(), b"ping");
+    assert_eq!(ask(site.address(), get("/", "x")).await.status, 503);
+    drop(socket);
+    until("a place", || {
+        format!("{:?}", site.workload).contains("connections: Pool { limit: 2, used: 0 }")
+    })
+    .await;
+    assert_eq!(ask(site.address(), get("/", "y")).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,7 +10,7 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Collected};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use shared::http::{
@@ -156,6 +156,19 @@ impl Handler for App {
             "/sleep" => {
                 tokio::time::sleep(Duration::from_millis(query.parse().unwrap())).await;
                 Response::new(Body::full("slept"))
+            }
+            // As the query says, `STATUS&TYPE`, and what was sent as the body.
+            "/as" | "/v1/as" => {
+                let whole = body.collect().await.map(Collected::to_bytes);
+                let bytes = whole.unwrap_or_default();
+                state.journal.lock()[at].body = bytes.to_vec();
+                let (code, kind) = query.split_once('&').unwrap();
+                let mut answer = Response::new(Body::full(bytes));
+                *answer.status_mut() = code.parse().unwrap();
+                let headers = answer.headers_mut();
+                headers.insert("content-type", value(kind));
+                headers.insert("server-timing", value("model;dur=5"));
+                answer
             }
             "/spoof" => {
                 let mut answer = Response::new(Body::full("x"));

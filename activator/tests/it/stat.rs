@@ -4,7 +4,7 @@ use shared::stat::ActivatorStat;
 
 use crate::{
     bed::{Bed, Pod, until},
-    http1::{Raw, ask, get},
+    http1::{Answer, Raw, ask, get},
 };
 
 async fn stat(bed: &Bed, query: &str) -> ActivatorStat {
@@ -142,6 +142,36 @@ async fn a_wake_whose_request_hung_up_is_not_told_as_part_of_the_next() {
     let wakes = bed.activator.wakes();
     assert_eq!(wakes.len(), 1);
     assert!(wakes[0].total < 0.25, "{wakes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_held_is_added_to_what_the_model_has_in_server_timing() {
+    let entries = |answer: &Answer| -> Vec<String> {
+        let lines = answer.head.lines();
+        let values = lines.filter_map(|line| line.strip_prefix("server-timing: "));
+        values.map(str::to_owned).collect()
+    };
+    let bed = Bed::new();
+    let site = bed.site("a", |_| {});
+    let mut raw = Raw::sent(site.address(), get("/as?200&text/plain", "x")).await;
+    site.holds(1).await;
+    let pod = Pod::start("p", 0);
+    site.pods(&[&pod]);
+    let answer = raw.answer().await.unwrap();
+    let [of_model, ours] = &entries(&answer)[..] else {
+        panic!("{}", answer.head);
+    };
+    assert_eq!(of_model, "model;dur=5");
+    let millis: f64 = ours.strip_prefix("hold;dur=").unwrap().parse().unwrap();
+    assert!(millis > 0.0, "{ours}");
+    let all = answer.header("rouse-timing").unwrap();
+    assert!(all.starts_with(&format!("{ours}, ")), "{all}, {ours}");
+
+    let quiet = Bed::with(|c| c.timing_header = false);
+    let site = quiet.site("a", |_| {});
+    site.pods(&[&pod]);
+    let answer = ask(site.address(), get("/as?200&text/plain", "x")).await;
+    assert_eq!(entries(&answer), ["model;dur=5"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -19,7 +19,11 @@ pub(crate) struct Asked {
     pub(crate) container_concurrency: u32,
     pub(crate) ready_path: Option<String>,
     pub(crate) max_connection_age: Option<Duration>,
+    pub(crate) request_timeout: Option<Duration>,
+    pub(crate) response_start_timeout: Option<Duration>,
+    pub(crate) idle_timeout: Option<Duration>,
     pub(crate) probe_paths: Vec<String>,
+    pub(crate) openai_errors: bool,
     pub(crate) drain_grace: Option<Duration>,
     /// The list of request ports as it is written.
     pub(crate) ports: Option<String>,
@@ -56,6 +60,11 @@ pub(crate) fn read(
             asked.container_concurrency = spec.container_concurrency;
             asked.ready_path = spec.ready_path;
             asked.max_connection_age = spec.max_connection_age;
+            asked.probe_paths = spec.opt_ins.probe_paths;
+            asked.openai_errors = spec.opt_ins.openai_errors;
+            asked.request_timeout = spec.request_timeout;
+            asked.response_start_timeout = spec.response_start_timeout;
+            asked.idle_timeout = spec.idle_timeout;
             Ok((asked, warnings))
         }
         _ => Err(Wrong {
@@ -82,8 +91,12 @@ pub(crate) fn sidecar_keys() -> impl Iterator<Item = &'static str> {
         "rouse.dev/container-concurrency",
         "rouse.dev/ready-path",
         "rouse.dev/max-connection-age",
+        "rouse.dev/probe-paths",
+        "rouse.dev/openai-errors",
+        "rouse.dev/request-timeout",
+        "rouse.dev/response-start-timeout",
+        "rouse.dev/idle-timeout",
         names::PORTS,
-        names::PROBE_PATHS,
         names::DRAIN_GRACE,
     ];
     let resources = RESOURCE_KEYS
@@ -116,17 +129,6 @@ fn read_own(all: &Annotations, asked: &mut Asked, errors: &mut Vec<AnnotationErr
     {
         refuse(names::FALLBACK, value, "standing");
     }
-    if let Some(value) = all.get(names::PROBE_PATHS) {
-        asked.probe_paths = list(value).collect();
-        // A `,` cannot be in a path here, and the sidecar would refuse to start over one that is none.
-        if !asked.probe_paths.iter().all(|path| is_path(path)) {
-            refuse(
-                names::PROBE_PATHS,
-                value,
-                "absolute paths separated by commas, such as /healthz,/metrics",
-            );
-        }
-    }
     if let Some(value) = all.get(names::DRAIN_GRACE) {
         asked.drain_grace = duration::parse(value)
             .filter(|grace| (Duration::from_secs(1)..=Duration::from_hours(24)).contains(grace));
@@ -151,15 +153,6 @@ fn invalid(key: &str, value: &str, allowed: &str) -> AnnotationError {
         allowed: Some(allowed.to_owned()),
         paths: vec![key.to_owned()],
     }
-}
-
-fn list(value: &str) -> impl Iterator<Item = String> {
-    let entries = value.split(',').map(|entry| entry.trim().to_owned());
-    entries.filter(|_| !value.trim().is_empty())
-}
-
-fn is_path(text: &str) -> bool {
-    text.starts_with('/') && text.parse::<http::uri::PathAndQuery>().is_ok()
 }
 
 /// Annotations of an object's metadata.
@@ -190,7 +183,11 @@ mod tests {
             ("rouse.dev/container-concurrency", "4"),
             ("rouse.dev/ready-path", "/up"),
             ("rouse.dev/max-connection-age", "2m"),
-            (names::PROBE_PATHS, "/healthz, /metrics"),
+            ("rouse.dev/probe-paths", "/healthz, /metrics"),
+            ("rouse.dev/openai-errors", "true"),
+            ("rouse.dev/request-timeout", "1h"),
+            ("rouse.dev/response-start-timeout", "2s"),
+            ("rouse.dev/idle-timeout", "1.5s"),
             (names::DRAIN_GRACE, "1m30s"),
             (names::PORTS, "8080,grpc"),
             ("rouse.dev/sidecar-cpu-request", "100m"),
@@ -199,7 +196,11 @@ mod tests {
         assert_eq!(asked.container_concurrency, 4);
         assert_eq!(asked.ready_path.as_deref(), Some("/up"));
         assert_eq!(asked.max_connection_age, Some(Duration::from_mins(2)));
+        assert_eq!(asked.request_timeout, Some(Duration::from_hours(1)));
+        assert_eq!(asked.response_start_timeout, Some(Duration::from_secs(2)));
+        assert_eq!(asked.idle_timeout, Some(Duration::from_millis(1_500)));
         assert_eq!(asked.probe_paths, ["/healthz", "/metrics"]);
+        assert!(asked.openai_errors);
         assert_eq!(asked.drain_grace, Some(Duration::from_secs(90)));
         assert_eq!(asked.ports.as_deref(), Some("8080,grpc"));
     }
@@ -209,12 +210,15 @@ mod tests {
         for (key, value, part) in [
             (names::PAUSED, "yes", "true or false"),
             (names::FALLBACK, "never", "allowed is standing"),
-            (names::PROBE_PATHS, "healthz", "absolute paths"),
-            (names::PROBE_PATHS, "/a,,/b", "absolute paths"),
+            ("rouse.dev/probe-paths", "healthz", "absolute paths"),
+            ("rouse.dev/probe-paths", "/a,,/b", "absolute paths"),
+            ("rouse.dev/openai-errors", "yes", "true or false"),
             (names::DRAIN_GRACE, "5", "from 1s to 24h"),
             (names::DRAIN_GRACE, "25h", "from 1s to 24h"),
             ("rouse.dev/sidecar-memory-limit", "much", "quantity"),
             ("rouse.dev/max-connection-age", "1ms", "0s or 1s <= 1ms"),
+            ("rouse.dev/request-timeout", "300", "from 1s to 24h"),
+            ("rouse.dev/idle-timeout", "25h", "<= 24h"),
             ("rouse.dev/container-concurrency", "-1", "1000"),
             ("rouse.dev/allowed-namespaces", "a,B", "separated by commas"),
             ("autoscaling.knative.dev/window", "1s", "6s <= 1s <= 1h0m0s"),

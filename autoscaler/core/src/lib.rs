@@ -48,5 +48,5 @@ pub use published::Published;
 pub use replicas::Replicas;
 pub use sampling::{Candidate, TooFew, enough, extrapolate, in_order, pods_to_ask, sample_size};
 pub use series::{Collection, Recorded, Sample};
-pub use spec::{Aggregation, BurstCapacity, Metric, Policy, TargetSpec, wake_replicas};
+pub use spec::{Aggregation, BurstCapacity, Metric, OptIns, Policy, TargetSpec, wake_replicas};
 pub use window::{Window, Written};

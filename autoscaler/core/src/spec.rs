@@ -132,6 +132,24 @@ impl Default for Policy {
     }
 }
 
+/// What is done for a workload's clients where its annotations ask for it. Scaling does not depend on any of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct OptIns {
+    /// Paths whose requests are no load (`rouse.dev/probe-paths`).
+    pub probe_paths: Vec<String>,
+    /// Status with which those are answered while no pod is ready; none: they are held (`rouse.dev/probe-answer`).
+    pub probe_answer: Option<u16>,
+    /// How long a request for an event stream is held before it gets a sign of life, and how often from then on; none: never
+    /// (`rouse.dev/sse-heartbeat`).
+    pub sse_heartbeat: Option<Duration>,
+    /// Title of the page that browsers get while no pod is ready; none: they get no page (`rouse.dev/placeholder`,
+    /// `rouse.dev/placeholder-title`).
+    pub placeholder: Option<String>,
+    /// Whether errors of our own have the form of OpenAI's below `/v1/` (`rouse.dev/openai-errors`).
+    pub openai_errors: bool,
+}
+
 /// Everything that scaling one workload depends on, resolved from annotations and cluster defaults.
 ///
 /// Unless noted, a field carries the name of its annotation under `autoscaling.knative.dev/`.
@@ -189,8 +207,16 @@ pub struct TargetSpec {
     pub min_stay: Option<Duration>,
     /// Age at which a sidecar ends clients' connections, none for no limit (`rouse.dev/max-connection-age`).
     pub max_connection_age: Option<Duration>,
+    /// Longest time of a whole request at a pod, none for no limit (`rouse.dev/request-timeout`).
+    pub request_timeout: Option<Duration>,
+    /// Longest time until a model begins its answer, none for no limit (`rouse.dev/response-start-timeout`).
+    pub response_start_timeout: Option<Duration>,
+    /// Longest silence of a model that has a request, none for no limit (`rouse.dev/idle-timeout`).
+    pub idle_timeout: Option<Duration>,
     /// Path that answers once the model is ready (`rouse.dev/ready-path`).
     pub ready_path: Option<String>,
+    /// What is done for clients beside serving them.
+    pub opt_ins: OptIns,
     /// Which of Knative's habits are kept.
     pub policy: Policy,
 }

@@ -4,12 +4,27 @@ use http_body_util::BodyExt;
 use tokio::{io::AsyncWriteExt, time::Duration};
 
 use crate::{
-    model::{Model, text},
+    model::{Model, echo, text},
     raw::{Raw, get, post},
     rig::{activator, addressed, front, pod, soon, until},
 };
 
 const MANY: &str = "x: y\r\n";
+
+/// hyper's client leaves out the body of a GET unless it is told not to.
+#[tokio::test]
+async fn the_chunked_body_of_a_get_arrives_at_the_model() {
+    let model = Model::start(|request| async { echo(request) }).await;
+    let proxy = pod(model.address, 1).await;
+    for method in ["GET", "POST", "DELETE"] {
+        let asked = format!(
+            "{method} / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+        );
+        let mut raw = Raw::sent(front(&proxy), asked).await;
+        let answer = raw.answer().await;
+        assert_eq!((answer.status, answer.text()), (200, "hello"), "{method}");
+    }
+}
 
 /// Status, and a whole message.
 fn rows() -> Vec<(u16, String)> {

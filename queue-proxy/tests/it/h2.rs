@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use http::{HeaderMap, Request, Response, Version};
+use http::{HeaderMap, Method, Request, Response, Version};
 use http_body_util::{BodyExt, Empty, StreamBody, combinators::BoxBody};
 use hyper::{
     body::{Frame, Incoming},
@@ -113,6 +113,25 @@ async fn a_unary_call_passes_with_its_headers() {
 }
 
 #[tokio::test]
+async fn an_answer_of_ours_to_a_head_is_seen_and_has_no_body() {
+    let model = Model::start_h2(|_| async { text("") }).await;
+    let proxy = pod(model.address, 1).await;
+    let (mut client, _connection) = connect(front(&proxy)).await;
+    let mut asked = request("/", nothing());
+    *asked.method_mut() = Method::HEAD;
+    // It is not for this authority, so that it is refused.
+    asked.headers_mut().insert("host", "b".parse().unwrap());
+    let answer = within("an answer", client.send_request(asked))
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 400);
+    let length = answer.headers()["content-length"].to_str().unwrap();
+    assert!(length.parse::<u64>().unwrap() > 0, "what a GET would get");
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    assert!(body.is_empty(), "{body:?}");
+}
+
+#[tokio::test]
 async fn both_directions_stream_at_once_and_trailers_end_them() {
     let model = Model::start_h2(|request| async { echo(request) }).await;
     let proxy = pod(model.address, 1).await;
@@ -213,7 +232,7 @@ async fn a_malformed_call_is_refused_and_reaches_nobody() {
     for address in [front(&proxy), activator(&proxy)] {
         let (mut client, _connection) = connect(address).await;
         let mut trace = request("/", nothing());
-        *trace.method_mut() = http::Method::TRACE;
+        *trace.method_mut() = Method::TRACE;
         let answer = client.send_request(trace).await.unwrap();
         assert_eq!(answer.status(), 405);
         let mut other_host = request("/", nothing());

@@ -1,6 +1,6 @@
 //! A queue-proxy on ephemeral ports, and waiting for what must come true.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::OnceLock, time::Duration};
 
 use queue_proxy::{
     Config, QueueProxy,
@@ -8,7 +8,7 @@ use queue_proxy::{
     drain::Rule,
     model::{self},
 };
-use shared::{TargetId, http::probe::Probe, stat::PodStat};
+use shared::{TargetId, http::probe::Probe, metrics::Exporter, stat::PodStat};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::raw::Raw;
@@ -105,6 +105,29 @@ pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) -> Durati
 pub(crate) async fn soon(limit: Duration, what: &str, holds: impl FnMut() -> bool) {
     let took = until(what, holds).await;
     assert!(took <= limit, "{what} took {took:?}, longer than {limit:?}");
+}
+
+/// The requests of the workload `default/NAME` by outcome, as `/metrics` tells them.
+pub(crate) fn outcomes(name: &str) -> BTreeMap<String, u64> {
+    let target = format!("target=\"default/{name}\"");
+    let all = metrics().render();
+    all.lines()
+        .filter(|line| line.starts_with("rouse_queue_proxy_requests_total{"))
+        .filter(|line| line.contains(&target))
+        .map(|line| {
+            let (_, rest) = line.split_once("outcome=\"").unwrap();
+            let outcome = rest.split('"').next().unwrap().to_owned();
+            let (_, count) = line.rsplit_once(' ').unwrap();
+            (outcome, count.parse().unwrap())
+        })
+        .filter(|(_, count)| *count > 0)
+        .collect()
+}
+
+/// The recorder of this process, which has to be there before the first queue-proxy whose outcomes are asked for.
+pub(crate) fn metrics() -> &'static Exporter {
+    static METRICS: OnceLock<Exporter> = OnceLock::new();
+    METRICS.get_or_init(|| shared::metrics::install().unwrap())
 }
 
 /// What the autoscaler would be told.

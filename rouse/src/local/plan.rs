@@ -120,11 +120,10 @@ pub(crate) fn plan(
 
 /// Annotations that mean something on a cluster and nothing here: said, so that nobody relies on them.
 fn unheard(workload: &Workload) -> impl Iterator<Item = String> {
-    const UNHEARD: [&str; 6] = [
+    const UNHEARD: [&str; 5] = [
         "rouse.dev/paused",
         "rouse.dev/ports",
         "rouse.dev/fallback",
-        "rouse.dev/probe-paths",
         "rouse.dev/drain-grace",
         "rouse.dev/allowed-namespaces",
     ];

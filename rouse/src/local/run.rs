@@ -8,11 +8,11 @@ use std::{
     time::Duration,
 };
 
-use activator::{Activator, Endpoints, InPath, WorkloadConfig, timeline::Wake};
+use activator::{Activator, Endpoints, InPath, WorkloadConfig, config::asked_for, timeline::Wake};
 use autoscaler::{Controller, History, Holds, Target, admin as decisions};
 use autoscaler_core::{Learned, wake_replicas};
 use dashmap::DashMap;
-use metrics_exporter_prometheus::PrometheusHandle;
+use shared::metrics::Exporter;
 use shared::{
     TargetId,
     http::serve::{self, Server, bind},
@@ -151,7 +151,7 @@ impl Local {
     pub fn start(
         options: &Options,
         output: &Output,
-        metrics: Option<PrometheusHandle>,
+        metrics: Option<Exporter>,
     ) -> Result<Self, StartError> {
         let plan = plan(&options.files, &options.settings, &options.annotations)?;
         for warning in &plan.warnings {
@@ -261,6 +261,7 @@ impl Local {
             max_held: planned.spec.max_held as usize,
             max_cold_start: planned.spec.max_cold_start,
             in_path: InPath::Always,
+            opt_ins: asked_for(&planned.spec.opt_ins),
             ..WorkloadConfig::new(id.clone())
         };
         let workload = self.activator.add(config, listeners, endpoints_rx)?;

@@ -14,6 +14,7 @@ use std::{
 
 use activator::{Endpoint, Endpoints, Failed};
 use autoscaler::{Life, Pod, Target};
+use autoscaler_core::TargetSpec;
 use queue_proxy::{QueueProxy, drain, model::Model};
 use shared::{TargetId, clock};
 use tokio::{
@@ -34,7 +35,7 @@ mod backoff;
 
 use backoff::{Backoff, Next};
 
-/// Longest time that open requests of a replica that is taken away may go on. Knative's request timeout.
+/// Longest time that open requests of a replica that is taken away may go on, unless they may take longer. Knative's request timeout.
 const DRAIN_LIMIT: Duration = Duration::from_mins(5);
 /// How long a dead replica's queue-proxy stays, to give its open requests their answers.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
@@ -365,6 +366,7 @@ impl Supervisor {
         }
         let activator = Arc::clone(&self.ends.activator);
         let grace = self.planned.workload.termination_grace;
+        let drain_limit = drain_limit(&self.planned.spec);
         let mut view = slot.view();
         view.terminating = true;
         self.leaving.push((view, Arc::clone(&slot.replica)));
@@ -373,7 +375,7 @@ impl Supervisor {
             {
                 let mut drain = pin!(let_go(&activator, &slot));
                 tokio::select! {
-                    _late = timeout(DRAIN_LIMIT, drain.as_mut()) => {}
+                    _late = timeout(drain_limit, drain.as_mut()) => {}
                     // A process that died meanwhile answers nothing more, but its queue-proxy has still to say so.
                     _exit = slot.replica.wait() => {
                         let _late = timeout(LAST_ANSWERS, drain.as_mut()).await;
@@ -476,6 +478,11 @@ impl Slot {
     }
 }
 
+/// How long open requests of a replica that is taken away may go on.
+fn drain_limit(spec: &TargetSpec) -> Duration {
+    spec.request_timeout.unwrap_or_default().max(DRAIN_LIMIT)
+}
+
 /// The queue-proxy of a replica whose container ports are at `addresses`.
 fn proxy_config(
     planned: &Planned,
@@ -500,8 +507,17 @@ fn proxy_config(
     config.ports = ports;
     config.activator = Some(any);
     config.stats = Some(any);
-    config.grace = DRAIN_LIMIT;
+    config.grace = drain_limit(&planned.spec);
     config.max_connection_age = planned.spec.max_connection_age;
+    config
+        .probe_paths
+        .clone_from(&planned.spec.opt_ins.probe_paths);
+    config.openai_errors = planned.spec.opt_ins.openai_errors;
+    config.timeouts = queue_proxy::timeouts::Timeouts {
+        request: planned.spec.request_timeout,
+        response_start: planned.spec.response_start_timeout,
+        idle: planned.spec.idle_timeout,
+    };
     // A program that ended is replaced by one on another port: nobody comes back to this one.
     config.restart_patience = Duration::ZERO;
     config.model =

@@ -1,6 +1,7 @@
 //! The one body type of both proxies: what it holds, what it keeps alive, and how it can be taken back.
 
 mod gate;
+mod limit;
 mod prefetch;
 
 use std::{
@@ -16,16 +17,45 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
-use self::prefetch::Prefixed;
 pub use self::{
     gate::{Gate, TakenBack},
+    limit::{Late, Limits},
     prefetch::{BodyBroken, Prefetch},
 };
+use self::{limit::Limited, prefetch::Prefixed};
 use crate::BoxError;
 
 /// Anything that must live exactly as long as a body: a slot, an in-flight count, a pooled connection.
 pub trait Guard: Send + Sync {}
 impl<T: Send + Sync> Guard for T {}
+
+/// How a body ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Its last frame was handed over.
+    Whole,
+    /// Where it came from broke off.
+    Broken,
+    /// A limit of time ended it.
+    Late(Late),
+    /// Nobody read on: whoever it was for is gone.
+    Dropped,
+    /// Whoever it was for is there, and took nothing of it for too long.
+    Stalled,
+}
+
+/// A [`Guard`] that is told how its body ended, before it is dropped.
+pub trait Ending: Guard {
+    /// The body has ended so. Called once.
+    fn end(&mut self, how: End);
+}
+
+/// A guard that does not care.
+struct Plain<G>(G);
+
+impl<G: Guard> Ending for Plain<G> {
+    fn end(&mut self, _: End) {}
+}
 
 /// A request or response body.
 ///
@@ -33,7 +63,7 @@ impl<T: Send + Sync> Guard for T {}
 /// body, or when the body itself is dropped; so "in flight" ends with the last byte, not with the head.
 pub struct Body {
     kind: Kind,
-    guards: Vec<Box<dyn Guard>>,
+    guards: Vec<Box<dyn Ending>>,
     on_end: Option<OnEnd>,
 }
 
@@ -50,7 +80,12 @@ enum Kind {
     Incoming(Incoming),
     Prefixed(Prefixed),
     Gated(Arc<Gate>),
+    Made(Pin<Box<Made>>),
+    Limited(Limited),
 }
+
+/// Something that makes a body as it is asked for.
+type Made = dyn http_body::Body<Data = Bytes, Error = BoxError> + Send + Sync;
 
 impl Body {
     /// No body.
@@ -68,11 +103,34 @@ impl Body {
         }
     }
 
+    /// A body that `made` makes as it is asked for. It cannot be taken back or sent again.
+    pub fn made(
+        made: impl http_body::Body<Data = Bytes, Error = BoxError> + Send + Sync + 'static,
+    ) -> Self {
+        Kind::Made(Box::pin(made)).into()
+    }
+
     /// Keeps `guard` until the body has ended.
     #[must_use]
-    pub fn guarded(mut self, guard: impl Guard + 'static) -> Self {
-        self.guards.push(Box::new(guard));
+    pub fn guarded(self, guard: impl Guard + 'static) -> Self {
+        self.ending(Plain(guard))
+    }
+
+    /// As [`Self::guarded`], for a guard that wants to know how the body ended.
+    #[must_use]
+    pub fn ending(mut self, ending: impl Ending + 'static) -> Self {
+        self.guards.push(Box::new(ending));
         self
+    }
+
+    /// Ends the body when one of `limits` is over, whether anybody reads it or not: its guards are dropped and what it comes
+    /// from is cancelled at once, and whoever reads on meets the error [`Late`]. Costs nothing if there is no limit.
+    #[must_use]
+    pub fn limited(self, limits: Limits) -> Self {
+        if limits.is_none() || self.is_end_stream() {
+            return self;
+        }
+        Kind::Limited(Limited::new(self, limits)).into()
     }
 
     /// Whether the whole body is in memory, so that sending it again gives the same bytes.
@@ -81,7 +139,18 @@ impl Body {
             Kind::Empty | Kind::Full(_) => true,
             Kind::Prefixed(prefixed) => prefixed.is_whole(),
             Kind::Incoming(incoming) => incoming.is_end_stream(),
-            Kind::Gated(_) => false,
+            Kind::Gated(_) | Kind::Made(_) | Kind::Limited(_) => false,
+        }
+    }
+
+    /// All bytes of a buffered body; `None` if it is not buffered.
+    pub fn whole(&self) -> Option<Bytes> {
+        match &self.kind {
+            Kind::Empty => Some(Bytes::new()),
+            Kind::Full(bytes) => Some(bytes.clone()),
+            Kind::Incoming(incoming) => incoming.is_end_stream().then(Bytes::new),
+            Kind::Prefixed(prefixed) => prefixed.whole(),
+            Kind::Gated(_) | Kind::Made(_) | Kind::Limited(_) => None,
         }
     }
 
@@ -95,7 +164,7 @@ impl Body {
                 let copy = prefixed.copy()?;
                 Some(Kind::Prefixed(copy).into())
             }
-            Kind::Incoming(_) | Kind::Gated(_) => None,
+            Kind::Incoming(_) | Kind::Gated(_) | Kind::Made(_) | Kind::Limited(_) => None,
         }
     }
 
@@ -107,20 +176,28 @@ impl Body {
     }
 
     /// The body is over. First what it came on is free again, then those who wait for its slot learn of it.
-    fn finish(&mut self, whole: bool) {
-        if let (Some(on_end), true) = (self.on_end.take(), whole) {
+    fn finish(&mut self, how: End) {
+        if let (Some(on_end), End::Whole) = (self.on_end.take(), how) {
             on_end();
+        }
+        for guard in &mut self.guards {
+            guard.end(how);
         }
         self.guards.clear();
     }
-}
 
-impl Drop for Body {
-    fn drop(&mut self) {
-        if self.on_end.is_none() || self.is_end_stream() {
-            self.finish(true);
-            return;
-        }
+    /// The body is over before its end: what it came from is cancelled, then those who wait for its slot learn of it.
+    pub(super) fn give_up(mut self, how: End) {
+        self.cancel(how);
+    }
+
+    fn cancel(&mut self, how: End) {
+        self.let_go();
+        self.finish(how);
+    }
+
+    /// Ends what the body comes from, unless so little is left of it that reading it is cheaper.
+    fn let_go(&mut self) {
         let short = self.size_hint().exact().is_some_and(|n| n <= SHORT_REST);
         let (Kind::Incoming(mut rest), Some(on_end), true, Ok(runtime)) = (
             std::mem::replace(&mut self.kind, Kind::Empty),
@@ -145,6 +222,16 @@ impl Drop for Body {
                 on_end();
             }
         });
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        if self.is_end_stream() {
+            self.finish(End::Whole);
+        } else {
+            self.cancel(End::Dropped);
+        }
     }
 }
 
@@ -176,6 +263,8 @@ impl fmt::Debug for Body {
             Kind::Incoming(_) => "incoming",
             Kind::Prefixed(_) => "prefixed",
             Kind::Gated(_) => "gated",
+            Kind::Made(_) => "made",
+            Kind::Limited(_) => "limited",
         };
         f.debug_struct("Body")
             .field("kind", &kind)
@@ -205,12 +294,14 @@ impl http_body::Body for Body {
             }
             Kind::Prefixed(prefixed) => ready!(prefixed.poll_frame(cx)),
             Kind::Gated(gate) => ready!(gate.poll_frame(cx)),
+            Kind::Made(made) => ready!(made.as_mut().poll_frame(cx)),
+            Kind::Limited(limited) => ready!(limited.poll_frame(cx)),
         };
         match &frame {
-            None => this.finish(true),
-            Some(Err(_)) => this.finish(false),
+            None => this.finish(End::Whole),
+            Some(Err(_)) => this.finish(End::Broken),
             // Whoever asks whether this was the last frame may not come for another one.
-            Some(Ok(_)) if this.is_end_stream() => this.finish(true),
+            Some(Ok(_)) if this.is_end_stream() => this.finish(End::Whole),
             Some(Ok(_)) => {}
         }
         Poll::Ready(frame)
@@ -220,8 +311,10 @@ impl http_body::Body for Body {
         match &self.kind {
             Kind::Empty => true,
             Kind::Full(_) | Kind::Gated(_) => false,
+            Kind::Limited(limited) => limited.is_end_stream(),
             Kind::Incoming(incoming) => incoming.is_end_stream(),
             Kind::Prefixed(prefixed) => prefixed.is_end_stream(),
+            Kind::Made(made) => made.is_end_stream(),
         }
     }
 
@@ -232,6 +325,8 @@ impl http_body::Body for Body {
             Kind::Incoming(incoming) => incoming.size_hint(),
             Kind::Prefixed(prefixed) => prefixed.size_hint(),
             Kind::Gated(gate) => gate.size_hint(),
+            Kind::Made(made) => made.size_hint(),
+            Kind::Limited(limited) => limited.size_hint(),
         }
     }
 }

@@ -10,14 +10,18 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response, Version};
+use http::{
+    HeaderValue, Request, Response, Version,
+    header::{CONTENT_LENGTH, TRANSFER_ENCODING},
+};
+use http_body::Body as _;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::{net::TcpStream, time::timeout};
 
 use self::{
-    line::{Idle, Line},
+    line::{Idle, Line, Use},
     upstream::Upstream,
 };
 use super::body::Body;
@@ -144,7 +148,7 @@ impl Client {
     /// [`SendError`] says whether the request may be sent elsewhere.
     ///
     /// # Cancel safety
-    /// Dropping the future closes the HTTP/1 connection, or resets the HTTP/2 stream.
+    /// Dropping the future, or the body of its answer before its end, resets the HTTP/1 connection or the HTTP/2 stream.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, SendError> {
         if request.version() == Version::HTTP_2 {
             return self.send_h2(request).await;
@@ -182,9 +186,11 @@ impl Client {
             });
         }
         let stream = self.inner.connect().await?;
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let upstream = Upstream::new(stream, Arc::clone(&cancelled));
         let (sender, connection) = http1::Builder::new()
             .max_header_size(self.inner.config.head_bytes)
-            .handshake(TokioIo::new(Upstream::new(stream)))
+            .handshake(TokioIo::new(upstream))
             .await?;
         let task = tokio::spawn(async move {
             if let Err(error) = connection.with_upgrades().await {
@@ -195,7 +201,8 @@ impl Client {
         let mut line = Line {
             sender,
             task,
-            upgraded: false,
+            use_of: Use::Unused,
+            cancelled,
         };
         line.sender.ready().await?;
         Ok(Connection {
@@ -266,8 +273,10 @@ impl Connection {
     ///
     /// # Errors
     /// See [`Client::send`].
-    pub async fn send(self, request: Request<Body>) -> Result<Response<Body>, SendError> {
+    pub async fn send(self, mut request: Request<Body>) -> Result<Response<Body>, SendError> {
         let Self { mut line, home, .. } = self;
+        line.use_of = Use::Request;
+        announce_body(&mut request);
         match line.sender.try_send_request(request).await {
             Ok(response) => Ok(home.finish(line, response)),
             Err(mut failed) => {
@@ -296,6 +305,17 @@ impl Inner {
             .map_err(|_| ConnectTimeout(limit))??;
         stream.set_nodelay(true)?;
         Ok(stream)
+    }
+}
+
+/// Says that a body of unknown length follows. hyper does so by itself for other methods; of a GET or HEAD it leaves the body out
+/// without a word, and the upstream would answer another request than the client's.
+fn announce_body(request: &mut Request<Body>) {
+    let body = request.body();
+    let unknown = !body.is_end_stream() && body.size_hint().exact().is_none();
+    if unknown && !request.headers().contains_key(CONTENT_LENGTH) {
+        let chunked = HeaderValue::from_static("chunked");
+        request.headers_mut().insert(TRANSFER_ENCODING, chunked);
     }
 }
 

@@ -133,9 +133,12 @@ impl Scanner {
         let end = find(&bytes[from..], b"\r\n\r\n").map(|at| from + at + 4);
         let seen = end.unwrap_or(bytes.len());
         if seen > self.limits.head_bytes {
-            let line_ended = find(&bytes[..seen.min(bytes.len())], b"\r\n")
-                .is_some_and(|at| at <= self.limits.line_bytes);
-            return Verdict::Refuse(if line_ended {
+            // As if the bytes had come one by one: what is wrong before the limit is reached comes first.
+            let most = &bytes[..self.limits.head_bytes];
+            if let Err(refusal) = head::check_prefix(most, &self.limits) {
+                return Verdict::Refuse(refusal);
+            }
+            return Verdict::Refuse(if find(most, b"\r\n").is_some() {
                 Refusal::HEAD_TOO_LARGE
             } else {
                 Refusal::LINE_TOO_LONG

@@ -2,10 +2,12 @@
 
 mod accept;
 mod age;
+mod flow;
 mod http1;
 mod http2;
 mod rewind;
 mod server;
+mod socket;
 
 use std::{
     io,
@@ -24,13 +26,14 @@ use tokio::{
     time::timeout,
 };
 
-use self::age::Age;
 pub use self::server::{Disposer, Server};
+use self::{age::Age, flow::Flow, socket::Socket};
 use super::{
     body::Body,
     guard::{GuardIo, Link, Timeouts},
     h1::{Limits, Refusal},
 };
+use crate::share::Place;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -45,19 +48,24 @@ pub struct Config {
     pub max_connections: usize,
     /// HTTP/2 streams open at once on one connection.
     pub max_streams: u32,
+    /// Longest time in which a client may take nothing of an answer that is there for it; none for no limit. Then its connection or
+    /// its HTTP/2 stream is cut. Upgraded connections are held to it too.
+    pub send: Option<Duration>,
     /// Age at which a connection is treated as by [`Disposition::CloseAfterAnswer`], give or take a tenth; none for no limit.
     /// It is never cut, nor closed while it is idle: its next answer is its last. An upgraded one is left alone.
     pub max_age: Option<Duration>,
 }
 
 impl Default for Config {
-    /// 10,000 connections (below the usual 20,000 file limit, since each may need an upstream one) and 128 streams.
+    /// 10,000 connections (below the usual 20,000 file limit, since each may need an upstream one), 128 streams, and 60 s to
+    /// take something, which is nginx's `send_timeout`.
     fn default() -> Self {
         Self {
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             max_connections: 10_000,
             max_streams: 128,
+            send: Some(Duration::from_mins(1)),
             max_age: None,
         }
     }
@@ -158,6 +166,7 @@ async fn serve<H: Handler>(
     config: Config,
     handler: H,
     disposition: watch::Receiver<Disposition>,
+    place: Option<Place>,
 ) {
     let age = Age::new(config.max_age);
     // Failing to set an option leaves a slower connection, not a broken one.
@@ -172,7 +181,7 @@ async fn serve<H: Handler>(
     let Ok(Ok(version)) = version else {
         return;
     };
-    let link = Arc::new(Link::default());
+    let link = Arc::new(Link::new(place));
     let peer = Arc::new(Peer {
         address,
         known: OnceLock::new(),
@@ -181,8 +190,10 @@ async fn serve<H: Handler>(
     if version == Version::HTTP_2 {
         http2::serve(stream, first, config, handler, peer, disposition, age).await;
     } else {
-        let io = GuardIo::new(stream, first, config.limits, config.timeouts, link);
-        http1::serve(io, handler, peer, disposition, age).await;
+        let flow = Arc::new(Flow::default());
+        let socket = Socket::new(stream, Arc::clone(&link), Arc::clone(&flow), config.send);
+        let io = GuardIo::new(socket, first, config.limits, config.timeouts, link);
+        http1::serve(io, handler, peer, flow, disposition, age).await;
     }
 }
 

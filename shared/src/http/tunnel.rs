@@ -1,35 +1,174 @@
 //! An upgraded connection: bytes both ways until both sides are done.
 
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::copy_bidirectional;
+use parking_lot::Mutex;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional},
+    time::{Instant, sleep_until},
+};
 
-use super::body::Guard;
+use super::body::{End, Ending, Late};
 use crate::shutdown;
 
-/// Joins two upgraded connections. `guard` (a slot, an in-flight count) lives until both directions have ended, or
-/// until `cut` is triggered, which ends the tunnel at once.
+/// Joins two upgraded connections. `guard` (a slot, an in-flight count) lives until both directions have ended, until nothing
+/// has come from either side for `idle`, or until `cut` is triggered; the last two end the tunnel at once.
 pub fn join(
     client: OnUpgrade,
     upstream: OnUpgrade,
-    guard: impl Guard + 'static,
+    mut guard: impl Ending + 'static,
+    idle: Option<Duration>,
     mut cut: shutdown::Rx,
 ) {
     tokio::spawn(async move {
+        let heard = idle.map(|idle| (idle, Heard::default()));
         let tunnel = async {
             let (client, upstream) = tokio::try_join!(client, upstream)?;
-            let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
-            copy_bidirectional(&mut client, &mut upstream).await?;
+            let (client, upstream) = (TokioIo::new(client), TokioIo::new(upstream));
+            match &heard {
+                None => join_io(client, upstream).await?,
+                Some((_, heard)) => join_io(heard.on(client), heard.on(upstream)).await?,
+            }
             Ok::<_, crate::BoxError>(())
         };
-        tokio::select! {
-            done = tunnel => {
-                if let Err(error) = done {
-                    tracing::debug!(%error, "Tunnel ended");
-                }
+        let silent = async {
+            match &heard {
+                None => std::future::pending().await,
+                Some((idle, heard)) => heard.silent(*idle).await,
             }
-            () = cut.wait() => {}
-        }
+        };
+        let how = tokio::select! {
+            done = tunnel => match done {
+                Ok(()) => End::Whole,
+                Err(error) => {
+                    tracing::debug!(%error, "Tunnel ended");
+                    End::Broken
+                }
+            },
+            () = silent => End::Late(Late::Idle),
+            () = cut.wait() => End::Dropped,
+        };
+        guard.end(how);
         drop(guard);
     });
+}
+
+async fn join_io(
+    mut client: impl AsyncRead + AsyncWrite + Unpin,
+    mut upstream: impl AsyncRead + AsyncWrite + Unpin,
+) -> io::Result<()> {
+    copy_bidirectional(&mut client, &mut upstream).await?;
+    Ok(())
+}
+
+/// When something last came from either side.
+#[derive(Clone)]
+struct Heard(Arc<Mutex<Instant>>);
+
+impl Default for Heard {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+}
+
+impl Heard {
+    /// Listens on one side.
+    fn on<T>(&self, io: T) -> Listening<T> {
+        Listening {
+            io,
+            heard: self.clone(),
+        }
+    }
+
+    /// Returns when nothing has come for `idle`. One too long to be told is for ever.
+    async fn silent(&self, idle: Duration) {
+        loop {
+            let Some(end) = self.0.lock().checked_add(idle) else {
+                return std::future::pending().await;
+            };
+            if end <= Instant::now() {
+                return;
+            }
+            sleep_until(end).await;
+        }
+    }
+}
+
+/// One side of a tunnel whose silence counts.
+struct Listening<T> {
+    io: T,
+    heard: Heard,
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Listening<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = out.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(cx, out))?;
+        if out.filled().len() > before {
+            *self.heard.0.lock() = Instant::now();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Listening<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+    use super::*;
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn bytes_of_either_side_keep_a_tunnel_from_being_idle() {
+        const IDLE: Duration = Duration::from_secs(5);
+        let (mut client, a) = duplex(64);
+        let (b, mut model) = duplex(64);
+        let heard = Heard::default();
+        let start = Instant::now();
+        let (one, other) = (heard.on(a), heard.on(b));
+        let tunnel = tokio::spawn(join_io(one, other));
+        let talk = async {
+            let mut byte = [0];
+            for _ in 0..3 {
+                tokio::time::sleep(Duration::from_secs(4)).await;
+                client.write_all(b"x").await.unwrap();
+                model.read_exact(&mut byte).await.unwrap();
+                tokio::time::sleep(Duration::from_secs(4)).await;
+                model.write_all(b"y").await.unwrap();
+                client.read_exact(&mut byte).await.unwrap();
+            }
+        };
+        tokio::join!(talk, heard.silent(IDLE));
+        assert_eq!(start.elapsed(), Duration::from_secs(24) + IDLE);
+        tunnel.abort();
+    }
 }

@@ -9,7 +9,14 @@ Every answer that Rouse gives by itself. What a model answers, errors included, 
 
 The body is one line of text, `rouse: CODE: TEXT`. Codes are stable: they are also the label `outcome` of the
 [request counters](metrics.md). The origin says whose doing it was: the client's, the model's or its pod's (`upstream`), or
-Rouse's own limits (`rouse`). After the first byte of an answer there is no status left to send: the connection is broken
+Rouse's own limits (`rouse`).
+
+With `rouse.dev/openai-errors: \"true\"`, where the path begins with `/v1/`, the body is JSON in OpenAI's form instead, with the same
+status and `Retry-After`: `{\"error\":{\"message\":\"TEXT\",\"type\":\"server_error\",\"param\":null,\"code\":\"CODE\"}}`, with
+`invalid_request_error` as the type where the status is 400 to 499. What is refused before it is a request has no path that could
+be relied on, so it is always text.
+
+After the first byte of an answer there is no status left to send: the connection is broken
 off, so that the client sees a broken transfer and not a short success.";
 
 const MALFORMED: &str = "\
@@ -48,7 +55,10 @@ activator sends what is not `admitted` to another pod or holds it, so a client b
 of the rows that are `admitted` it sees the status and the body.";
 
 const FULL: &str = "\
-A listener with 10,000 open connections answers further ones 503 and closes them, without a body of the form above.";
+A listener with 10,000 open connections answers further ones 503 and closes them, without a body of the form above. So do those of
+an activator whose workloads have `--max-connections` all together, tunnels included. One workload gets no more of them than are
+still free, so that a flood of one (half of all, at most) leaves room for the others; the same holds for `--max-held-total`
+(`holds-full`).";
 
 pub(crate) fn page() -> String {
     let mut page = start("Errors", TEXT);

@@ -15,7 +15,11 @@ const OTHERS: &str = "\
 - Hop-by-hop fields (`Connection` and what it names, `Keep-Alive`, `TE`, `Transfer-Encoding`, `Upgrade`,
   `Proxy-Connection`, ...) end at each hop. A proper WebSocket upgrade is made anew; other upgrades are left out.
 - `Expect: 100-continue`: the client is told to continue when a pod has admitted the request, not before.
-- `Retry-After`: see [errors](errors.md).";
+- `Retry-After`: see [errors](errors.md).
+- `Server-Timing`: an answer of the model gets one more entry, `hold;dur=MS` from an activator, or `queue;dur=MS` from a
+  queue-proxy that a client reaches directly; what the model has in it stays. It is what the developer tools of browsers show;
+  scripts of another origin see it only if the model sends `Timing-Allow-Origin`. `rouse-timing` has more, and is the one to rely
+  on.";
 
 pub(crate) fn page() -> String {
     let mut page = start("Headers", TEXT);

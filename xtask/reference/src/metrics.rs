@@ -8,11 +8,15 @@ const TEXT: &str = "\
 Prometheus metrics, served as text at `/metrics` of each program's own port: `--stats-listen` of `rouse-queue-proxy` and
 `rouse-activator`, `--admin-listen` of `rouse-autoscaler`. In local mode one port has the metrics of everything in the
 process; it is printed at start. The gauges of the queue-proxies are not among them: they are set when a queue-proxy's own port
-is asked. Nothing in Rouse decides by these; scaling reads [statistics](statistics.md).";
+is asked. A series goes with what it tells of: ten minutes after a workload was removed or left this program, so that its last
+counts are seen, its series are gone; one that comes back by then goes on counting. Nothing in Rouse decides by these;
+scaling reads [statistics](statistics.md).";
 
 const LABELS: &str = "\
 - `target`: `namespace/name` of the workload. The autoscaler's scrapes of activators have `activators` instead.
-- `outcome`: `1xx` to `5xx` for answers of the model, else a code of [errors](errors.md), or `client-gone`.
+- `outcome`: `1xx` to `5xx` for answers of the model, else a code of [errors](errors.md), or `client-gone` (left), or
+  `client-stalled` (stopped reading); at an activator also `probe-answered` and `placeholder`, for what it
+  [answers by itself](../guides/while-a-model-wakes.md).
 - `origin`: `client`, `upstream` or `rouse`.
 - `result` of wakes: `woken`, `not-at-zero`, `error`, `timeout`; of scrapes: `ok`, `error`; of writes of the scale: `ok`,
   `conflict`, `error`, `timeout`.";

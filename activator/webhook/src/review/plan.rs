@@ -10,7 +10,7 @@ use crate::annotations::Asked;
 
 /// The grace period of a pod that asks for none.
 const DEFAULT_GRACE_SECONDS: u64 = 30;
-/// Longest time of one request: Knative's default of `timeoutSeconds`, and of our own waits.
+/// Longest time of one request that has no longer one of its own: Knative's default of `timeoutSeconds`, and of our own waits.
 const REQUEST_SECONDS: u64 = 300;
 /// Until nobody sends new requests any more, and a little for the model to end after its last one.
 const PROPAGATION_SECONDS: u64 = 15;
@@ -80,7 +80,8 @@ pub(super) fn plan(spec: &PodSpec, asked: &Asked) -> Result<Plan, String> {
             main.name
         ));
     }
-    let (drain_seconds, grace_seconds) = grace(grace_of(spec), asked.drain_grace);
+    let (drain_seconds, grace_seconds) =
+        grace(grace_of(spec), asked.drain_grace, asked.request_timeout);
     Ok(Plan {
         upstreams,
         ready_path: asked.ready_path.clone().filter(|_| probe.is_none()),
@@ -137,10 +138,11 @@ pub(super) fn grace_of(spec: &PodSpec) -> u64 {
 }
 
 /// The longest drain, and the new grace period of a pod that needs one.
-fn grace(pod: u64, asked: Option<Duration>) -> (u64, Option<u64>) {
+fn grace(pod: u64, asked: Option<Duration>, request: Option<Duration>) -> (u64, Option<u64>) {
+    let up = |time: Duration| time.as_secs() + u64::from(time.subsec_nanos() > 0);
     let drain = match asked {
-        Some(asked) => asked.as_secs() + u64::from(asked.subsec_nanos() > 0),
-        None if pod == DEFAULT_GRACE_SECONDS => REQUEST_SECONDS,
+        Some(asked) => up(asked),
+        None if pod == DEFAULT_GRACE_SECONDS => request.map_or(0, up).max(REQUEST_SECONDS),
         // The user's own: the drain has to fit in it, and be over before the model is killed.
         None => return (pod.saturating_sub(PROPAGATION_SECONDS).max(pod / 2), None),
     };
@@ -155,28 +157,35 @@ mod tests {
     #[test]
     fn the_grace_period_covers_the_longest_drain() {
         let s = |seconds| Some(Duration::from_secs(seconds));
-        for (pod, asked, drain, new) in [
-            (None, None, 300, Some(315)),
-            (Some(30), None, 300, Some(315)),
-            (Some(31), None, 16, None),
-            (Some(600), None, 585, None),
-            (Some(10), None, 5, None),
-            (Some(0), None, 0, None),
-            (Some(30), s(60), 60, Some(75)),
-            (Some(600), s(60), 60, None),
-            (Some(20), s(5), 5, None),
-            (None, s(900), 900, Some(915)),
+        for (pod, asked, request, drain, new) in [
+            (None, None, None, 300, Some(315)),
+            (Some(30), None, None, 300, Some(315)),
+            (Some(31), None, None, 16, None),
+            (Some(600), None, None, 585, None),
+            (Some(10), None, None, 5, None),
+            (Some(0), None, None, 0, None),
+            (Some(30), s(60), None, 60, Some(75)),
+            (Some(600), s(60), None, 60, None),
+            (Some(20), s(5), None, 5, None),
+            (None, s(900), None, 900, Some(915)),
+            // A request may take longer than is usual: so may the drain, unless somebody has said how long that may take.
+            (None, None, s(900), 900, Some(915)),
+            (Some(30), None, s(3600), 3600, Some(3615)),
+            (None, None, s(10), 300, Some(315)),
+            (Some(60), None, s(900), 45, None),
+            (None, s(60), s(900), 60, Some(75)),
         ] {
             let spec = PodSpec {
                 termination_grace_period_seconds: pod,
                 ..PodSpec::default()
             };
             assert_eq!(
-                grace(grace_of(&spec), asked),
+                grace(grace_of(&spec), asked, request),
                 (drain, new),
-                "{pod:?} {asked:?}"
+                "{pod:?} {asked:?} {request:?}"
             );
         }
-        assert_eq!(grace(30, Some(Duration::from_millis(60_001))).0, 61);
+        let odd = Some(Duration::from_millis(300_001));
+        assert_eq!((grace(30, odd, None).0, grace(30, None, odd).0), (301, 301));
     }
 }

@@ -3,7 +3,7 @@
 //! It is the first init container and restarts always, which makes it a native sidecar: started first, stopped last. It has no
 //! startup probe: Kubernetes starts the model only after that has succeeded, and ours waits for the model.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use k8s_openapi::{
     api::core::v1::{
@@ -123,14 +123,17 @@ fn environment(
         variable("ROUSE_GRACE", &plan.drain_seconds.to_string()),
         variable(
             "ROUSE_MAX_CONNECTION_AGE",
-            &asked
-                .max_connection_age
-                .unwrap_or_default()
-                .as_secs_f64()
-                .to_string(),
+            &seconds(asked.max_connection_age.unwrap_or_default()),
         ),
         variable("ROUSE_LOG_JSON", "true"),
     ];
+    for (name, limit) in [
+        ("ROUSE_REQUEST_TIMEOUT", asked.request_timeout),
+        ("ROUSE_RESPONSE_START_TIMEOUT", asked.response_start_timeout),
+        ("ROUSE_IDLE_TIMEOUT", asked.idle_timeout),
+    ] {
+        env.extend(limit.map(|limit| variable(name, &seconds(limit))));
+    }
     if let Some(path) = &plan.ready_path {
         env.push(variable("ROUSE_READY_PATH", path));
     }
@@ -142,7 +145,15 @@ fn environment(
     if !asked.probe_paths.is_empty() {
         env.push(variable("ROUSE_PROBE_PATH", &asked.probe_paths.join(",")));
     }
+    if asked.openai_errors {
+        env.push(variable("ROUSE_OPENAI_ERRORS", "true"));
+    }
     env
+}
+
+/// As the sidecar's flags take it.
+fn seconds(time: Duration) -> String {
+    time.as_secs_f64().to_string()
 }
 
 /// A variable with exactly this value: Kubernetes would replace `$(NAME)` in it.

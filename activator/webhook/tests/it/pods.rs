@@ -256,6 +256,15 @@ fn the_workloads_own_annotations_count_where_the_templates_are_silent() {
 }
 
 #[test]
+fn the_sidecar_is_told_of_openais_errors_only_where_they_are_asked_for() {
+    for (value, told) in [("true", Some("true")), ("false", None)] {
+        let (injected, warnings) = inject(&annotated("rouse.dev/openai-errors", value));
+        let given = variable(&injected, "ROUSE_OPENAI_ERRORS");
+        assert_eq!((given.as_deref(), warnings), (told, vec![]));
+    }
+}
+
+#[test]
 fn a_readiness_probe_that_the_sidecar_can_ask_is_handed_over() {
     let with_probe = |probe: Value| {
         let (injected, warnings) = inject(&with(|pod| {

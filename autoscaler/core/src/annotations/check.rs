@@ -4,6 +4,7 @@
 //! Source: `pkg/apis/autoscaling/annotation_validation.go`.
 
 use super::keys::{self, Key};
+use super::resolve::list;
 use super::{AllowedNamespaces, AnnotationError, Annotations};
 use crate::literal::{Nanos, parse_duration, parse_float, parse_int};
 use crate::{ClusterConfig, Policy};
@@ -12,6 +13,8 @@ mod scales;
 
 const SECOND: Nanos = 1_000_000_000;
 const HOUR: Nanos = 3600 * SECOND;
+/// Characters of a page's title.
+const LONGEST_TITLE: usize = 80;
 
 /// Every error, in the order of the checks.
 pub(super) fn all(
@@ -180,18 +183,24 @@ impl Check<'_> {
         }
     }
 
-    /// Zero is no limit. Less than a second is a slip: every answer would cost a connection.
-    fn connection_age(&mut self) {
-        let key = keys::MAX_CONNECTION_AGE;
-        self.duration(key, (0, "0s"), (24 * HOUR, "24h0m0s"), false);
-        if let Some((name, value)) = self.find(key)
-            && parse_duration(&value).is_some_and(|nanos| 0 < nanos && nanos < SECOND)
-        {
-            self.error(
-                name,
-                &value,
-                format!("expected 0s or 1s <= {value} <= 24h0m0s"),
-            );
+    /// Zero is no limit. Less than a second is a slip: every answer would cost a connection, or fail.
+    fn limits(&mut self) {
+        for key in [
+            keys::MAX_CONNECTION_AGE,
+            keys::REQUEST_TIMEOUT,
+            keys::RESPONSE_START_TIMEOUT,
+            keys::IDLE_TIMEOUT,
+        ] {
+            self.duration(key, (0, "0s"), (24 * HOUR, "24h0m0s"), false);
+            if let Some((name, value)) = self.find(key)
+                && parse_duration(&value).is_some_and(|nanos| 0 < nanos && nanos < SECOND)
+            {
+                self.error(
+                    name,
+                    &value,
+                    format!("expected 0s or 1s <= {value} <= 24h0m0s"),
+                );
+            }
         }
     }
 
@@ -216,7 +225,7 @@ impl Check<'_> {
             (24 * HOUR, "24h0m0s"),
             false,
         );
-        self.connection_age();
+        self.limits();
         self.duration(
             keys::BACKLOG_CLEAR_TIME,
             (SECOND, "1s"),
@@ -224,11 +233,7 @@ impl Check<'_> {
             false,
         );
         self.duration(keys::MIN_STAY, (0, "0s"), (24 * HOUR, "24h0m0s"), false);
-        if let Some((name, value)) = self.find(keys::COLD_START_AWARE)
-            && !matches!(value.as_str(), "true" | "false")
-        {
-            self.invalid(keys::COLD_START_AWARE, name, &value);
-        }
+        self.boolean(keys::COLD_START_AWARE);
         if let Some((name, value)) = self.find(keys::READY_PATH)
             && !is_absolute_path(&value)
         {
@@ -239,7 +244,55 @@ impl Check<'_> {
         {
             self.invalid(keys::ALLOWED_NAMESPACES, name, &value);
         }
+        self.opt_ins();
     }
+
+    /// What is done for clients.
+    fn opt_ins(&mut self) {
+        if let Some((name, value)) = self.find(keys::PROBE_PATHS)
+            && !list(&value).all(is_bare_path)
+        {
+            self.invalid(keys::PROBE_PATHS, name, &value);
+        }
+        if let Some((name, value)) = self.find(keys::PROBE_ANSWER)
+            && !parse_int(&value).is_some_and(|status| (200..=599).contains(&status))
+        {
+            self.invalid(keys::PROBE_ANSWER, name, &value);
+        }
+        self.duration(
+            keys::SSE_HEARTBEAT,
+            (SECOND, "1s"),
+            (300 * SECOND, "5m0s"),
+            false,
+        );
+        self.boolean(keys::PLACEHOLDER);
+        if let Some((name, value)) = self.find(keys::PLACEHOLDER_TITLE)
+            && !is_title(&value)
+        {
+            self.invalid(keys::PLACEHOLDER_TITLE, name, &value);
+        }
+        self.boolean(keys::OPENAI_ERRORS);
+    }
+
+    fn boolean(&mut self, key: Key) {
+        if let Some((name, value)) = self.find(key)
+            && !matches!(value.as_str(), "true" | "false")
+        {
+            self.invalid(key, name, &value);
+        }
+    }
+}
+
+/// A line that a heading has room for.
+fn is_title(text: &str) -> bool {
+    let length = text.trim().chars().count();
+    (1..=LONGEST_TITLE).contains(&length) && !text.chars().any(char::is_control)
+}
+
+/// A path that the path of a request can be equal to, and that a list separated by commas can name. The sidecar is given it by a
+/// flag that takes no other.
+fn is_bare_path(text: &str) -> bool {
+    is_absolute_path(text) && !text.contains(['?', '<', '>', '`', ','])
 }
 
 /// Something that can stand in a request line as it is.

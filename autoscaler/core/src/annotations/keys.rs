@@ -217,6 +217,27 @@ pub(super) const MAX_CONNECTION_AGE: Key = Key::new(
      not requests, so this is how long a new replica waits for its share of kept connections. HTTP/1 clients are told \
      Connection: close, HTTP/2 ones GOAWAY; nothing is cut, and WebSockets are left alone.",
 );
+pub(super) const REQUEST_TIMEOUT: Key = Key::new(
+    "rouse.dev/request-timeout",
+    "0s for no limit, or a duration from 1s to 24h",
+    "0s",
+    "Longest time of a whole request, from its admission to the last byte of its answer; then it is answered 504, or its answer is \
+     broken off. A longer one than 300s makes the drain and the grace period of new Pods longer. Knative has it as timeoutSeconds.",
+);
+pub(super) const RESPONSE_START_TIMEOUT: Key = Key::new(
+    "rouse.dev/response-start-timeout",
+    "0s for no limit, or a duration from 1s to 24h",
+    "0s",
+    "Longest time from a request's admission until the model begins its answer; then it is answered 504. Knative has it as \
+     responseStartTimeoutSeconds.",
+);
+pub(super) const IDLE_TIMEOUT: Key = Key::new(
+    "rouse.dev/idle-timeout",
+    "0s for no limit, or a duration from 1s to 24h",
+    "0s",
+    "Longest silence of the model, before and in its answer; then it is answered 504, or its answer is broken off. A WebSocket ends \
+     when neither side has sent anything for so long. Knative has it as idleTimeoutSeconds.",
+);
 pub(super) const READY_PATH: Key = Key::new(
     "rouse.dev/ready-path",
     "an absolute path such as /health",
@@ -231,8 +252,49 @@ pub(super) const ALLOWED_NAMESPACES: Key = Key::new(
     "Namespaces whose pods may send requests to the workload through an activator, beside its own; others are answered 403. Who sends is told by the address of the connection alone, so whoever has no pod's address of their own is refused too. Only on a cluster.",
 );
 
+pub(super) const PROBE_PATHS: Key = Key::new(
+    "rouse.dev/probe-paths",
+    "absolute paths without query, separated by commas, such as /healthz,/metrics",
+    "none",
+    "Paths of health checks and the like. At a pod, requests for exactly these paths are no load, whatever their query. What they do \
+     while no pod is ready: probe-answer.",
+);
+pub(super) const PROBE_ANSWER: Key = Key::new(
+    "rouse.dev/probe-answer",
+    "a status from 200 to 599",
+    "none: probes are held and wake the workload, as all requests",
+    "While no pod is ready, a GET or HEAD for one of probe-paths is answered with this status by the activator at once. It is not \
+     held, wakes nothing and is no load.",
+);
+pub(super) const SSE_HEARTBEAT: Key = Key::new(
+    "rouse.dev/sse-heartbeat",
+    "a duration from 1s to 5m",
+    "none: nothing is sent while a request is held",
+    "A request for an event stream that was held for this long is answered 200, and gets an SSE comment each time as long again \
+     has passed, until a pod answers. The pod's status and headers cannot be sent then.",
+);
+pub(super) const PLACEHOLDER: Key = Key::new(
+    "rouse.dev/placeholder",
+    "true or false",
+    "false",
+    "While no pod is ready, a GET that prefers text/html is answered 503 at once, with a page that says so and loads itself again \
+     every 5 s. It wakes the workload all the same.",
+);
+pub(super) const PLACEHOLDER_TITLE: Key = Key::new(
+    "rouse.dev/placeholder-title",
+    "a text of 1 to 80 characters, none of them a control character",
+    "The model is waking up",
+    "Title of that page. It is text: markup in it is shown as it is written.",
+);
+pub(super) const OPENAI_ERRORS: Key = Key::new(
+    "rouse.dev/openai-errors",
+    "true or false",
+    "false",
+    "Whether errors of Rouse's own have the form of OpenAI's, as JSON, where the path begins with /v1/.",
+);
+
 /// Every key that this crate reads.
-pub const ALL: [Key; 24] = [
+pub const ALL: [Key; 33] = [
     CLASS,
     METRIC,
     TARGET,
@@ -255,17 +317,25 @@ pub const ALL: [Key; 24] = [
     BACKLOG_CLEAR_TIME,
     MIN_STAY,
     MAX_CONNECTION_AGE,
+    REQUEST_TIMEOUT,
+    RESPONSE_START_TIMEOUT,
+    IDLE_TIMEOUT,
     READY_PATH,
     ALLOWED_NAMESPACES,
+    PROBE_PATHS,
+    PROBE_ANSWER,
+    SSE_HEARTBEAT,
+    PLACEHOLDER,
+    PLACEHOLDER_TITLE,
+    OPENAI_ERRORS,
 ];
 
 /// Keys of our group that other parts of Rouse read, so that nobody is warned of them here.
-pub const READ_ELSEWHERE: [&str; 12] = [
+pub const READ_ELSEWHERE: [&str; 11] = [
     "rouse.dev/enabled",
     "rouse.dev/paused",
     "rouse.dev/ports",
     "rouse.dev/fallback",
-    "rouse.dev/probe-paths",
     "rouse.dev/drain-grace",
     "rouse.dev/sidecar-cpu-request",
     "rouse.dev/sidecar-cpu-limit",

@@ -8,7 +8,9 @@ use std::time::Duration;
 use super::Annotations;
 use super::keys::{self, Key};
 use crate::literal::{parse_duration, parse_float, parse_int, parse_int32};
-use crate::{Aggregation, BurstCapacity, ClusterConfig, Metric, Policy, Replicas, TargetSpec};
+use crate::{
+    Aggregation, BurstCapacity, ClusterConfig, Metric, OptIns, Policy, Replicas, TargetSpec,
+};
 
 /// The share of its requests per second that a replica should carry; not configurable cluster-wide.
 /// Source: `pkg/autoscaler/config/config.go`.
@@ -103,13 +105,23 @@ pub fn resolve_with(
                 .unwrap_or(MAX_CONNECTION_AGE),
         )
         .filter(|age| !age.is_zero()),
+        request_timeout: given.limit(keys::REQUEST_TIMEOUT),
+        response_start_timeout: given.limit(keys::RESPONSE_START_TIMEOUT),
+        idle_timeout: given.limit(keys::IDLE_TIMEOUT),
         ready_path: keys::READY_PATH.value(annotations).map(str::to_owned),
+        opt_ins: given.opt_ins(),
         policy: Policy {
             cold_start_aware: policy.cold_start_aware
                 && keys::COLD_START_AWARE.value(annotations) != Some("false"),
             ..policy
         },
     }
+}
+
+/// The entries of a list that is separated by commas. An empty text has none.
+pub(super) fn list(text: &str) -> impl Iterator<Item = &str> {
+    let entries = text.split(',').map(str::trim);
+    entries.filter(move |_| !text.trim().is_empty())
 }
 
 /// As [`f64::max`], but what is `NaN` stays so, as in Go: it is there only if Knative's habits were asked for.
@@ -188,9 +200,39 @@ impl Given<'_> {
             .unwrap_or(default)
     }
 
+    /// A time of which zero means that there is no limit.
+    fn limit(&self, key: Key) -> Option<Duration> {
+        self.duration(key).filter(|limit| !limit.is_zero())
+    }
+
     fn duration(&self, key: Key) -> Option<Duration> {
         parse_duration(key.value(self.0)?)
             .map(|nanos| Duration::from_nanos(u64::try_from(nanos).unwrap_or(0)))
+    }
+
+    fn is_true(&self, key: Key) -> bool {
+        key.value(self.0) == Some("true")
+    }
+
+    fn opt_ins(&self) -> OptIns {
+        let text = |key: Key| key.value(self.0).unwrap_or(key.default).trim().to_owned();
+        OptIns {
+            probe_paths: keys::PROBE_PATHS
+                .value(self.0)
+                .map(|paths| list(paths).map(str::to_owned).collect())
+                .unwrap_or_default(),
+            probe_answer: keys::PROBE_ANSWER
+                .value(self.0)
+                .and_then(parse_int)
+                .and_then(|status| u16::try_from(status).ok()),
+            sse_heartbeat: self
+                .duration(keys::SSE_HEARTBEAT)
+                .filter(|every| !every.is_zero()),
+            placeholder: self
+                .is_true(keys::PLACEHOLDER)
+                .then(|| text(keys::PLACEHOLDER_TITLE)),
+            openai_errors: self.is_true(keys::OPENAI_ERRORS),
+        }
     }
 
     /// Zero where zero is not allowed is as good as absent.

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::Replicas;
+use crate::{OptIns, Replicas};
 
 fn read(pairs: &[(&str, &str)]) -> Result<Parsed, Invalid> {
     let annotations = pairs
@@ -123,7 +123,19 @@ fn our_own_keys_have_ranges_and_defaults() {
         ("max-held", &["0", "1000001", "many"]),
         ("max-cold-start", &["999ms", "24h1s", "60"]),
         ("max-connection-age", &["999ms", "-1s", "24h1s", "60", ""]),
+        ("request-timeout", &["999ms", "-1s", "24h1s", "60", ""]),
+        ("response-start-timeout", &["999ms", "-1s", "24h1s", "60"]),
+        ("idle-timeout", &["999ms", "-1s", "24h1s", "60", "none"]),
         ("ready-path", &["", "health", "/a b", "/#top", "/\u{e9}"]),
+        (
+            "probe-paths",
+            &["healthz", "/a,,/b", "/a b", "/a?b", "/<a>", "/a,"],
+        ),
+        ("probe-answer", &["", "199", "600", "OK", "200.0", "-1"]),
+        ("sse-heartbeat", &["0s", "999ms", "5m1s", "15", ""]),
+        ("placeholder", &["", "yes", "True"]),
+        ("placeholder-title", &["", " ", "a\nb", "\u{7f}"]),
+        ("openai-errors", &["", "1"]),
     ] {
         for value in values {
             assert!(
@@ -132,6 +144,75 @@ fn our_own_keys_have_ranges_and_defaults() {
             );
         }
     }
+}
+
+#[test]
+fn what_is_done_for_clients_is_asked_for_one_by_one() {
+    let of = |pairs: &[(&str, &str)]| {
+        let parsed = read(pairs).expect("valid");
+        (parsed.spec.opt_ins, parsed.warnings.len())
+    };
+    assert_eq!(of(&[]), (OptIns::default(), 0));
+    let paths = ("rouse.dev/probe-paths", " /healthz, /metrics");
+    let all = of(&[
+        paths,
+        ("rouse.dev/probe-answer", "204"),
+        ("rouse.dev/sse-heartbeat", "2.5s"),
+        ("rouse.dev/placeholder", "true"),
+        ("rouse.dev/placeholder-title", " <b>Iris</b> \u{1f338} "),
+        ("rouse.dev/openai-errors", "true"),
+    ]);
+    let wanted = OptIns {
+        probe_paths: vec!["/healthz".into(), "/metrics".into()],
+        probe_answer: Some(204),
+        sse_heartbeat: Some(Duration::from_millis(2_500)),
+        placeholder: Some("<b>Iris</b> \u{1f338}".into()),
+        openai_errors: true,
+    };
+    assert_eq!(all, (wanted, 0));
+    assert_eq!(of(&[("rouse.dev/probe-paths", "")]).0.probe_paths, [""; 0]);
+    let (titled, _) = of(&[("rouse.dev/placeholder", "true")]);
+    assert_eq!(
+        titled.placeholder.as_deref(),
+        Some("The model is waking up")
+    );
+
+    // Alone these do nothing, which is said.
+    let (none, warned) = of(&[
+        ("rouse.dev/probe-answer", "200"),
+        ("rouse.dev/placeholder-title", "Iris"),
+        ("rouse.dev/placeholder", "false"),
+    ]);
+    assert_eq!((none.placeholder, warned), (None, 2));
+    let long = "\u{e9}".repeat(80);
+    assert_eq!(of(&[("rouse.dev/placeholder-title", &long)]).1, 1);
+    read(&[("rouse.dev/placeholder-title", &format!("{long}x"))]).expect_err("81 characters");
+}
+
+#[test]
+fn a_request_has_all_the_time_it_takes_unless_it_is_limited() {
+    let of = |pairs: &[(&str, &str)]| {
+        let spec = read(pairs).expect("in range").spec;
+        [
+            spec.request_timeout,
+            spec.response_start_timeout,
+            spec.idle_timeout,
+        ]
+    };
+    assert_eq!(of(&[]), [None; 3]);
+    let given = of(&[
+        ("rouse.dev/request-timeout", "15m"),
+        ("rouse.dev/response-start-timeout", "1.5s"),
+        ("rouse.dev/idle-timeout", "24h"),
+    ]);
+    let times = [900_000, 1_500, 86_400_000].map(|ms| Some(Duration::from_millis(ms)));
+    assert_eq!(given, times);
+    let zero = [
+        "rouse.dev/request-timeout",
+        "rouse.dev/response-start-timeout",
+        "rouse.dev/idle-timeout",
+    ];
+    assert_eq!(of(&zero.map(|key| (key, "0s"))), [None; 3]);
 }
 
 #[test]

@@ -67,6 +67,16 @@ fn unsupported(annotations: &Annotations, config: &ClusterConfig) -> Vec<Warning
             format!("{algorithm:?} is not known, linear is used"),
         ));
     }
+    for (key, needs) in [
+        (keys::PROBE_ANSWER, keys::PROBE_PATHS),
+        (keys::PLACEHOLDER_TITLE, keys::PLACEHOLDER),
+    ] {
+        if let Some((name, _)) = value(key)
+            && value(needs).is_none_or(|(_, text)| matches!(text, "" | "false"))
+        {
+            warnings.push(warning(name, format!("no effect without {}", needs.name)));
+        }
+    }
     if let Some((name, scale)) = value(keys::INITIAL_SCALE)
         && parse_int32(scale).is_none()
     {

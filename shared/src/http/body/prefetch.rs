@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -33,6 +33,17 @@ impl Prefixed {
             frames: self.frames.clone(),
             trailers: self.trailers.clone(),
             rest: None,
+        })
+    }
+
+    /// Its bytes, if all of them are in memory.
+    pub(super) fn whole(&self) -> Option<Bytes> {
+        self.is_whole().then(|| {
+            let mut bytes = BytesMut::new();
+            self.frames
+                .iter()
+                .for_each(|frame| bytes.extend_from_slice(frame));
+            bytes.freeze()
         })
     }
 
@@ -112,14 +123,14 @@ impl Prefetch {
     }
 
     /// Goes on with a request body that was given back, none of it sent. `limit` as in [`Self::new`]; the body's guards end.
-    /// `None` if it is gated: whoever has its gate takes it back.
+    /// `None` if it is gated, since whoever has its gate takes it back, or of a kind that no request body is.
     pub fn resume(mut body: Body, limit: usize) -> Option<Self> {
         let ahead = Self {
             limit,
             ..Self::empty()
         };
         Some(match std::mem::replace(&mut body.kind, Kind::Empty) {
-            Kind::Gated(_) => return None,
+            Kind::Gated(_) | Kind::Made(_) | Kind::Limited(_) => return None,
             Kind::Empty => ahead,
             Kind::Full(bytes) => Self {
                 bytes: bytes.len(),
@@ -149,6 +160,11 @@ impl Prefetch {
                 .exact()
                 .is_some_and(|n| n <= self.limit as u64)
         })
+    }
+
+    /// Whether all of it is in memory.
+    pub fn is_whole(&self) -> bool {
+        self.rest.is_none()
     }
 
     /// Whether reading further makes sense: there is more, and it may fit.

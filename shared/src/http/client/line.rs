@@ -1,7 +1,10 @@
 //! HTTP/1 connections: when one may be used again, and that every other one is closed.
 
 use std::{
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -33,15 +36,32 @@ const UPLOAD_PATIENCE: Duration = Duration::from_millis(500);
 pub(super) struct Line {
     pub(super) sender: http1::SendRequest<Body>,
     pub(super) task: AbortHandle,
-    pub(super) upgraded: bool,
+    /// Whose answer has not come to its end.
+    pub(super) use_of: Use,
+    /// Has the socket reset when it is dropped.
+    pub(super) cancelled: Arc<AtomicBool>,
+}
+
+/// What a connection is in use for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    /// Nothing.
+    Unused,
+    /// A request was given to it and its answer has not ended.
+    Request,
+    /// It is another protocol's now.
+    Upgraded,
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
-        // After an upgrade the task has the connection to hand over, and ends by itself.
-        if !self.upgraded {
-            self.task.abort();
+        match self.use_of {
+            Use::Unused => {}
+            Use::Request => self.cancelled.store(true, Relaxed),
+            // The task has the connection to hand over, and ends by itself.
+            Use::Upgraded => return,
         }
+        self.task.abort();
     }
 }
 
@@ -70,7 +90,7 @@ impl Inner {
         let (mut parts, incoming) = response.into_parts();
         let body = Body::from(incoming);
         if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-            line.upgraded = true;
+            line.use_of = Use::Upgraded;
             return Response::from_parts(parts, body);
         }
         // Both framings at once: the chunked one was used (RFC 9112 section 6.3), the length must not travel on, and
@@ -80,7 +100,8 @@ impl Inner {
         let home = Arc::clone(self);
         let line = Mutex::new(line);
         let body = body.on_end(move || {
-            let line = line.into_inner();
+            let mut line = line.into_inner();
+            line.use_of = Use::Unused;
             if !suspicious {
                 home.give_back(line);
             }

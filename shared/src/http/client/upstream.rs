@@ -3,6 +3,10 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll},
 };
 
@@ -13,17 +17,22 @@ use tokio::{
 
 /// Once the server reads no more, what is sent to it is thrown away: its answer may be here already, and hyper would
 /// give that up for the error of a write. Without an answer the next read ends the connection.
+///
+/// If it is dropped while `cancelled` is set, it is closed with a reset: a server that reads nothing while it works would take a
+/// plain end for one that waits for its answer, and find out at its second write.
 #[derive(Debug)]
 pub(super) struct Upstream {
     stream: TcpStream,
     deaf: bool,
+    cancelled: Arc<AtomicBool>,
 }
 
 impl Upstream {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(stream: TcpStream, cancelled: Arc<AtomicBool>) -> Self {
         Self {
             stream,
             deaf: false,
+            cancelled,
         }
     }
 
@@ -44,6 +53,15 @@ impl Upstream {
                 Poll::Ready(Ok(length))
             }
             written => written,
+        }
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        if self.cancelled.load(Relaxed) {
+            // On a socket that is closed already nothing is left to be done.
+            let _closed = self.stream.set_zero_linger();
         }
     }
 }

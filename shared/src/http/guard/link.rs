@@ -8,7 +8,7 @@ use std::sync::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::http::h1::Refusal;
+use crate::{http::h1::Refusal, share::Place};
 
 /// What the I/O wrapper and the service on one connection tell each other.
 #[derive(Debug, Default)]
@@ -25,7 +25,11 @@ pub struct Link {
     /// Somebody waits for `gone`.
     pub(super) watched: AtomicBool,
     pub(super) gone: Notify,
+    /// The connection is to be reset, not closed.
+    resets: AtomicBool,
     pub(super) refusal: Mutex<Option<(usize, Refusal)>>,
+    /// The connection's place among all: the socket is part of what holds this, also once it is a tunnel.
+    _place: Option<Place>,
 }
 
 /// Counts one request of the connection as being served while it lives.
@@ -33,6 +37,14 @@ pub struct Link {
 pub struct Active(Arc<Link>);
 
 impl Link {
+    /// Of a connection that takes up `place` as long as there is anything of it.
+    pub fn new(place: Option<Place>) -> Self {
+        Self {
+            _place: place,
+            ..Self::default()
+        }
+    }
+
     /// A request began; its idle time starts when the guard is dropped.
     pub fn begin(self: &Arc<Self>) -> Active {
         self.receiving.store(false, Relaxed);
@@ -65,6 +77,16 @@ impl Link {
     pub async fn gone(&self) {
         self.watched.store(true, Relaxed);
         self.gone.notified().await;
+    }
+
+    /// Has the connection reset when it is closed.
+    pub fn reset(&self) {
+        self.resets.store(true, Relaxed);
+    }
+
+    /// Whether the connection is to be reset.
+    pub fn is_to_be_reset(&self) -> bool {
+        self.resets.load(Relaxed)
     }
 
     /// Whether any request is being served.

@@ -5,6 +5,10 @@ use super::head::{Limits, Refusal, split_field};
 /// Bytes of chunk extensions that one body may carry. Nobody uses them; without a limit they carry data for free.
 const EXTENSION_BYTES: usize = 4 * 1024;
 
+/// The ends of the last trailer field and of the blank line, with room to spare: hyper refuses trailers that just reach its
+/// limit, which is the same, and would break off the body that was let pass.
+const LINE_ENDS: usize = 5;
+
 /// Where in the chunked coding the stream is. Works byte by byte in lines, chunk data is skipped in one step.
 #[derive(Debug, Default)]
 pub(super) struct Chunked {
@@ -83,7 +87,7 @@ impl Chunked {
             (At::TrailerLine, b'\r') => At::TrailerLf,
             (At::TrailerLine, b) if b == b'\t' || (0x20..0x7f).contains(&b) => {
                 self.trailer_bytes += 1;
-                if self.trailer_bytes > limits.head_bytes {
+                if self.trailer_bytes > limits.head_bytes.saturating_sub(LINE_ENDS) {
                     return Err(Refusal::HEAD_TOO_LARGE);
                 }
                 self.line.push(b);
@@ -99,6 +103,7 @@ impl Chunked {
                 }
                 split_field(&self.line)?;
                 self.line.clear();
+                self.trailer_bytes += 2;
                 At::TrailerLine
             }
             _ => return Err(Refusal::bad("malformed chunked body")),

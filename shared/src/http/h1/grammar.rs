@@ -43,6 +43,20 @@ pub(super) fn is_version(version: &[u8]) -> bool {
     matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
 }
 
+/// A request target in origin form, without a byte that hyper does not take where it stands: RFC 3986 allows none of `<`, `>`,
+/// `"` and the backtick anywhere, but hyper takes quotes in a path and backticks in a query. What is behind a `#` is nobody's.
+pub(super) fn is_target(target: &[u8]) -> bool {
+    let end = target.iter().position(|b| *b == b'#');
+    let sent = &target[..end.unwrap_or(target.len())];
+    let query = sent.iter().position(|b| *b == b'?');
+    let (path, query) = sent.split_at(query.unwrap_or(sent.len()));
+    !target.is_empty()
+        && target.iter().all(|b| (0x21..0x7f).contains(b))
+        && !sent.iter().any(|b| matches!(b, b'<' | b'>'))
+        && !path.contains(&b'`')
+        && !query.contains(&b'"')
+}
+
 /// RFC 9110 section 5.6.2.
 pub(super) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()

@@ -1,8 +1,10 @@
 //! One request head: the strict grammar and the framing it declares.
 
+use http::Uri;
+
 use super::{
     find,
-    grammar::{is_authority, is_text, is_token, is_version},
+    grammar::{is_authority, is_target, is_text, is_token, is_version},
 };
 
 /// How large heads may be.
@@ -76,22 +78,24 @@ pub struct Head {
     pub upgrade: bool,
 }
 
-/// Refuses what no further byte can turn into a valid head: wrong characters in the part of the lines seen so far.
+/// Refuses what no further byte can turn into a valid head: a line that is too long, or wrong characters in what was seen so
+/// far. The first fault counts, so that it does not matter in which pieces the bytes came.
 pub(super) fn check_prefix(bytes: &[u8], limits: &Limits) -> Result<(), Refusal> {
-    let line_end = find(bytes, b"\r\n").unwrap_or(bytes.len());
-    if line_end > limits.line_bytes {
-        return Err(Refusal::LINE_TOO_LONG);
-    }
     let mut previous = 0;
-    for &byte in bytes {
-        if byte == b'\n' && previous != b'\r' {
-            return Err(Refusal::bad("bare LF"));
-        }
+    let mut in_request_line = true;
+    for (at, &byte) in bytes.iter().enumerate() {
         if previous == b'\r' && byte != b'\n' {
             return Err(Refusal::bad("bare CR"));
         }
-        if !is_text(byte) && byte != b'\r' && byte != b'\n' {
-            return Err(Refusal::bad("character not allowed in a head"));
+        match byte {
+            b'\n' if previous != b'\r' => return Err(Refusal::bad("bare LF")),
+            b'\n' => in_request_line = false,
+            // The line end itself does not count, and may have come without its second half.
+            b'\r' if at <= limits.line_bytes => {}
+            _ if in_request_line && at >= limits.line_bytes => return Err(Refusal::LINE_TOO_LONG),
+            b'\r' => {}
+            _ if is_text(byte) => {}
+            _ => return Err(Refusal::bad("character not allowed in a head")),
         }
         previous = byte;
     }
@@ -153,7 +157,7 @@ impl<'a> RequestLine<'a> {
             }
             _ => return Err(Refusal::bad("malformed HTTP version")),
         };
-        if target.is_empty() || !target.iter().all(|b| (0x21..0x7f).contains(b)) {
+        if !is_target(target) {
             return Err(Refusal::bad("malformed request target"));
         }
         match method {
@@ -175,6 +179,10 @@ impl<'a> RequestLine<'a> {
             .get(..7)
             .filter(|s| s.eq_ignore_ascii_case(b"http://"));
         if scheme.is_none() {
+            return Err(Refusal::bad("malformed request target"));
+        }
+        // hyper reads it once more, and must find what is found here.
+        if Uri::try_from(self.target).is_err() {
             return Err(Refusal::bad("malformed request target"));
         }
         let rest = &self.target[7..];

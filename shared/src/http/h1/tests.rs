@@ -126,6 +126,8 @@ fn refuses_what_two_readers_could_read_differently() {
         (400, "GET  / HTTP/1.1\r\nHost: a\r\n\r\n".into()),
         (400, "GET /\tx HTTP/1.1\r\nHost: a\r\n\r\n".into()),
         (400, "GET / HTTP/1.1 \r\nHost: a\r\n\r\n".into()),
+        (400, "GET /<x> HTTP/1.1\r\nHost: a\r\n\r\n".into()),
+        (400, "GET http:///x HTTP/1.1\r\nHost:\r\n\r\n".into()),
         (400, "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n".into()),
         (405, "CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n".into()),
         (405, "TRACE / HTTP/1.1\r\nHost: a\r\n\r\n".into()),
@@ -198,5 +200,31 @@ fn garbage_is_refused_without_waiting_for_a_whole_head() {
             Scanner::new(Limits::default()).scan(&mut BytesMut::from(garbage)),
             Verdict::Refuse(Refusal { status: 400, .. })
         ));
+    }
+}
+
+#[test]
+fn a_line_of_just_the_limit_passes_when_its_end_comes_in_two_pieces() {
+    let line = format!("GET /{} HTTP/1.1", "x".repeat(8 * 1024 - 14));
+    assert_eq!(line.len(), Limits::default().line_bytes);
+    let mut scanner = Scanner::new(Limits::default());
+    let mut bytes = BytesMut::from(format!("{line}\r").as_bytes());
+    assert_eq!(scanner.scan(&mut bytes), Verdict::More);
+    bytes.extend_from_slice(b"\nHost: a\r\n\r\n");
+    assert_eq!(scanner.scan(&mut bytes), Verdict::Pass(bytes.len()));
+}
+
+#[test]
+fn a_target_has_the_characters_that_hyper_takes_in_one() {
+    for byte in 0..=u8::MAX {
+        for before in [&b"/a"[..], b"/a?b", b"/a?b#c", b"/a?b?c"] {
+            let target = [before, &[byte], b"d"].concat();
+            let ours = grammar::is_target(&target);
+            let hypers = http::Uri::try_from(&target[..]).is_ok();
+            let text = target.escape_ascii().to_string();
+            // Behind a # it does not look.
+            let visible = (0x21..0x7f).contains(&byte);
+            assert_eq!(ours, hypers && visible, "{text}");
+        }
     }
 }

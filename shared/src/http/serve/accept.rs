@@ -3,7 +3,10 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -18,6 +21,12 @@ use super::{
     Config, Disposition, Handler, serve,
     server::{Open, OpenGuard},
 };
+use crate::share::Share;
+
+/// Connections that are being told that they are too many, of the whole process.
+static SHEDDING: AtomicUsize = AtomicUsize::new(0);
+/// Each takes a second at most, and all of them no more files than anybody would miss.
+const MOST_SHED: usize = 256;
 
 pub(super) async fn accept<H: Handler>(
     listener: TcpListener,
@@ -25,18 +34,21 @@ pub(super) async fn accept<H: Handler>(
     handler: H,
     disposition: watch::Receiver<Disposition>,
     open: Arc<Open>,
+    share: Option<Arc<Share>>,
 ) {
     let take = |stream: TcpStream, address: SocketAddr| {
-        if open.count.fetch_add(1, Relaxed) >= config.max_connections {
-            drop(OpenGuard(Arc::clone(&open)));
-            tokio::spawn(shed(stream));
+        let before = open.count.fetch_add(1, Relaxed);
+        let guard = OpenGuard(Arc::clone(&open));
+        let place = share.as_ref().map(Share::take);
+        if before >= config.max_connections || matches!(place, Some(None)) {
+            shed(stream);
             return;
         }
-        let guard = OpenGuard(Arc::clone(&open));
+        let place = place.flatten();
         let handler = handler.clone();
         let disposition = disposition.clone();
         tokio::spawn(async move {
-            serve(stream, address, config, handler, disposition).await;
+            serve(stream, address, config, handler, disposition, place).await;
             drop(guard);
         });
     };
@@ -70,8 +82,20 @@ pub(super) async fn accept<H: Handler>(
     open.none.notify_waiters();
 }
 
-/// One connection too many: a short answer instead of a silent close.
-async fn shed(mut stream: TcpStream) {
+/// One connection too many: a short answer instead of a silent close, unless too many are being answered so already. They are
+/// files, too.
+fn shed(stream: TcpStream) {
+    if SHEDDING.fetch_add(1, Relaxed) >= MOST_SHED {
+        SHEDDING.fetch_sub(1, Relaxed);
+        return;
+    }
+    tokio::spawn(async move {
+        answer_shed(stream).await;
+        SHEDDING.fetch_sub(1, Relaxed);
+    });
+}
+
+async fn answer_shed(mut stream: TcpStream) {
     const ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
     let _gone = timeout(Duration::from_secs(1), async {
         stream.write_all(ANSWER).await?;

@@ -10,21 +10,44 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Request, StatusCode, header::CONNECTION};
+use http::{HeaderValue, Request, StatusCode, Version, header::CONNECTION};
 use hyper::{body::Incoming, server::conn, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{net::TcpStream, sync::watch};
+use tokio::sync::watch;
 
-use super::{Age, Disposition, Handler, Peer, next};
-use crate::http::guard::GuardIo;
+use super::{
+    Age, Disposition, Handler, Peer, Socket,
+    flow::{Flow, Flowing},
+    next,
+};
+use crate::http::{
+    body::{End, Ending},
+    guard::{Active, GuardIo, Link},
+};
 
 /// Longer than any deadline of ours.
 const FAR: Duration = Duration::from_hours(24);
 
+/// A request that is being served.
+struct Present {
+    link: Arc<Link>,
+    is_old: bool,
+    _active: Active,
+}
+
+impl Ending for Present {
+    fn end(&mut self, how: End) {
+        if self.is_old && how != End::Whole {
+            self.link.reset();
+        }
+    }
+}
+
 pub(super) async fn serve<H: Handler>(
-    io: GuardIo<TcpStream>,
+    io: GuardIo<Socket>,
     handler: H,
     peer: Arc<Peer>,
+    flow: Arc<Flow>,
     mut disposition: watch::Receiver<Disposition>,
     age: Age,
 ) {
@@ -34,8 +57,14 @@ pub(super) async fn serve<H: Handler>(
         let index = index.fetch_add(1, Relaxed);
         let peer = Arc::clone(&peer);
         let handler = handler.clone();
-        let active = peer.link.begin();
+        let present = Present {
+            link: Arc::clone(&peer.link),
+            // To it the end of the connection may be the end of the answer.
+            is_old: request.version() == Version::HTTP_10,
+            _active: peer.link.begin(),
+        };
         let closing = &closing;
+        let flow = Arc::clone(&flow);
         async move {
             let mut answer = match peer.link.refusal_of(index) {
                 Some(refusal) => handler.refuse(refusal),
@@ -48,7 +77,7 @@ pub(super) async fn serve<H: Handler>(
                     .headers_mut()
                     .insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok::<_, Infallible>(answer.map(|body| body.guarded(active)))
+            Ok::<_, Infallible>(answer.map(|body| Flowing::new(body.ending(present), flow)))
         }
     });
     // Deadlines are the reader's. hyper's own runs while a connection is idle, so it is out of the way; without one,

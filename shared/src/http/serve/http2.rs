@@ -3,16 +3,22 @@
 use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
-use http::Request;
+use http::{Method, Request, Response, header::CONTENT_LENGTH};
+use http_body::Body as _;
 use hyper::{body::Incoming, server::conn, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::TcpStream,
     sync::{Notify, watch},
     time::{Instant, interval_at},
 };
 
-use super::{Age, Config, Disposition, Handler, Peer, Rewind, next};
+use super::{
+    Age, Config, Disposition, Handler, Peer, Rewind,
+    flow::{self, Flowing, Streams},
+    next,
+};
+use crate::http::body::Body;
 
 pub(super) async fn serve<H: Handler>(
     stream: TcpStream,
@@ -31,13 +37,18 @@ pub(super) async fn serve<H: Handler>(
         begun.notify_one();
         let peer = Arc::clone(&peer);
         let handler = handler.clone();
+        let is_head = request.method() == Method::HEAD;
         async move {
-            let answer = handler.handle(request, peer).await;
-            Ok::<_, Infallible>(answer.map(|body| body.guarded(active)))
+            let mut answer = handler.handle(request, peer).await;
+            if is_head {
+                leave_out_body(&mut answer);
+            }
+            let flow = flow::of_stream();
+            Ok::<_, Infallible>(answer.map(|body| Flowing::new(body.guarded(active), flow)))
         }
     });
     // h2's own defaults bound resets and CONTINUATION frames; they are stated so that no upgrade loosens them.
-    let connection = conn::http2::Builder::new(TokioExecutor::new())
+    let connection = conn::http2::Builder::new(Streams(config.send))
         .timer(TokioTimer::new())
         .max_concurrent_streams(config.max_streams)
         .max_header_list_size(u32::try_from(config.limits.head_bytes).unwrap_or(u32::MAX))
@@ -85,4 +96,21 @@ pub(super) async fn serve<H: Handler>(
             connection.as_mut().graceful_shutdown();
         }
     }
+}
+
+/// Leaves out the body of an answer of ours to a HEAD (RFC 9110 section 9.3.2), and says how long it would be. hyper does so on
+/// HTTP/1 only; here a client would take the first byte of it for a broken stream and never see the status. What an upstream
+/// answers is not touched: it has no body, or is broken already.
+fn leave_out_body(answer: &mut Response<Body>) {
+    let body = answer.body();
+    if body.is_end_stream() || !body.is_buffered() {
+        return;
+    }
+    if let Some(length) = body.size_hint().exact() {
+        answer
+            .headers_mut()
+            .entry(CONTENT_LENGTH)
+            .or_insert_with(|| length.into());
+    }
+    *answer.body_mut() = Body::empty();
 }

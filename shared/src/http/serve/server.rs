@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use super::{Config, Disposition, Handler, accept::accept};
+use crate::share::Share;
 
 /// How long a listener that stops waits for first requests that may be on their way.
 const FIRST_REQUEST_PATIENCE: Duration = Duration::from_millis(250);
@@ -73,10 +74,25 @@ impl Server {
         config: Config,
         handler: H,
     ) -> io::Result<Self> {
+        Self::spawn_within(listener, config, handler, None)
+    }
+
+    /// The same, where each connection takes a place of `share` as well: as long as its socket is open, so also while it is a
+    /// tunnel. Where there is none, it is answered 503 and closed.
+    ///
+    /// # Errors
+    /// When the listener has no local address.
+    pub fn spawn_within<H: Handler>(
+        listener: TcpListener,
+        config: Config,
+        handler: H,
+        share: Option<Arc<Share>>,
+    ) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let (disposition, watch) = watch::channel(Disposition::Keep);
         let open = Arc::new(Open::default());
-        let accept = tokio::spawn(accept(listener, config, handler, watch, Arc::clone(&open)));
+        let accepting = accept(listener, config, handler, watch, Arc::clone(&open), share);
+        let accept = tokio::spawn(accepting);
         Ok(Self {
             address,
             disposition: Disposer(Arc::new(disposition)),

@@ -101,6 +101,7 @@ impl Tracked {
     /// For answers to HEAD, whose body nobody asks for.
     pub(crate) fn finished(mut self) -> Self {
         self.open.finish();
+        self.content = text("");
         self
     }
 }

@@ -4,8 +4,9 @@ use crate::body::{BoxError, Content, Counted, Tracked, Zeros, events, stream, te
 use crate::relay;
 use crate::socket;
 use crate::stats::{Activity, Open, Server};
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, TRAILER};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, TRAILER};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use std::future::{pending, ready};
@@ -105,7 +106,7 @@ pub(crate) async fn answer(
     Ok(sign(
         &server,
         if is_head {
-            response.map(Tracked::finished)
+            bodiless(response)
         } else {
             response
         },
@@ -217,6 +218,17 @@ pub(crate) fn json(status: StatusCode, content: impl Into<bytes::Bytes>) -> Resp
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
+}
+
+/// An answer to HEAD: without its body, which hyper leaves out on HTTP/1 only, and with its length.
+fn bodiless(mut response: Response<Tracked>) -> Response<Tracked> {
+    if let Some(length) = response.body().size_hint().exact() {
+        response
+            .headers_mut()
+            .entry(CONTENT_LENGTH)
+            .or_insert_with(|| length.into());
+    }
+    response.map(Tracked::finished)
 }
 
 fn sign(server: &Server, mut response: Response<Tracked>) -> Response<Tracked> {

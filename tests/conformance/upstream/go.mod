@@ -1,0 +1,3 @@
+module rouse.dev/conformance/upstream
+
+go 1.26.0

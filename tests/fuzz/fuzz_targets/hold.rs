@@ -1,0 +1,7 @@
+//! Calls of the activator's hold. What must hold is written where the tests have it too.
+#![no_main]
+
+#[path = "../../../activator/tests/it/operations.rs"]
+mod operations;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| operations::check(bytes));
