@@ -10,7 +10,7 @@ use ::kubernetes::names;
 use clap::Parser;
 use shared::{
     TargetId,
-    http::{sanitize::TrustedProxies, serve},
+    http::{body::Pace, sanitize::TrustedProxies, serve},
     scale::ScaleUrl,
 };
 
@@ -170,6 +170,15 @@ pub struct Args {
     #[arg(long, env = "ROUSE_NO_TIMING_HEADER")]
     no_timing_header: bool,
 
+    /// Bytes a second that a client has to send of a request body while it is waited for, after 30 s of grace; 0 = no limit. Less is
+    /// answered 408. Bodies of gRPC and Connect have no limit.
+    #[arg(long, env = "ROUSE_MIN_BODY_RATE", default_value_t = 240, value_parser = clap::value_parser!(u32).range(0..=1_000_000_000), value_name = "BYTES")]
+    min_body_rate: u32,
+
+    /// Threads that serve requests; 0 = one per CPU.
+    #[arg(long, env = "ROUSE_WORKER_THREADS", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=256), value_name = "N")]
+    pub worker_threads: u16,
+
     /// Log as JSON, one object a line. The level is set by `RUST_LOG`.
     #[arg(long, env = "ROUSE_LOG_JSON")]
     pub log_json: bool,
@@ -186,6 +195,7 @@ impl Args {
             trusted: self.trusted_proxies.clone().unwrap_or_default(),
             serve: serve::Config {
                 send: Some(Duration::from_secs(self.send_timeout.into())).filter(|t| !t.is_zero()),
+                body: Pace::at_least(self.min_body_rate),
                 ..serve::Config::default()
             },
             timing_header: !self.no_timing_header,

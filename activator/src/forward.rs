@@ -179,7 +179,10 @@ impl Front {
             RESENDABLE_BYTES
         };
         let (parts, incoming) = request.into_parts();
-        let mut exchange = Exchange::new(self, parts, Prefetch::new(incoming, limit), every);
+        let pace = self.workload.process.config.serve.body;
+        let pace = pace.and_then(|pace| pace.of(&parts.headers));
+        let prefetch = Prefetch::new(incoming, limit).paced(pace);
+        let mut exchange = Exchange::new(self, parts, prefetch, every);
         exchange.read_ahead().await?;
         let entered = self.workload.enter()?;
         let mut answered = match exchange.pursue(self, entered, peer).await? {

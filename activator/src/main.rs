@@ -12,7 +12,7 @@ use activator::{
     kubernetes,
 };
 use clap::Parser;
-use shared::{files, metrics, shutdown::Signals, telemetry};
+use shared::{files, metrics, runtime, shutdown::Signals, telemetry};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
@@ -26,6 +26,10 @@ const LAST_REVIEWS: Duration = Duration::from_secs(5);
 /// autoscalers take less time, and the grace period of the Pod more.
 const GIVE_BACK_LIMIT: Duration = Duration::from_secs(50);
 
+/// musl's own allocator takes more CPU than everything else that the program does for a request (`loadtests/runs`).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // A bad flag ends here, with status 2, before anything else exists.
     let args = Args::parse();
@@ -38,10 +42,7 @@ fn main() -> ExitCode {
         "info",
     );
     files::raise_limit(); // each connection is a file, on both sides
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-    {
+    let runtime = match runtime::build(args.worker_threads.into()) {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, &error),
     };

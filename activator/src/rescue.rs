@@ -4,7 +4,10 @@ use http::{Response, StatusCode, header::RETRY_AFTER};
 use shared::{
     Origin,
     error::{Form, Row},
-    http::{body::Body, h1::Refusal},
+    http::{
+        body::{Body, BodyBroken},
+        h1::Refusal,
+    },
 };
 use tokio::time::Instant;
 
@@ -17,6 +20,8 @@ pub(crate) enum Failure {
     Refused(Refusal),
     /// The client's body broke off or was malformed.
     BodyBroken,
+    /// The client's body came more slowly than it may.
+    BodySlow,
     /// It comes from a namespace that may not send here, or from nobody's address.
     NamespaceNotAllowed,
     /// Whether it may send here cannot be found out.
@@ -67,9 +72,10 @@ pub(crate) const OWN_CODES: [(&str, Origin); 2] =
     [(PROBE_ANSWERED, Origin::Us), (PLACEHOLDER, Origin::Us)];
 
 /// Codes of all rules, for metrics.
-pub(crate) const CODES: [(&str, Origin); 12] = [
+pub(crate) const CODES: [(&str, Origin); 13] = [
     ("malformed", Origin::Client),
     ("body-broken", Origin::Client),
+    ("body-too-slow", Origin::Client),
     ("namespace-not-allowed", Origin::Client),
     ("source-unknown", Origin::Us),
     ("hold-full", Origin::Us),
@@ -81,6 +87,16 @@ pub(crate) const CODES: [(&str, Origin); 12] = [
     ("paused", Origin::Us),
     (BROKE, Origin::Upstream),
 ];
+
+impl From<BodyBroken> for Failure {
+    fn from(broken: BodyBroken) -> Self {
+        if broken.is_too_slow() {
+            Self::BodySlow
+        } else {
+            Self::BodyBroken
+        }
+    }
+}
 
 impl Failure {
     /// The table.
@@ -101,6 +117,13 @@ impl Failure {
                 400,
                 "body-broken",
                 "the request body ended early",
+                Client,
+                None,
+            ),
+            Self::BodySlow => row(
+                408,
+                "body-too-slow",
+                "the request body came too slowly",
                 Client,
                 None,
             ),
@@ -218,6 +241,7 @@ pub fn contract() -> Vec<Row> {
     let failures = [
         refused.clone(),
         Failure::BodyBroken,
+        Failure::BodySlow,
         Failure::NamespaceNotAllowed,
         Failure::SourceUnknown,
         Failure::HoldFull,
@@ -263,6 +287,7 @@ mod tests {
         let rows = [
             (Failure::Refused(Refusal::bad("x")), 400, None),
             (Failure::BodyBroken, 400, None),
+            (Failure::BodySlow, 408, None),
             (Failure::NamespaceNotAllowed, 403, None),
             (Failure::SourceUnknown, 503, Some("1")),
             (Failure::HoldFull, 503, Some("1")),

@@ -6,7 +6,7 @@ use clap::Parser;
 use http::HeaderMap;
 use shared::{
     TargetId,
-    http::{probe::Probe, sanitize::TrustedProxies},
+    http::{body::Pace, probe::Probe, sanitize::TrustedProxies},
 };
 
 use crate::{
@@ -160,6 +160,15 @@ pub struct Args {
     #[arg(long, env = "ROUSE_OPENAI_ERRORS")]
     openai_errors: bool,
 
+    /// Bytes a second that a client has to send of a request body while it is waited for, after 30 s of grace; 0 = no limit. Less is
+    /// answered 408. Bodies of gRPC and Connect have no limit.
+    #[arg(long, env = "ROUSE_MIN_BODY_RATE", default_value_t = 240, value_parser = clap::value_parser!(u32).range(0..=1_000_000_000), value_name = "BYTES")]
+    min_body_rate: u32,
+
+    /// Threads that serve requests; 0 = one per CPU. One carries some 30,000 requests a second, which few models do.
+    #[arg(long, env = "ROUSE_WORKER_THREADS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(0..=256), value_name = "N")]
+    pub worker_threads: u16,
+
     /// Log as JSON, one object a line. The level is set by `RUST_LOG`.
     #[arg(long, env = "ROUSE_LOG_JSON")]
     pub log_json: bool,
@@ -209,6 +218,7 @@ impl Args {
         let unless_zero = |time: Duration| Some(time).filter(|time| !time.is_zero());
         config.max_connection_age = unless_zero(self.max_connection_age);
         config.serve.send = unless_zero(self.send_timeout);
+        config.serve.body = Pace::at_least(self.min_body_rate);
         config.timeouts = Timeouts {
             request: unless_zero(self.request_timeout),
             response_start: unless_zero(self.response_start_timeout),

@@ -112,7 +112,9 @@ impl Front {
         } else {
             RESENDABLE_BYTES
         };
-        let mut prefetch = Prefetch::new(incoming, limit);
+        let pace = self.pod.config.serve.body;
+        let pace = pace.and_then(|pace| pace.of(&parts.headers));
+        let mut prefetch = Prefetch::new(incoming, limit).paced(pace);
         let counts = !self.pod.is_probe_path(parts.uri.path());
         let (slot, mut entry) = if let Some(ticket) = ticket {
             let reserved = self.pod.tickets.redeem(ticket);
@@ -216,7 +218,7 @@ impl Front {
             tokio::select! {
                 biased;
                 slot = waiting.slot() => return Ok(slot),
-                read = prefetch.read(), if may_read => read.map_err(|_| Failure::BodyBroken)?,
+                read = prefetch.read(), if may_read => read?,
                 () = peer.gone() => return Err(Failure::BodyBroken),
                 () = sleep_until(deadline) => return Err(Failure::QueueTimeout),
             }

@@ -5,7 +5,10 @@ use shared::{
     Origin,
     error::{Form, Row},
     headers::{ADMISSION, admission},
-    http::{body::Body, h1::Refusal},
+    http::{
+        body::{Body, BodyBroken},
+        h1::Refusal,
+    },
 };
 
 /// Why a request got no answer from the model.
@@ -15,6 +18,8 @@ pub(crate) enum Failure {
     Refused(Refusal),
     /// The client's body broke off or was malformed.
     BodyBroken,
+    /// The client's body came more slowly than it may.
+    BodySlow,
     /// No slot, and no room to wait.
     QueueFull,
     /// Waited for too long.
@@ -53,10 +58,21 @@ pub(crate) struct Rule {
     pub(crate) retry_after: Option<u16>,
 }
 
+impl From<BodyBroken> for Failure {
+    fn from(broken: BodyBroken) -> Self {
+        if broken.is_too_slow() {
+            Self::BodySlow
+        } else {
+            Self::BodyBroken
+        }
+    }
+}
+
 impl Failure {
     /// Every failure with a rule of its own, for metrics.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::BodyBroken,
+        Self::BodySlow,
         Self::QueueFull,
         Self::QueueTimeout,
         Self::NotReady,
@@ -95,6 +111,14 @@ impl Failure {
                 400,
                 "body-broken",
                 "the request body ended early",
+                Client,
+                None,
+                None,
+            ),
+            Self::BodySlow => row(
+                408,
+                "body-too-slow",
+                "the request body came too slowly",
                 Client,
                 None,
                 None,
@@ -245,6 +269,7 @@ mod tests {
     fn every_row_says_what_the_contract_says() {
         let rows = [
             (Failure::BodyBroken, 400, "admitted", false),
+            (Failure::BodySlow, 408, "admitted", false),
             (Failure::QueueFull, 503, "full", true),
             (Failure::QueueTimeout, 504, "full", false),
             (Failure::NotReady, 503, "not-ready", true),
@@ -286,7 +311,7 @@ mod tests {
     fn the_reference_page_has_every_row_once() {
         let rows = contract();
         let codes: std::collections::BTreeSet<_> = rows.iter().map(|row| row.code).collect();
-        assert_eq!((rows.len(), codes.len()), (13, 13));
+        assert_eq!((rows.len(), codes.len()), (14, 14));
         for (row, failure) in rows[1..].iter().zip(Failure::ALL) {
             let answer = failure.answer(true, Form::Line);
             assert_eq!(row.status, Some(answer.status().as_u16()));

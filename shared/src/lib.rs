@@ -12,6 +12,7 @@ pub mod http;
 pub mod load;
 pub mod metrics;
 pub mod openai;
+pub mod runtime;
 pub mod scale;
 pub mod share;
 pub mod shutdown;

@@ -11,7 +11,7 @@ use http::{
 use shared::{
     headers::{self, ADMISSION, LOAD, OP, POD_UID, PORT, TICKET, admission, op},
     http::{
-        body::{Body, Gate},
+        body::{Body, BodyBroken, Gate},
         client::SendError,
         sanitize,
         serve::Peer,
@@ -108,14 +108,8 @@ impl Front {
                     .ok_or(Failure::PodBroke)
             }
             Err(SendError::Sent(error)) => {
-                let client = shared::error::cause_ref::<hyper::Error>(error.as_ref())
-                    .is_some_and(hyper::Error::is_user);
                 tracing::debug!(pod = %lease.pod.uid, %error, "Pod broke off");
-                Err(if client {
-                    Failure::BodyBroken
-                } else {
-                    Failure::PodBroke
-                })
+                Err(BodyBroken::behind(&error).map_or(Failure::PodBroke, Failure::from))
             }
             Ok(answer) => self.judge(lease, answer, copy, gate.as_ref(), ticketed),
         }

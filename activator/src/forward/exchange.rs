@@ -218,7 +218,7 @@ impl Exchange {
 
 /// Reads on; returns how many bytes are in memory then.
 async fn read_frame(prefetch: &mut Prefetch) -> Result<usize, Failure> {
-    prefetch.read().await.map_err(|_| Failure::BodyBroken)?;
+    prefetch.read().await?;
     Ok(prefetch.bytes())
 }
 

@@ -70,7 +70,15 @@ async fn round(args: &Args) -> anyhow::Result<(f64, f64)> {
     let command = [&own, "backend", "--listen", &backend.to_string()].map(str::to_owned);
     let behind = Pinned::start(args.near, &command, false)?;
     let mut command = activator_command(&args.activator, 0, listen, pod);
-    command.extend(["--max-held", &args.requests.to_string()].map(str::to_owned));
+    // One workload may take half of what is free of the whole at any time.
+    let (most, all) = (args.requests.to_string(), (4 * args.requests).to_string());
+    for (flag, value) in [
+        ("--max-held", &most),
+        ("--max-held-total", &all),
+        ("--max-connections", &all),
+    ] {
+        command.extend([flag, value].map(str::to_owned));
+    }
     let activator = Pinned::start(args.proxy, &command, false)?;
     let pid = activator.pid()?;
     listening(listen).await?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use shared::http::{
-    body::{Body, Prefetch},
+    body::{Body, BodyBroken, Prefetch},
     client::{SendError, is_connect_error},
     serve::Peer,
 };
@@ -93,7 +93,7 @@ async fn pause(
         let may_read = ahead.wants_more() && budget.take();
         tokio::select! {
             biased;
-            read = ahead.read(), if may_read => read.map_err(|_| Failure::BodyBroken)?,
+            read = ahead.read(), if may_read => read?,
             () = peer.gone() => return Err(Failure::BodyBroken),
             () = sleep_until(until) => return Ok(()),
         }
@@ -103,11 +103,8 @@ async fn pause(
 /// A failure after sending is the model's, unless the client's own body broke first.
 fn sent_failure(error: &shared::BoxError) -> Failure {
     tracing::debug!(%error, "Model gave no answer");
-    let of_user =
-        shared::error::cause_ref::<hyper::Error>(error.as_ref()).is_some_and(hyper::Error::is_user);
-    if of_user {
-        Failure::BodyBroken
-    } else {
-        Failure::ModelBroke
+    match BodyBroken::behind(error) {
+        Some(broken) => broken.into(),
+        None => Failure::ModelBroke,
     }
 }

@@ -1,7 +1,7 @@
 //! Connections that bring no request in time are closed; those that are served are not.
 
 use queue_proxy::QueueProxy;
-use shared::http::guard::Timeouts;
+use shared::http::{body::Pace, guard::Timeouts};
 use tokio::time::{Duration, Instant, advance, pause, resume, sleep};
 
 use crate::{
@@ -131,4 +131,41 @@ async fn hyper_s_own_limit_on_heads_does_not_cut_idle_connections() {
     advance(Duration::from_mins(1)).await;
     resume();
     assert_eq!(client.get("/").await.status, 200);
+}
+
+/// A proxy with one slot, whose clients have to send 1,000 bytes a second after 300 ms of grace.
+async fn strict(model: &Model) -> QueueProxy {
+    let mut config = config(&[model.address], 1);
+    config.serve.body = Some(Pace {
+        bytes_per_second: 1_000,
+        grace: MS(300),
+    });
+    ready(config).await
+}
+
+#[tokio::test]
+async fn a_body_that_comes_too_slowly_is_answered_408_and_its_slot_is_free() {
+    let model = Model::ok().await;
+    let proxy = strict(&model).await;
+    for framing in ["content-length: 100000", "transfer-encoding: chunked"] {
+        let head = format!("POST / HTTP/1.1\r\nhost: model\r\n{framing}\r\n\r\n");
+        let mut client = Raw::sent(front(&proxy), head).await;
+        let answer = client.answer().await;
+        assert_eq!(answer.status, 408, "{framing}");
+        assert!(answer.body.starts_with(b"rouse: body-too-slow"), "{framing}");
+        client.closed().await;
+    }
+    let mut next = Raw::sent(front(&proxy), get("/", "")).await;
+    assert_eq!(next.answer().await.status, 200);
+}
+
+#[tokio::test]
+async fn a_conversation_may_be_silent() {
+    let model = Model::ok().await;
+    let proxy = strict(&model).await;
+    let head = "POST / HTTP/1.1\r\nhost: model\r\ncontent-type: application/grpc\r\ncontent-length: 2\r\n\r\n";
+    let mut client = Raw::sent(front(&proxy), head).await;
+    sleep(MS(700)).await; // longer than anybody else would have
+    client.send("hi").await;
+    assert_eq!(client.answer().await.status, 200);
 }

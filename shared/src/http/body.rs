@@ -1,6 +1,7 @@
 //! The one body type of both proxies: what it holds, what it keeps alive, and how it can be taken back.
 
 mod gate;
+mod inbound;
 mod limit;
 mod prefetch;
 
@@ -19,10 +20,11 @@ use tokio::time::timeout;
 
 pub use self::{
     gate::{Gate, TakenBack},
+    inbound::{Pace, TooSlow},
     limit::{Late, Limits},
     prefetch::{BodyBroken, Prefetch},
 };
-use self::{limit::Limited, prefetch::Prefixed};
+use self::{inbound::Inbound, limit::Limited, prefetch::Prefixed};
 use crate::BoxError;
 
 /// Anything that must live exactly as long as a body: a slot, an in-flight count, a pooled connection.
@@ -77,7 +79,7 @@ const SHORT_REST_PATIENCE: Duration = Duration::from_millis(100);
 enum Kind {
     Empty,
     Full(Bytes),
-    Incoming(Incoming),
+    Incoming(Inbound),
     Prefixed(Prefixed),
     Gated(Arc<Gate>),
     Made(Pin<Box<Made>>),
@@ -210,7 +212,7 @@ impl Body {
         runtime.spawn(async move {
             let read = async {
                 while !rest.is_end_stream() {
-                    match std::future::poll_fn(|cx| Pin::new(&mut rest).poll_frame(cx)).await {
+                    match std::future::poll_fn(|cx| rest.poll_frame(cx)).await {
                         Some(Ok(_)) => {}
                         Some(Err(_)) => return false,
                         None => break,
@@ -250,7 +252,7 @@ impl From<Incoming> for Body {
         if incoming.is_end_stream() {
             Self::empty()
         } else {
-            Kind::Incoming(incoming).into()
+            Kind::Incoming(incoming.into()).into()
         }
     }
 }
@@ -290,7 +292,7 @@ impl http_body::Body for Body {
                 Some(Ok(Frame::data(bytes)))
             }
             Kind::Incoming(incoming) => {
-                ready!(Pin::new(incoming).poll_frame(cx)).map(|frame| frame.map_err(BoxError::from))
+                ready!(incoming.poll_frame(cx))
             }
             Kind::Prefixed(prefixed) => ready!(prefixed.poll_frame(cx)),
             Kind::Gated(gate) => ready!(gate.poll_frame(cx)),

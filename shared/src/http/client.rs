@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use tokio::{net::TcpStream, time::timeout};
 
 use self::{
-    line::{Idle, Line, Use},
+    line::{Kept, Line, Use},
     upstream::Upstream,
 };
 use super::body::Body;
@@ -95,7 +95,7 @@ pub struct Client {
 struct Inner {
     address: SocketAddr,
     config: Config,
-    idle: Mutex<Vec<Idle>>,
+    idle: Mutex<Kept>,
     h2: Arc<h2::Pool>,
     closed: AtomicBool,
 }
@@ -130,7 +130,7 @@ impl Client {
             inner: Arc::new(Inner {
                 address,
                 config,
-                idle: Mutex::new(Vec::new()),
+                idle: Mutex::default(),
                 h2: Arc::default(),
                 closed: AtomicBool::new(false),
             }),
@@ -215,7 +215,7 @@ impl Client {
     /// Keeps no connection from now on and closes the unused ones.
     pub fn close(&self) {
         self.inner.closed.store(true, Relaxed);
-        self.inner.idle.lock().clear();
+        self.inner.idle.lock().lines.clear();
         self.inner.h2.clear();
     }
 
@@ -283,7 +283,7 @@ impl Connection {
                 if !failed.error().is_user() {
                     // Whatever broke this one may have broken the others without our knowing yet, such as the end of the
                     // other side's process: the next request finds that out by connecting, and has not been sent then.
-                    home.idle.lock().clear();
+                    home.idle.lock().lines.clear();
                 }
                 match failed.take_message() {
                     Some(request) => Err(SendError::NotSent {
@@ -335,6 +335,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_connection_that_nobody_uses_is_closed_when_it_is_too_old() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let config = Config {
+            idle: Duration::from_millis(50),
+            ..Config::default()
+        };
+        let client = Client::new(listener.local_addr().unwrap(), config);
+        for _ in 0..2 {
+            let request = Request::get("/").body(Body::empty()).unwrap();
+            let server = async {
+                let mut stream = listener.accept().await.unwrap().0;
+                let mut bytes = [0; 1024];
+                assert!(stream.read(&mut bytes).await.unwrap() > 0);
+                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+                stream.write_all(answer).await.unwrap();
+                // Nobody sends or takes another: its end is the client's doing.
+                let end = timeout(Duration::from_secs(10), stream.read(&mut bytes)).await;
+                assert_eq!(end.unwrap().unwrap(), 0);
+            };
+            let asking = async { drop(client.send(request).await.unwrap()) };
+            tokio::join!(asking, server);
+            assert!(client.inner.idle.lock().lines.is_empty());
+        }
+    }
+
+    #[tokio::test]
     async fn a_connection_that_breaks_takes_the_kept_ones_with_it() {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -359,7 +386,7 @@ mod tests {
         };
         let (first, second, mut streams) = tokio::join!(first, second, model);
         drop((first.unwrap(), second.unwrap()));
-        while client.inner.idle.lock().len() < 2 {
+        while client.inner.idle.lock().lines.len() < 2 {
             tokio::task::yield_now().await;
         }
         // The newest is used first; it breaks after the request was read.
@@ -374,6 +401,6 @@ mod tests {
             if one[0] == 0 { b } else { a }.shutdown().await.unwrap();
         });
         assert!(matches!(sent, Err(SendError::Sent(_))), "{sent:?}");
-        assert!(client.inner.idle.lock().is_empty());
+        assert!(client.inner.idle.lock().lines.is_empty());
     }
 }

@@ -29,7 +29,7 @@ use tokio::{
 pub use self::server::{Disposer, Server};
 use self::{age::Age, flow::Flow, socket::Socket};
 use super::{
-    body::Body,
+    body::{Body, Pace},
     guard::{GuardIo, Link, Timeouts},
     h1::{Limits, Refusal},
 };
@@ -51,6 +51,8 @@ pub struct Config {
     /// Longest time in which a client may take nothing of an answer that is there for it; none for no limit. Then its connection or
     /// its HTTP/2 stream is cut. Upgraded connections are held to it too.
     pub send: Option<Duration>,
+    /// Least pace of request bodies; none for no limit. Kept by handlers, who know what is a conversation.
+    pub body: Option<Pace>,
     /// Age at which a connection is treated as by [`Disposition::CloseAfterAnswer`], give or take a tenth; none for no limit.
     /// It is never cut, nor closed while it is idle: its next answer is its last. An upgraded one is left alone.
     pub max_age: Option<Duration>,
@@ -66,6 +68,7 @@ impl Default for Config {
             max_connections: 10_000,
             max_streams: 128,
             send: Some(Duration::from_mins(1)),
+            body: Some(Pace::default()),
             max_age: None,
         }
     }

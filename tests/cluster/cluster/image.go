@@ -73,7 +73,7 @@ func (c content) save(path string) (err error) {
 		"os":           here.OS,
 		"config": map[string]any{
 			"User":       user,
-			"Env":        []string{"PATH=/" + strings.TrimSuffix(binFolder, "/")},
+			"Env":        []string{"PATH=/" + strings.TrimSuffix(binFolder, "/"), "MIMALLOC_PURGE_DELAY=0"},
 			"Entrypoint": []string{"/" + binFolder + c.binaries[0].name},
 			"WorkingDir": "/",
 		},

@@ -2,23 +2,22 @@
 
 use std::{
     collections::VecDeque,
-    pin::Pin,
     task::{Context, Poll, ready},
 };
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{Body, Kind};
-use crate::BoxError;
+use super::{Body, Inbound, Kind, Pace, TooSlow};
+use crate::{BoxError, error::cause_ref};
 
 /// A body whose first frames were already read.
 pub(super) struct Prefixed {
     frames: VecDeque<Bytes>,
     trailers: Option<HeaderMap>,
-    rest: Option<Incoming>,
+    rest: Option<Inbound>,
 }
 
 impl Prefixed {
@@ -50,7 +49,7 @@ impl Prefixed {
     pub(super) fn is_end_stream(&self) -> bool {
         self.frames.is_empty()
             && self.trailers.is_none()
-            && self.rest.as_ref().is_none_or(Incoming::is_end_stream)
+            && self.rest.as_ref().is_none_or(Inbound::is_end_stream)
     }
 
     pub(super) fn poll_frame(
@@ -61,7 +60,7 @@ impl Prefixed {
             return Poll::Ready(Some(Ok(Frame::data(bytes))));
         }
         match &mut self.rest {
-            Some(rest) => Pin::new(rest).poll_frame(cx).map_err(BoxError::from),
+            Some(rest) => rest.poll_frame(cx),
             None => Poll::Ready(self.trailers.take().map(|t| Ok(Frame::trailers(t)))),
         }
     }
@@ -90,25 +89,68 @@ pub struct Prefetch {
     bytes: usize,
     limit: usize,
     trailers: Option<HeaderMap>,
-    rest: Option<Incoming>,
+    rest: Option<Inbound>,
 }
 
 /// The client went away or broke the framing while its body was read.
 #[derive(Debug, thiserror::Error)]
 #[error("the request body ended early")]
-pub struct BodyBroken(#[source] BoxError);
+pub struct BodyBroken(BrokenBy);
+
+#[derive(Debug, thiserror::Error)]
+enum BrokenBy {
+    #[error(transparent)]
+    Slow(#[from] TooSlow),
+    #[error("it broke off")]
+    End,
+}
+
+impl BodyBroken {
+    fn by(error: &BoxError) -> Self {
+        Self(match error.downcast_ref() {
+            Some(slow) => BrokenBy::Slow(*slow),
+            None => BrokenBy::End,
+        })
+    }
+
+    /// That of the request, if it is why sending it failed with `error`.
+    pub fn behind(error: &BoxError) -> Option<Self> {
+        if let Some(slow) = cause_ref::<TooSlow>(error.as_ref()) {
+            return Some(Self(BrokenBy::Slow(*slow)));
+        }
+        let of_user = cause_ref::<hyper::Error>(error.as_ref()).is_some_and(hyper::Error::is_user);
+        of_user.then_some(Self(BrokenBy::End))
+    }
+
+    /// Whether it came too slowly, rather than not at all.
+    pub fn is_too_slow(&self) -> bool {
+        matches!(self.0, BrokenBy::Slow(_))
+    }
+}
 
 impl Prefetch {
     /// Starts with nothing read. Bodies declared larger than `limit` bytes are not read ahead at all.
     pub fn new(incoming: Incoming, limit: usize) -> Self {
-        let rest = (!incoming.is_end_stream()).then_some(incoming);
+        Self::begin(incoming.into(), limit)
+    }
+
+    fn begin(inbound: Inbound, limit: usize) -> Self {
         Self {
             frames: VecDeque::new(),
             bytes: 0,
             limit,
             trailers: None,
-            rest,
+            rest: (!inbound.is_end_stream()).then_some(inbound),
         }
+    }
+
+    /// Holds the client to `pace` for as long as the body lasts, whoever reads it then.
+    #[must_use]
+    pub fn paced(mut self, pace: Option<Pace>) -> Self {
+        if let Some(rest) = &mut self.rest {
+            rest.set_pace(pace);
+        }
+        self
     }
 
     /// A body that is already over.
@@ -137,7 +179,7 @@ impl Prefetch {
                 frames: VecDeque::from([bytes]),
                 ..ahead
             },
-            Kind::Incoming(incoming) => Self::new(incoming, limit),
+            Kind::Incoming(inbound) => Self::begin(inbound, limit),
             Kind::Prefixed(prefixed) => Self {
                 bytes: prefixed.frames.iter().map(Bytes::len).sum(),
                 frames: prefixed.frames,
@@ -193,9 +235,9 @@ impl Prefetch {
         let Some(rest) = &mut self.rest else {
             return Poll::Ready(Ok(()));
         };
-        match ready!(Pin::new(&mut *rest).poll_frame(cx)) {
+        match ready!(rest.poll_frame(cx)) {
             None => self.rest = None,
-            Some(Err(error)) => return Poll::Ready(Err(BodyBroken(error.into()))),
+            Some(Err(error)) => return Poll::Ready(Err(BodyBroken::by(&error))),
             Some(Ok(frame)) => {
                 match frame.into_data() {
                     Ok(data) => {
