@@ -195,9 +195,9 @@ impl Args {
             trusted: self.trusted_proxies.clone().unwrap_or_default(),
             serve: serve::Config {
                 send: Some(Duration::from_secs(self.send_timeout.into())).filter(|t| !t.is_zero()),
-                body: Pace::at_least(self.min_body_rate),
                 ..serve::Config::default()
             },
+            min_pace: Pace::at_least(self.min_body_rate),
             timing_header: !self.no_timing_header,
             // One workload alone gets half.
             max_held: self.max_held_total.map_or_else(

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use autoscaler_core::OptIns;
 use shared::{
     TargetId, files,
-    http::{client, sanitize::TrustedProxies, serve},
+    http::{body::Pace, client, sanitize::TrustedProxies, serve},
 };
 
 use crate::Access;
@@ -98,6 +98,8 @@ pub struct Config {
     pub client: client::Config,
     /// Whose `X-Forwarded-*` headers are believed.
     pub trusted: TrustedProxies,
+    /// Least pace at which clients send their bodies; none for no limit.
+    pub min_pace: Option<Pace>,
     /// Whether answers carry the timing headers.
     pub timing_header: bool,
     /// Whether a refusal says all that [`crate::Failed`] does of why a workload cannot start.
@@ -118,6 +120,7 @@ impl Default for Config {
                 ..client::Config::default()
             },
             trusted: TrustedProxies::default(),
+            min_pace: Some(Pace::default()),
             timing_header: true,
             explain_failures: false,
         }

@@ -179,7 +179,7 @@ impl Front {
             RESENDABLE_BYTES
         };
         let (parts, incoming) = request.into_parts();
-        let pace = self.workload.process.config.serve.body;
+        let pace = self.workload.process.config.min_pace;
         let pace = pace.and_then(|pace| pace.of(&parts.headers));
         let prefetch = Prefetch::new(incoming, limit).paced(pace);
         let mut exchange = Exchange::new(self, parts, prefetch, every);

@@ -218,7 +218,7 @@ impl Args {
         let unless_zero = |time: Duration| Some(time).filter(|time| !time.is_zero());
         config.max_connection_age = unless_zero(self.max_connection_age);
         config.serve.send = unless_zero(self.send_timeout);
-        config.serve.body = Pace::at_least(self.min_body_rate);
+        config.min_pace = Pace::at_least(self.min_body_rate);
         config.timeouts = Timeouts {
             request: unless_zero(self.request_timeout),
             response_start: unless_zero(self.response_start_timeout),

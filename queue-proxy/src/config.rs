@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use shared::{
     TargetId,
-    http::{client, guard, sanitize::TrustedProxies, serve},
+    http::{body::Pace, client, guard, sanitize::TrustedProxies, serve},
 };
 
 use crate::{drain, model, timeouts::Timeouts};
@@ -80,6 +80,8 @@ pub struct Config {
     pub restart_patience: Duration,
     /// How long the model may take; no limits by default.
     pub timeouts: Timeouts,
+    /// Least pace at which clients of Services send their bodies; none for no limit. Activators see to theirs.
+    pub min_pace: Option<Pace>,
     /// Whether answers carry the timing headers.
     pub timing_header: bool,
     /// Whether errors have OpenAI's form where the path is one of its API.
@@ -116,6 +118,7 @@ impl Config {
             max_connection_age: Some(MAX_CONNECTION_AGE),
             restart_patience: RESTART_PATIENCE,
             timeouts: Timeouts::default(),
+            min_pace: Some(Pace::default()),
             timing_header: true,
             openai_errors: false,
         }

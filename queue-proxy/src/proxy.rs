@@ -112,7 +112,8 @@ impl Front {
         } else {
             RESENDABLE_BYTES
         };
-        let pace = self.pod.config.serve.body;
+        let pace = self.pod.config.min_pace;
+        let pace = pace.filter(|_| source == Source::Service);
         let pace = pace.and_then(|pace| pace.of(&parts.headers));
         let mut prefetch = Prefetch::new(incoming, limit).paced(pace);
         let counts = !self.pod.is_probe_path(parts.uri.path());

@@ -30,11 +30,18 @@ mod tests {
 
     #[test]
     fn has_as_many_threads_as_it_is_told() {
-        for (workers, flavor, threads) in [(1, CurrentThread, Some(1)), (3, MultiThread, Some(3)), (0, MultiThread, None)] {
+        for (workers, flavor, threads) in [
+            (1, CurrentThread, Some(1)),
+            (3, MultiThread, Some(3)),
+            (0, MultiThread, None),
+        ] {
             let runtime = build(workers).unwrap();
             assert_eq!(runtime.handle().runtime_flavor(), flavor);
             let has = runtime.metrics().num_workers();
-            assert!(threads.is_none_or(|threads| threads == has), "{workers}: {has}");
+            assert!(
+                threads.is_none_or(|threads| threads == has),
+                "{workers}: {has}"
+            );
         }
     }
 }

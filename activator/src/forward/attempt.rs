@@ -55,7 +55,7 @@ impl Front {
         let (gate, mut request) = if copy.is_some() {
             (None, self.request(lease, parts, body))
         } else if parts.version == Version::HTTP_2 {
-            match self.reserve(lease).await {
+            match Box::pin(self.reserve(lease)).await {
                 Ok(ticket) => {
                     budget.give_back();
                     let mut request = self.request(lease, parts, body);

@@ -135,10 +135,9 @@ impl Exchange {
             };
             let forwarded = Instant::now();
             let body = self.take_body();
-            match front
-                .attempt(&lease, &self.parts, body, &mut self.budget, peer)
-                .await?
-            {
+            // In a box, so that a request that only waits is small.
+            let attempt = front.attempt(&lease, &self.parts, body, &mut self.budget, peer);
+            match Box::pin(attempt).await? {
                 Attempt::Answered(answer) => {
                     return Ok(Pursued::Answered(Answered {
                         answer,

@@ -1,11 +1,14 @@
 //! Connections that bring no request in time are closed; those that are served are not.
 
+use http::{Request, Response};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
 use queue_proxy::QueueProxy;
 use shared::http::{body::Pace, guard::Timeouts};
 use tokio::time::{Duration, Instant, advance, pause, resume, sleep};
 
 use crate::{
-    model::Model,
+    model::{Model, Reply, empty},
     raw::{Raw, get},
     rig::{config, front, ready, until, within},
 };
@@ -133,10 +136,20 @@ async fn hyper_s_own_limit_on_heads_does_not_cut_idle_connections() {
     assert_eq!(client.get("/").await.status, 200);
 }
 
+/// Answers when it has all of the body.
+async fn whole(request: Request<Incoming>) -> Response<Reply> {
+    let status = if request.into_body().collect().await.is_ok() {
+        200
+    } else {
+        400
+    };
+    empty(status)
+}
+
 /// A proxy with one slot, whose clients have to send 1,000 bytes a second after 300 ms of grace.
 async fn strict(model: &Model) -> QueueProxy {
     let mut config = config(&[model.address], 1);
-    config.serve.body = Some(Pace {
+    config.min_pace = Some(Pace {
         bytes_per_second: 1_000,
         grace: MS(300),
     });
@@ -145,14 +158,17 @@ async fn strict(model: &Model) -> QueueProxy {
 
 #[tokio::test]
 async fn a_body_that_comes_too_slowly_is_answered_408_and_its_slot_is_free() {
-    let model = Model::ok().await;
+    let model = Model::start(whole).await;
     let proxy = strict(&model).await;
     for framing in ["content-length: 100000", "transfer-encoding: chunked"] {
         let head = format!("POST / HTTP/1.1\r\nhost: model\r\n{framing}\r\n\r\n");
         let mut client = Raw::sent(front(&proxy), head).await;
         let answer = client.answer().await;
         assert_eq!(answer.status, 408, "{framing}");
-        assert!(answer.body.starts_with(b"rouse: body-too-slow"), "{framing}");
+        assert!(
+            answer.body.starts_with(b"rouse: body-too-slow"),
+            "{framing}"
+        );
         client.closed().await;
     }
     let mut next = Raw::sent(front(&proxy), get("/", "")).await;
@@ -161,7 +177,7 @@ async fn a_body_that_comes_too_slowly_is_answered_408_and_its_slot_is_free() {
 
 #[tokio::test]
 async fn a_conversation_may_be_silent() {
-    let model = Model::ok().await;
+    let model = Model::start(whole).await;
     let proxy = strict(&model).await;
     let head = "POST / HTTP/1.1\r\nhost: model\r\ncontent-type: application/grpc\r\ncontent-length: 2\r\n\r\n";
     let mut client = Raw::sent(front(&proxy), head).await;

@@ -151,7 +151,8 @@ impl Client {
     /// Dropping the future, or the body of its answer before its end, resets the HTTP/1 connection or the HTTP/2 stream.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, SendError> {
         if request.version() == Version::HTTP_2 {
-            return self.send_h2(request).await;
+            // In a box, as every part here that few requests need: what waits for a pod is as large as the largest of them.
+            return Box::pin(self.send_h2(request)).await;
         }
         let mut request = request;
         loop {

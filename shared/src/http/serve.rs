@@ -29,7 +29,7 @@ use tokio::{
 pub use self::server::{Disposer, Server};
 use self::{age::Age, flow::Flow, socket::Socket};
 use super::{
-    body::{Body, Pace},
+    body::Body,
     guard::{GuardIo, Link, Timeouts},
     h1::{Limits, Refusal},
 };
@@ -51,8 +51,6 @@ pub struct Config {
     /// Longest time in which a client may take nothing of an answer that is there for it; none for no limit. Then its connection or
     /// its HTTP/2 stream is cut. Upgraded connections are held to it too.
     pub send: Option<Duration>,
-    /// Least pace of request bodies; none for no limit. Kept by handlers, who know what is a conversation.
-    pub body: Option<Pace>,
     /// Age at which a connection is treated as by [`Disposition::CloseAfterAnswer`], give or take a tenth; none for no limit.
     /// It is never cut, nor closed while it is idle: its next answer is its last. An upgraded one is left alone.
     pub max_age: Option<Duration>,
@@ -68,7 +66,6 @@ impl Default for Config {
             max_connections: 10_000,
             max_streams: 128,
             send: Some(Duration::from_mins(1)),
-            body: Some(Pace::default()),
             max_age: None,
         }
     }
@@ -191,7 +188,9 @@ async fn serve<H: Handler>(
         link: Arc::clone(&link),
     });
     if version == Version::HTTP_2 {
-        http2::serve(stream, first, config, handler, peer, disposition, age).await;
+        let serving = http2::serve(stream, first, config, handler, peer, disposition, age);
+        // A connection of HTTP/1, of which there are far more, need not be as large as this.
+        Box::pin(serving).await;
     } else {
         let flow = Arc::new(Flow::default());
         let socket = Socket::new(stream, Arc::clone(&link), Arc::clone(&flow), config.send);

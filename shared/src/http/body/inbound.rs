@@ -261,7 +261,10 @@ mod tests {
         // Of each second's wait 0.1, 0.5, 0.9 s are earned back.
         for (bytes, seconds) in [(10, 11), (50, 19), (90, 91)] {
             let endured = endured(bytes, 1_000).await;
-            assert!(endured.is_some_and(|end| end.abs_diff(seconds) <= 1), "{bytes}: {endured:?}");
+            assert!(
+                endured.is_some_and(|end| end.abs_diff(seconds) <= 1),
+                "{bytes}: {endured:?}"
+            );
         }
         assert_eq!(endured(100, 1_000).await, None);
         assert_eq!(endured(5_000, 1_000).await, None);
