@@ -179,7 +179,7 @@ struct Heartbeats {
 enum Stage {
     /// For the rest of the body. One task; a set, because dropping it ends what is in it.
     Waiting(JoinSet<Body>),
-    Through(Body),
+    Through(Box<Body>),
 }
 
 impl Heartbeats {
@@ -206,9 +206,9 @@ impl http_body::Body for Heartbeats {
         let this = &mut *self;
         loop {
             match &mut this.stage {
-                Stage::Through(body) => return Pin::new(body).poll_frame(cx),
+                Stage::Through(body) => return Pin::new(&mut **body).poll_frame(cx),
                 Stage::Waiting(task) => match task.poll_join_next(cx) {
-                    Poll::Ready(Some(Ok(body))) => this.stage = Stage::Through(body),
+                    Poll::Ready(Some(Ok(body))) => this.stage = Stage::Through(Box::new(body)),
                     // It panicked: the transfer breaks off, as that of any other request would.
                     Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
                     Poll::Ready(None) => return Poll::Ready(None),

@@ -55,8 +55,9 @@ impl Pace {
     }
 
     fn worth(self, bytes: usize) -> Duration {
-        let seconds = bytes as f64 / f64::from(self.bytes_per_second.max(1));
-        Duration::try_from_secs_f64(seconds).map_or(self.grace, |worth| worth.min(self.grace))
+        let nanos =
+            (bytes as u64).saturating_mul(1_000_000_000) / u64::from(self.bytes_per_second.max(1));
+        Duration::from_nanos(nanos).min(self.grace)
     }
 }
 
