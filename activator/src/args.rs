@@ -10,7 +10,7 @@ use ::kubernetes::names;
 use clap::Parser;
 use shared::{
     TargetId,
-    http::{sanitize::TrustedProxies, serve},
+    http::{client, sanitize::TrustedProxies, serve, tls::TlsError},
     scale::ScaleUrl,
 };
 
@@ -20,6 +20,8 @@ use crate::{
     config::{MAX_HELD, max_connections},
     kubernetes,
 };
+
+mod tls;
 
 /// Holds requests while a workload has no pod, wakes it, and hands them out.
 ///
@@ -31,7 +33,8 @@ use crate::{
 ///
 ///     rouse-activator --listen 127.0.0.1:8080 --pod a=127.0.0.1:8030
 ///
-/// Exit status: 0 after it was stopped, 2 for a flag that cannot be or a port that cannot be had.
+/// Exit status: 0 after it was stopped, 2 for a flag that cannot be, a file that cannot be used, or a
+/// port that cannot be had.
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
 #[derive(Debug, Parser)]
 #[command(
@@ -170,18 +173,28 @@ pub struct Args {
     #[arg(long, env = "ROUSE_NO_TIMING_HEADER")]
     no_timing_header: bool,
 
+    #[command(flatten)]
+    tls: tls::Clients,
+
+    #[command(flatten)]
+    sidecar_tls: tls::Sidecars,
+
     /// Log as JSON, one object a line. The level is set by `RUST_LOG`.
     #[arg(long, env = "ROUSE_LOG_JSON")]
     pub log_json: bool,
 }
 
 impl Args {
-    /// Settings of the process.
-    pub fn config(&self) -> Config {
+    /// Settings of the process. Reads the files that were given.
+    ///
+    /// # Errors
+    /// When one of them cannot be used.
+    pub fn config(&self) -> Result<Config, TlsError> {
         let on_cluster = self
             .kubernetes
             .then(|| SocketAddr::from(([0, 0, 0, 0], names::ACTIVATOR_STATS_PORT)));
-        Config {
+        let default = Config::default();
+        Ok(Config {
             stats: self.stats_listen.or(on_cluster),
             trusted: self.trusted_proxies.clone().unwrap_or_default(),
             serve: serve::Config {
@@ -199,8 +212,13 @@ impl Args {
                 .map_or_else(max_connections, |most| most as usize),
             // Kubernetes' word for it, and nothing more.
             explain_failures: self.kubernetes,
-            ..Config::default()
-        }
+            tls: self.tls.load()?,
+            client: client::Config {
+                tls: self.sidecar_tls.load()?,
+                ..default.client
+            },
+            ..default
+        })
     }
 
     /// Settings of the workload.
@@ -337,10 +355,36 @@ mod tests {
                 "--listen 127.0.0.1:1 --container-concurrency -1",
                 "container-concurrency",
             ),
+            ("--listen 127.0.0.1:1 --tls-key a", "--tls-certificate"),
+            ("--kubernetes --tls-client-ca a", "--tls-certificate"),
+            ("--kubernetes --sidecar-tls-name a", "--sidecar-tls-ca"),
+            (
+                "--kubernetes --sidecar-tls-ca a --sidecar-tls-name spiffe://a/*/b",
+                "may be * for any rest",
+            ),
         ] {
             let args = std::iter::once("rouse-activator").chain(flags.split_whitespace());
             let error = Args::try_parse_from(args).unwrap_err().to_string();
             assert!(error.contains(says), "{flags}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_tls_that_cannot_be_used_is_named_with_its_flag() {
+        for (flags, says) in [
+            (
+                "--tls-certificate /none.crt --tls-key /none.key",
+                "--tls-certificate /none.crt: cannot be read: No such file",
+            ),
+            (
+                "--sidecar-tls-ca /dev/null --sidecar-tls-name a",
+                "--sidecar-tls-ca /dev/null: has no certificate",
+            ),
+        ] {
+            let flags = format!("rouse-activator --kubernetes {flags}");
+            let args = Args::try_parse_from(flags.split_whitespace()).unwrap();
+            let error = args.config().unwrap_err().to_string();
+            assert!(error.starts_with(says), "{error}");
         }
     }
 }

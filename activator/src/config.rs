@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use autoscaler_core::OptIns;
 use shared::{
     TargetId, files,
-    http::{client, sanitize::TrustedProxies, serve},
+    http::{client, sanitize::TrustedProxies, serve, tls::ServerTls},
 };
 
 use crate::Access;
@@ -94,6 +94,8 @@ pub struct Config {
     pub max_connections: usize,
     /// Limits towards clients.
     pub serve: serve::Config,
+    /// TLS of the workloads' listeners; none for none. The port for statistics never has it.
+    pub tls: Option<ServerTls>,
     /// Connections to queue-proxies.
     pub client: client::Config,
     /// Whose `X-Forwarded-*` headers are believed.
@@ -112,6 +114,7 @@ impl Default for Config {
             max_held: MAX_HELD,
             max_connections: max_connections(),
             serve: serve::Config::default(),
+            tls: None,
             client: client::Config {
                 // The queue-proxy keeps connections for 600 s, so this side always closes first.
                 idle: Duration::from_secs(30),

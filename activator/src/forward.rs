@@ -14,7 +14,7 @@ use shared::{
     http::{
         body::{Body, End, Ending, Prefetch},
         h1::Refusal,
-        sanitize,
+        sanitize::{self, Sender},
         serve::{Handler, Peer},
         tunnel,
     },
@@ -170,8 +170,12 @@ impl Front {
         // To HTTP/1.0 nothing can be sent of which the length is not known but by closing the connection.
         let streams = !websocket && request.version() != Version::HTTP_10;
         let every = opt_ins.filter(|_| streams).and_then(|o| o.sse_heartbeat);
-        let trusted = &self.workload.process.config.trusted;
-        sanitize::prepare(&mut request, websocket, Some((peer.address.ip(), trusted)));
+        let sender = Sender {
+            address: peer.address.ip(),
+            is_tls: peer.is_tls,
+            trusted: &self.workload.process.config.trusted,
+        };
+        sanitize::prepare(&mut request, websocket, Some(sender));
         // Reading a body for which 100-continue is expected answers that at once: it waits for a pod.
         let limit = if request.headers_mut().remove(EXPECT).is_some() {
             0

@@ -7,12 +7,12 @@ use ::kubernetes::{
     leaving, names,
 };
 use activator::{
-    Activator, Endpoints, Lookups, StartError,
+    Activator, Config, Endpoints, Lookups, StartError,
     args::{Args, UrlScale},
     kubernetes,
 };
 use clap::Parser;
-use shared::{files, metrics, shutdown::Signals, telemetry};
+use shared::{files, http::tls::TlsError, metrics, shutdown::Signals, telemetry};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
@@ -57,14 +57,17 @@ enum Ended {
     #[error(transparent)]
     Start(#[from] StartError),
     #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
     Cluster(#[from] ConnectError),
     #[error("cannot serve the admission webhook: {0}")]
     Webhook(std::io::Error),
 }
 
 async fn serve(args: Args) -> Result<(), Ended> {
+    let config = args.config()?;
     if args.kubernetes {
-        return on_cluster(args).await;
+        return on_cluster(args, config).await;
     }
     // Before anybody can be served: from then on there is something to finish.
     let signals = Signals::caught();
@@ -92,12 +95,12 @@ async fn serve(args: Args) -> Result<(), Ended> {
             .map(drop)
     };
     tokio::select! {
-        done = activator::run(args.config(), scale, metrics, add, stop, args.grace()) => Ok(done?),
+        done = activator::run(config, scale, metrics, add, stop, args.grace()) => Ok(done?),
         () = poll_scale(&args, tx) => Ok(()),
     }
 }
 
-async fn on_cluster(args: Args) -> Result<(), Ended> {
+async fn on_cluster(args: Args, config: Config) -> Result<(), Ended> {
     let signals = Signals::caught();
     let metrics = metrics::install().ok();
     if let Some(handle) = metrics.clone() {
@@ -111,7 +114,7 @@ async fn on_cluster(args: Args) -> Result<(), Ended> {
     let watches = client::connect(&access)?;
     let (events, queue) = kubernetes::events();
     let scale = Arc::new(kubernetes::KubeScale::new(wakes?, events.clone()));
-    let activator = Activator::start(args.config(), Arc::clone(&scale) as _, metrics)?;
+    let activator = Activator::start(config, Arc::clone(&scale) as _, metrics)?;
     activator.set_ready(false);
     let (nudges, nudging) = kubernetes::nudges();
     // Questions that requests wait for share no connection with large lists.

@@ -6,7 +6,7 @@ use clap::Parser;
 use http::HeaderMap;
 use shared::{
     TargetId,
-    http::{probe::Probe, sanitize::TrustedProxies},
+    http::{probe::Probe, sanitize::TrustedProxies, tls::TlsError},
 };
 
 use crate::{
@@ -14,6 +14,8 @@ use crate::{
     readiness::Readiness,
     timeouts::Timeouts,
 };
+
+mod tls;
 
 /// The Rouse sidecar: admits requests to one model, counts them to the last byte, and knows when it
 /// is ready.
@@ -27,7 +29,8 @@ use crate::{
 ///
 ///     rouse-queue-proxy --listen 127.0.0.1:8012 --upstream 127.0.0.1:8080 --container-concurrency 10
 ///
-/// Exit status: 0 after a drain, 2 for a flag that cannot be or a port that cannot be had.
+/// Exit status: 0 after a drain, 2 for a flag that cannot be, a file that cannot be used, or a port that
+/// cannot be had.
 #[derive(Debug, Parser)]
 #[command(
     name = "rouse-queue-proxy",
@@ -160,27 +163,41 @@ pub struct Args {
     #[arg(long, env = "ROUSE_OPENAI_ERRORS")]
     openai_errors: bool,
 
+    #[command(flatten)]
+    tls: tls::Clients,
+
+    #[command(flatten)]
+    model_tls: tls::Model,
+
     /// Log as JSON, one object a line. The level is set by `RUST_LOG`.
     #[arg(long, env = "ROUSE_LOG_JSON")]
     pub log_json: bool,
 }
 
-/// Flags that do not fit together.
+/// Flags that cannot be.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "--listen has {listen} addresses and --upstream has {upstream}: each --listen needs its --upstream"
-)]
-pub struct Mismatch {
-    listen: usize,
-    upstream: usize,
+pub enum InvalidArgs {
+    /// They do not fit together.
+    #[error(
+        "--listen has {listen} addresses and --upstream has {upstream}: each --listen needs its --upstream"
+    )]
+    Mismatch {
+        /// How many there are of the one.
+        listen: usize,
+        /// And of the other.
+        upstream: usize,
+    },
+    /// A file that they name cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 impl Args {
-    /// What was typed, as a checked configuration.
+    /// What was typed, as a checked configuration. Reads the files that it names.
     ///
     /// # Errors
-    /// When flags contradict each other.
-    pub fn config(&self) -> Result<Config, Mismatch> {
+    /// When flags contradict each other, or a file cannot be used.
+    pub fn config(&self) -> Result<Config, InvalidArgs> {
         let (listen, upstream) = (self.listen.len(), self.upstream.len());
         let ports: Vec<Port> = self
             .listen
@@ -189,7 +206,7 @@ impl Args {
             .map(|(&listen, &upstream)| Port { listen, upstream })
             .collect();
         let (Some(&first), true) = (ports.first(), listen == upstream) else {
-            return Err(Mismatch { listen, upstream });
+            return Err(InvalidArgs::Mismatch { listen, upstream });
         };
         let mut config = Config::new(
             self.target.clone(),
@@ -214,6 +231,8 @@ impl Args {
             response_start: unless_zero(self.response_start_timeout),
             idle: unless_zero(self.idle_timeout),
         };
+        config.tls = self.tls.load()?;
+        config.client.tls = self.model_tls.load()?;
         config.timing_header = !self.no_timing_header;
         config.openai_errors = self.openai_errors;
         if let Some(readiness) = &self.readiness_probe {
@@ -223,6 +242,7 @@ impl Args {
             config.model.probe = Probe::Http {
                 path: path.clone(),
                 headers: HeaderMap::new(),
+                https: config.client.tls.is_some(),
             };
         }
         Ok(config)
@@ -326,6 +346,31 @@ mod tests {
                 "--lifecycle-token",
             ),
             (&format!("{base}--target a/b/c"), "NAMESPACE/NAME"),
+            (&format!("{base}--tls-certificate a"), "--tls-key"),
+            (&format!("{base}--tls-mode permissive"), "--tls-certificate"),
+            (
+                &format!("{base}--tls-certificate a --tls-key b --tls-mode any"),
+                "strict, permissive",
+            ),
+            (
+                &format!("{base}--tls-certificate a --tls-key b --tls-client-name c"),
+                "--tls-client-ca",
+            ),
+            (
+                &format!(
+                    "{base}--tls-certificate a --tls-key b --tls-client-ca c --tls-client-name spiffe://A/b"
+                ),
+                "a DNS name, or spiffe://",
+            ),
+            (&format!("{base}--model-tls-ca a"), "--model-tls-name"),
+            (
+                &format!("{base}--model-tls-ca a --model-tls-name b --model-tls-key c"),
+                "--model-tls-certificate",
+            ),
+            (
+                &format!("{base}--tls-certificate /none.crt --tls-key /none.key"),
+                "--tls-certificate /none.crt: cannot be read: No such file",
+            ),
         ] {
             let error = parse(flags).unwrap_err();
             assert!(error.contains(says), "{flags}: {error}");

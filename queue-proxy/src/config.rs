@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use shared::{
     TargetId,
-    http::{client, guard, sanitize::TrustedProxies, serve},
+    http::{client, guard, sanitize::TrustedProxies, serve, tls::ServerTls},
 };
 
 use crate::{drain, model, timeouts::Timeouts};
@@ -67,6 +67,8 @@ pub struct Config {
     pub trusted: TrustedProxies,
     /// Limits towards clients.
     pub serve: serve::Config,
+    /// TLS of the ports for clients and for activators; none for none. The other ports never have it.
+    pub tls: Option<ServerTls>,
     /// Connections to the model.
     pub client: client::Config,
     /// When a draining pod may go.
@@ -107,6 +109,7 @@ impl Config {
             probe_paths: Vec::new(),
             trusted: TrustedProxies::default(),
             serve: serve::Config::default(),
+            tls: None,
             client: client::Config {
                 max_idle: if limit == 0 { 256 } else { limit },
                 ..client::Config::default()
@@ -125,7 +128,8 @@ impl Config {
     pub(crate) fn front_serve(&self) -> serve::Config {
         serve::Config {
             max_age: self.max_connection_age,
-            ..self.serve
+            tls: self.tls.clone(),
+            ..self.serve.clone()
         }
     }
 
@@ -140,7 +144,8 @@ impl Config {
                 ..self.serve.timeouts
             },
             send: self.serve.send.map(|limit| limit.saturating_mul(2)),
-            ..self.serve
+            tls: self.tls.clone(),
+            ..self.serve.clone()
         }
     }
 }

@@ -70,7 +70,7 @@ impl Pod {
             clients: config
                 .ports
                 .iter()
-                .map(|port| Client::new(port.upstream, config.client))
+                .map(|port| Client::new(port.upstream, config.client.clone()))
                 .collect(),
             tickets: Tickets::default(),
             started: Instant::now(),

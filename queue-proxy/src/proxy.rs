@@ -15,7 +15,7 @@ use shared::{
     http::{
         body::{Body, Prefetch},
         h1::Refusal,
-        sanitize,
+        sanitize::{self, Sender},
         serve::{Handler, Peer},
         tunnel,
     },
@@ -99,9 +99,12 @@ impl Front {
         let websocket = sanitize::websocket(&request).map_err(Failure::Refused)?;
         let client_upgrade = websocket.then(|| hyper::upgrade::on(&mut request));
         let ticket = ticket(request.headers()).filter(|_| source == Source::Activator);
-        let origin =
-            (source == Source::Service).then_some((peer.address.ip(), &self.pod.config.trusted));
-        sanitize::prepare(&mut request, websocket, origin);
+        let sender = (source == Source::Service).then_some(Sender {
+            address: peer.address.ip(),
+            is_tls: peer.is_tls,
+            trusted: &self.pod.config.trusted,
+        });
+        sanitize::prepare(&mut request, websocket, sender);
 
         let arrived = Instant::now();
         // An Expect means that reading the body answers 100 Continue, which means admitted: not before it is.

@@ -7,4 +7,6 @@ pub mod h1;
 pub mod probe;
 pub mod sanitize;
 pub mod serve;
+pub mod tls;
 pub mod tunnel;
+mod wire;

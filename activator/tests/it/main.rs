@@ -20,11 +20,14 @@ mod limits;
 mod model;
 mod openai;
 mod operations;
+#[path = "../../../queue-proxy/tests/it/pki.rs"]
+mod pki;
 mod placeholders;
 mod ports;
 mod probes;
 mod retire;
 mod stat;
 mod stop;
+mod tls;
 mod websocket;
 mod zero;

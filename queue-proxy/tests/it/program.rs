@@ -10,6 +10,7 @@ use tokio::{
 
 use crate::{
     model::Model,
+    pki::{NAME, Pki, handshake},
     raw::{Raw, get},
     rig::{until, within},
 };
@@ -27,9 +28,15 @@ fn program() -> Command {
 
 /// Starts it in front of a model and reads from its log where it listens.
 async fn running(model: &Model) -> (Child, SocketAddr) {
+    running_with(model, &[]).await
+}
+
+/// The same with more flags.
+async fn running_with(model: &Model, flags: &[&str]) -> (Child, SocketAddr) {
     let upstream = model.address.to_string();
     let mut child = program()
         .args(["--listen", "127.0.0.1:0", "--upstream", &upstream])
+        .args(flags)
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -128,4 +135,118 @@ async fn a_flag_that_cannot_be_is_status_2_and_nothing_binds() {
         assert_eq!(output.status.code(), Some(2), "{flags}");
         assert!(!output.stderr.is_empty());
     }
+}
+
+#[tokio::test]
+async fn a_file_of_tls_that_cannot_be_used_is_one_line_that_names_flag_and_file_and_status_2() {
+    let pki = Pki::new();
+    let pair = pki.issue(NAME);
+    let path = |name: &str, text: &str| {
+        let file = pki.file("", name, text);
+        file.path.to_str().unwrap().to_owned()
+    };
+    let ca = path("ca.crt", &pki.pem());
+    let (certificate, key) = (path("a.crt", &pair.certificate), path("a.key", &pair.key));
+    let other = path("other.key", &pki.issue(NAME).key);
+    let (expired, bad) = (
+        path("expired.crt", &pki.expired(NAME).certificate),
+        path(
+            "bad.pem",
+            "-----BEGIN CERTIFICATE-----\nMIIB!\n-----END CERTIFICATE-----\n",
+        ),
+    );
+    let empty = path("empty.pem", "");
+    let none = format!("{ca}.none");
+    let server = "--tls-certificate";
+    for (flags, flag, file, says) in [
+        (
+            [server, &none, "--tls-key", &key],
+            server,
+            &none,
+            "cannot be read: No such file",
+        ),
+        (
+            [server, &certificate, "--tls-key", &none],
+            "--tls-key",
+            &none,
+            "cannot be read",
+        ),
+        (
+            [server, &bad, "--tls-key", &key],
+            server,
+            &bad,
+            "is not PEM",
+        ),
+        (
+            [server, &empty, "--tls-key", &key],
+            server,
+            &empty,
+            "has no certificate",
+        ),
+        (
+            [server, &key, "--tls-key", &key],
+            server,
+            &key,
+            "has no certificate",
+        ),
+        (
+            [server, &certificate, "--tls-key", &certificate],
+            "--tls-key",
+            &certificate,
+            "has no private key",
+        ),
+        (
+            [server, &certificate, "--tls-key", &other],
+            "--tls-key",
+            &other,
+            "is not the key of the certificate",
+        ),
+        (
+            [server, &expired, "--tls-key", &key],
+            server,
+            &expired,
+            "has expired",
+        ),
+        (
+            ["--model-tls-ca", &none, "--model-tls-name", "a"],
+            "--model-tls-ca",
+            &none,
+            "cannot be read",
+        ),
+        (
+            ["--model-tls-ca", &key, "--model-tls-name", "a"],
+            "--model-tls-ca",
+            &key,
+            "has no certificate",
+        ),
+    ] {
+        let mut command = program();
+        command.args(["--listen", "127.0.0.1:0", "--upstream", "127.0.0.1:1"]);
+        let output = within("the end", command.args(flags).output())
+            .await
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        let begins = format!("rouse-queue-proxy: {flag} {file}: ");
+        assert!(said.starts_with(&begins) && said.contains(says), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn the_program_serves_what_its_flags_say_over_tls() {
+    let pki = Pki::new();
+    let model = Model::ok().await;
+    let (certificate, key) = pki.write(&pki.issue(NAME));
+    let client_ca = pki.file("--tls-client-ca", "ca.crt", &pki.pem());
+    let mut flags = Vec::new();
+    for file in [&certificate, &key, &client_ca] {
+        flags.extend([file.flag, file.path.to_str().unwrap()]);
+    }
+    flags.extend(["--tls-client-name", "spiffe://a/*,client.example"]);
+    let (_child, address) = running_with(&model, &flags).await;
+    let own = pki.issue("client.example");
+    let connector = pki.connector(&["http/1.1"], Some(&own));
+    let mut client = Raw::over(handshake(address, &connector).await.unwrap());
+    assert_eq!(client.get("/").await.text(), "ok");
 }

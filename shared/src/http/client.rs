@@ -11,20 +11,25 @@ use std::{
 };
 
 use http::{
-    HeaderValue, Request, Response, Version,
+    HeaderValue, Request, Response, Uri, Version,
     header::{CONTENT_LENGTH, TRANSFER_ENCODING},
+    uri::{PathAndQuery, Scheme},
 };
 use http_body::Body as _;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
 
 use self::{
     line::{Idle, Line, Use},
     upstream::Upstream,
 };
-use super::body::Body;
+use super::{body::Body, tls::ClientTls, wire::Wire};
 use crate::BoxError;
 
 mod h2;
@@ -32,7 +37,7 @@ mod line;
 mod upstream;
 
 /// How connections to an address are made and kept.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// Limit on making a connection.
     pub connect: Duration,
@@ -43,6 +48,8 @@ pub struct Config {
     pub max_idle: usize,
     /// Bytes of a response head. More is an error of the upstream.
     pub head_bytes: usize,
+    /// TLS, if any. A handshake is part of making a connection.
+    pub tls: Option<ClientTls>,
 }
 
 impl Default for Config {
@@ -55,6 +62,7 @@ impl Default for Config {
             idle: Duration::from_secs(1),
             max_idle: 256,
             head_bytes: 64 * 1024,
+            tls: None,
         }
     }
 }
@@ -185,9 +193,9 @@ impl Client {
                 reused: true,
             });
         }
-        let stream = self.inner.connect().await?;
         let cancelled = Arc::new(AtomicBool::new(false));
-        let upstream = Upstream::new(stream, Arc::clone(&cancelled));
+        let around = |stream| Upstream::new(stream, Arc::clone(&cancelled));
+        let upstream = self.inner.connect(false, around).await?;
         let (sender, connection) = http1::Builder::new()
             .max_header_size(self.inner.config.head_bytes)
             .handshake(TokioIo::new(upstream))
@@ -221,6 +229,9 @@ impl Client {
 
     async fn send_h2(&self, request: Request<Body>) -> Result<Response<Body>, SendError> {
         let mut request = request;
+        if self.inner.config.tls.is_some() {
+            set_https(&mut request);
+        }
         // Twice: the first attempt may meet a connection that is going away (GOAWAY before the stream was opened).
         for attempt in 0.. {
             let place = match self.inner.h2.place(self.connect_h2()).await {
@@ -250,7 +261,7 @@ impl Client {
     }
 
     async fn connect_h2(&self) -> Result<http2::SendRequest<Body>, BoxError> {
-        let stream = self.inner.connect().await?;
+        let stream = self.inner.connect(true, |stream| stream).await?;
         let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .max_header_list_size(u32::try_from(self.inner.config.head_bytes).unwrap_or(u32::MAX))
@@ -298,14 +309,43 @@ impl Connection {
 }
 
 impl Inner {
-    async fn connect(&self) -> Result<TcpStream, BoxError> {
+    /// A connection that is ready for a request: `around` is put around its socket, and TLS, if it is asked for, around that.
+    async fn connect<S>(
+        &self,
+        http2: bool,
+        around: impl FnOnce(TcpStream) -> S,
+    ) -> Result<Wire<S>, BoxError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let limit = self.config.connect;
-        let stream = timeout(limit, TcpStream::connect(self.address))
+        let connecting = async {
+            let stream = TcpStream::connect(self.address).await?;
+            stream.set_nodelay(true)?;
+            let stream = around(stream);
+            let Some(tls) = &self.config.tls else {
+                return Ok(Wire::Plain(stream));
+            };
+            // Boxed, so that connections without it take no room for it.
+            let handshake = Box::pin(tls.connect(stream, self.address.ip(), http2));
+            Ok(Wire::Tls(Box::new(handshake.await?)))
+        };
+        timeout(limit, connecting)
             .await
-            .map_err(|_| ConnectTimeout(limit))??;
-        stream.set_nodelay(true)?;
-        Ok(stream)
+            .map_err(|_| ConnectTimeout(limit))?
     }
+}
+
+/// Says over which kind of connection the request comes, as HTTP/2 does: some servers refuse what is not so.
+fn set_https(request: &mut Request<Body>) {
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    if parts.authority.is_some() {
+        parts.scheme = Some(Scheme::HTTPS);
+        let root = PathAndQuery::from_static("/");
+        parts.path_and_query.get_or_insert(root);
+    }
+    // Parts of a target make one again.
+    *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
 }
 
 /// Says that a body of unknown length follows. hyper does so by itself for other methods; of a GET or HEAD it leaves the body out
