@@ -20,6 +20,7 @@ mod limits;
 mod model;
 mod openai;
 mod operations;
+#[expect(dead_code, reason = "the queue-proxy's tests need more of it")]
 #[path = "../../../queue-proxy/tests/it/pki.rs"]
 mod pki;
 mod placeholders;
