@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use queue_proxy::Config;
+use rustls::HandshakeKind;
 use shared::{
     TargetId,
     http::tls::{Look, Mode, ServerTls},
@@ -234,6 +235,26 @@ async fn a_new_certificate_is_seen_by_new_connections_while_an_old_one_goes_on()
         let mut client = secure(front(&proxy), &pki).await;
         assert_eq!(client.get("/").await.text(), "ok");
         assert_eq!(shown(&client), new.chain());
+    }
+}
+
+#[tokio::test]
+async fn a_session_is_resumed_unless_clients_are_known_by_certificates() {
+    let model = Model::ok().await;
+    let pki = Pki::new();
+    let own = pki.issue("client.example");
+    for (names, resumed) in [(&[][..], true), (&["client.example"], false)] {
+        let tls = pki.server(Mode::Strict, names);
+        let proxy = ready(with_tls(config(&[model.address], 0), &tls)).await;
+        let connector = pki.connector(&["http/1.1"], Some(&own));
+        let mut kinds = Vec::new();
+        for _ in 0..2 {
+            let mut client = Raw::over(handshake(front(&proxy), &connector).await.unwrap());
+            assert_eq!(client.get("/").await.text(), "ok");
+            kinds.push(client.stream.get_ref().1.handshake_kind());
+        }
+        assert_eq!(kinds[0], Some(HandshakeKind::Full));
+        assert_eq!(kinds[1] == Some(HandshakeKind::Resumed), resumed, "{kinds:?}");
     }
 }
 
