@@ -6,6 +6,7 @@ use autoscaler_core::OptIns;
 use shared::{
     TargetId, files,
     http::{client, sanitize::TrustedProxies, serve},
+    record::Recorder,
 };
 
 use crate::Access;
@@ -102,6 +103,8 @@ pub struct Config {
     pub timing_header: bool,
     /// Whether a refusal says all that [`crate::Failed`] does of why a workload cannot start.
     pub explain_failures: bool,
+    /// What is told of each request.
+    pub recorder: Recorder,
 }
 
 impl Default for Config {
@@ -120,6 +123,7 @@ impl Default for Config {
             trusted: TrustedProxies::default(),
             timing_header: true,
             explain_failures: false,
+            recorder: Recorder::default(),
         }
     }
 }

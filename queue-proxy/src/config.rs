@@ -5,6 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use shared::{
     TargetId,
     http::{client, guard, sanitize::TrustedProxies, serve},
+    record::Recorder,
 };
 
 use crate::{drain, model, timeouts::Timeouts};
@@ -84,6 +85,8 @@ pub struct Config {
     pub timing_header: bool,
     /// Whether errors have OpenAI's form where the path is one of its API.
     pub openai_errors: bool,
+    /// What is told of each request.
+    pub recorder: Recorder,
 }
 
 impl Config {
@@ -118,6 +121,7 @@ impl Config {
             timeouts: Timeouts::default(),
             timing_header: true,
             openai_errors: false,
+            recorder: Recorder::default(),
         }
     }
 

@@ -19,6 +19,7 @@ use shared::{
         serve::{Handler, Peer},
         tunnel,
     },
+    record::{Place, Record},
 };
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -49,10 +50,10 @@ pub(crate) enum FrontKind {
 
 impl Handler for Front {
     async fn handle(&self, request: Request<Incoming>, peer: Arc<Peer>) -> Response<Body> {
-        let mut outcome = Outcome::unknown(&self.pod.metrics);
+        let mut outcome = Outcome::unknown(&self.pod.metrics, self.record(&request, &peer));
         let to_activator = matches!(self.kind, FrontKind::Activator);
         let form = Form::of(self.pod.config.openai_errors, request.uri().path());
-        match self.try_handle(request, &peer, &mut outcome).await {
+        let answer = match self.try_handle(request, &peer, &mut outcome).await {
             Ok(answer) => {
                 outcome.is(class(answer.status()));
                 answer
@@ -61,17 +62,49 @@ impl Handler for Front {
                 outcome.is(failure.rule().code);
                 failure.answer(to_activator, form)
             }
-        }
+        };
+        outcome.go_with(answer)
     }
 
-    fn refuse(&self, refusal: Refusal) -> Response<Body> {
-        self.pod.metrics.count("malformed");
+    fn refuse(&self, refusal: Refusal, peer: &Peer) -> Response<Body> {
+        let recorder = &self.pod.config.recorder;
+        let record = recorder.begin_refused(|| self.place(peer, false));
+        let mut outcome = Outcome::unknown(&self.pod.metrics, record);
+        let failure = Failure::Refused(refusal);
+        outcome.is(failure.rule().code);
         // What was refused may have no path.
-        Failure::Refused(refusal).answer(matches!(self.kind, FrontKind::Activator), Form::Line)
+        let to_activator = matches!(self.kind, FrontKind::Activator);
+        outcome.go_with(failure.answer(to_activator, Form::Line))
     }
 }
 
 impl Front {
+    /// What will be told of a request. What an activator asks of the pod itself is none.
+    fn record(&self, request: &Request<Incoming>, peer: &Peer) -> Record {
+        let recorder = &self.pod.config.recorder;
+        if recorder.is_off()
+            || matches!(self.kind, FrontKind::Activator) && request.headers().contains_key(OP)
+        {
+            return Record::default();
+        }
+        let is_probe = self.pod.is_probe_path(request.uri().path());
+        recorder.begin(request, || self.place(peer, is_probe))
+    }
+
+    fn place(&self, peer: &Peer, is_probe: bool) -> Place {
+        Place {
+            program: "queue-proxy",
+            workload: self.pod.config.target.to_string(),
+            port: match self.kind {
+                FrontKind::Service(port) => Some(port),
+                FrontKind::Activator => None,
+            },
+            pod: Some(self.pod.config.pod_uid.as_str().into()),
+            client: peer.address,
+            is_probe,
+        }
+    }
+
     async fn try_handle(
         &self,
         mut request: Request<Incoming>,
@@ -102,8 +135,12 @@ impl Front {
         let origin =
             (source == Source::Service).then_some((peer.address.ip(), &self.pod.config.trusted));
         sanitize::prepare(&mut request, websocket, origin);
+        let notes = outcome.notes();
+        notes.port(port);
+        notes.propagate(request.headers_mut());
 
         let arrived = Instant::now();
+        notes.waits();
         // An Expect means that reading the body answers 100 Continue, which means admitted: not before it is.
         let waits_for_continue = request.headers_mut().remove(EXPECT).is_some();
         let (parts, incoming) = request.into_parts();
@@ -112,7 +149,7 @@ impl Front {
         } else {
             RESENDABLE_BYTES
         };
-        let mut prefetch = Prefetch::new(incoming, limit);
+        let mut prefetch = Prefetch::new(incoming, limit, notes.received());
         let counts = !self.pod.is_probe_path(parts.uri.path());
         let (slot, mut entry) = if let Some(ticket) = ticket {
             let reserved = self.pod.tickets.redeem(ticket);
@@ -135,6 +172,7 @@ impl Front {
         let admitted = Instant::now();
         let waited = admitted - arrived;
         self.pod.metrics.queue_wait.record(waited);
+        notes.given(None);
 
         let request = Request::from_parts(parts, prefetch.into_body());
         let patience = Patience {
@@ -149,6 +187,7 @@ impl Front {
             None => sent.await?,
             Some((at, failure)) => timeout_at(at, sent).await.map_err(|_| failure)??,
         };
+        notes.answered();
         self.finish(&mut answer, source, waited);
         let is_upgrade = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
         if is_upgrade && client_upgrade.is_none() {
@@ -156,18 +195,19 @@ impl Front {
             return Err(Failure::ModelBroke);
         }
         let code = class(answer.status());
-        let guard = Admitted::new(&self.pod, admitted, code, slot, entry);
-        outcome.hand_over();
+        let mut record = outcome.hand_over();
+        record.status(answer.status());
+        let guard = Admitted::new(&self.pod, admitted, code, record, (slot, entry));
         if let (true, Some(client_upgrade)) = (is_upgrade, client_upgrade) {
             let upstream_upgrade = hyper::upgrade::on(&mut answer);
             peer.switch_to_raw();
             sanitize::add_websocket(answer.headers_mut());
             let (idle, cut) = (timeouts.idle, self.pod.cut.clone());
-            tunnel::join(client_upgrade, upstream_upgrade, guard, idle, cut);
+            tunnel::join(client_upgrade, upstream_upgrade, guard, idle, &notes, cut);
             return Ok(answer.map(|_| Body::empty()));
         }
         let limits = timeouts.of_answer(admitted);
-        Ok(answer.map(|body| body.ending(guard).limited(limits)))
+        Ok(answer.map(|body| body.tallied(notes.sent()).ending(guard).limited(limits)))
     }
 
     /// Checks that an activator means this pod, and returns the number of the port it means.

@@ -12,12 +12,14 @@ pub mod http;
 pub mod load;
 pub mod metrics;
 pub mod openai;
+pub mod record;
 pub mod scale;
 pub mod share;
 pub mod shutdown;
 pub mod stat;
 pub mod target;
 pub mod telemetry;
+pub mod trace;
 
 pub use error::{BoxError, Origin};
 pub use target::TargetId;

@@ -3,6 +3,7 @@
 mod gate;
 mod limit;
 mod prefetch;
+mod received;
 
 use std::{
     fmt,
@@ -22,8 +23,8 @@ pub use self::{
     limit::{Late, Limits},
     prefetch::{BodyBroken, Prefetch},
 };
-use self::{limit::Limited, prefetch::Prefixed};
-use crate::BoxError;
+use self::{limit::Limited, prefetch::Prefixed, received::Received};
+use crate::{BoxError, record::Tally};
 
 /// Anything that must live exactly as long as a body: a slot, an in-flight count, a pooled connection.
 pub trait Guard: Send + Sync {}
@@ -65,6 +66,7 @@ pub struct Body {
     kind: Kind,
     guards: Vec<Box<dyn Ending>>,
     on_end: Option<OnEnd>,
+    tally: Tally,
 }
 
 /// What to do when a body has ended as it should.
@@ -77,7 +79,7 @@ const SHORT_REST_PATIENCE: Duration = Duration::from_millis(100);
 enum Kind {
     Empty,
     Full(Bytes),
-    Incoming(Incoming),
+    Incoming(Received),
     Prefixed(Prefixed),
     Gated(Arc<Gate>),
     Made(Pin<Box<Made>>),
@@ -120,6 +122,13 @@ impl Body {
     #[must_use]
     pub fn ending(mut self, ending: impl Ending + 'static) -> Self {
         self.guards.push(Box::new(ending));
+        self
+    }
+
+    /// Adds what is read of it up in `tally`.
+    #[must_use]
+    pub fn tallied(mut self, tally: Tally) -> Self {
+        self.tally = tally;
         self
     }
 
@@ -210,7 +219,7 @@ impl Body {
         runtime.spawn(async move {
             let read = async {
                 while !rest.is_end_stream() {
-                    match std::future::poll_fn(|cx| Pin::new(&mut rest).poll_frame(cx)).await {
+                    match std::future::poll_fn(|cx| rest.poll_frame(cx)).await {
                         Some(Ok(_)) => {}
                         Some(Err(_)) => return false,
                         None => break,
@@ -241,6 +250,7 @@ impl From<Kind> for Body {
             kind,
             guards: Vec::new(),
             on_end: None,
+            tally: Tally::default(),
         }
     }
 }
@@ -250,7 +260,7 @@ impl From<Incoming> for Body {
         if incoming.is_end_stream() {
             Self::empty()
         } else {
-            Kind::Incoming(incoming).into()
+            Kind::Incoming(incoming.into()).into()
         }
     }
 }
@@ -290,13 +300,15 @@ impl http_body::Body for Body {
                 Some(Ok(Frame::data(bytes)))
             }
             Kind::Incoming(incoming) => {
-                ready!(Pin::new(incoming).poll_frame(cx)).map(|frame| frame.map_err(BoxError::from))
+                ready!(incoming.poll_frame(cx)).map(|frame| frame.map_err(BoxError::from))
             }
             Kind::Prefixed(prefixed) => ready!(prefixed.poll_frame(cx)),
             Kind::Gated(gate) => ready!(gate.poll_frame(cx)),
             Kind::Made(made) => ready!(made.as_mut().poll_frame(cx)),
             Kind::Limited(limited) => ready!(limited.poll_frame(cx)),
         };
+        // First, since whoever is told of the end wants to know.
+        this.tally.add_frame(frame.as_ref());
         match &frame {
             None => this.finish(End::Whole),
             Some(Err(_)) => this.finish(End::Broken),

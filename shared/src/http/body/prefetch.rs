@@ -2,23 +2,22 @@
 
 use std::{
     collections::VecDeque,
-    pin::Pin,
     task::{Context, Poll, ready},
 };
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{Body, Kind};
-use crate::BoxError;
+use super::{Body, Kind, Received};
+use crate::{BoxError, record::Tally};
 
 /// A body whose first frames were already read.
 pub(super) struct Prefixed {
     frames: VecDeque<Bytes>,
     trailers: Option<HeaderMap>,
-    rest: Option<Incoming>,
+    rest: Option<Received>,
 }
 
 impl Prefixed {
@@ -50,7 +49,7 @@ impl Prefixed {
     pub(super) fn is_end_stream(&self) -> bool {
         self.frames.is_empty()
             && self.trailers.is_none()
-            && self.rest.as_ref().is_none_or(Incoming::is_end_stream)
+            && self.rest.as_ref().is_none_or(Received::is_end_stream)
     }
 
     pub(super) fn poll_frame(
@@ -61,7 +60,7 @@ impl Prefixed {
             return Poll::Ready(Some(Ok(Frame::data(bytes))));
         }
         match &mut self.rest {
-            Some(rest) => Pin::new(rest).poll_frame(cx).map_err(BoxError::from),
+            Some(rest) => rest.poll_frame(cx).map_err(BoxError::from),
             None => Poll::Ready(self.trailers.take().map(|t| Ok(Frame::trailers(t)))),
         }
     }
@@ -90,7 +89,7 @@ pub struct Prefetch {
     bytes: usize,
     limit: usize,
     trailers: Option<HeaderMap>,
-    rest: Option<Incoming>,
+    rest: Option<Received>,
 }
 
 /// The client went away or broke the framing while its body was read.
@@ -99,9 +98,14 @@ pub struct Prefetch {
 pub struct BodyBroken(#[source] BoxError);
 
 impl Prefetch {
-    /// Starts with nothing read. Bodies declared larger than `limit` bytes are not read ahead at all.
-    pub fn new(incoming: Incoming, limit: usize) -> Self {
-        let rest = (!incoming.is_end_stream()).then_some(incoming);
+    /// Starts with nothing read. Bodies declared larger than `limit` bytes are not read ahead at all. What is read of it, here and
+    /// later, is added up in `tally`.
+    pub fn new(incoming: Incoming, limit: usize, tally: Tally) -> Self {
+        Self::of(Received::tallied(incoming, tally), limit)
+    }
+
+    fn of(received: Received, limit: usize) -> Self {
+        let rest = (!received.is_end_stream()).then_some(received);
         Self {
             frames: VecDeque::new(),
             bytes: 0,
@@ -137,7 +141,7 @@ impl Prefetch {
                 frames: VecDeque::from([bytes]),
                 ..ahead
             },
-            Kind::Incoming(incoming) => Self::new(incoming, limit),
+            Kind::Incoming(incoming) => Self::of(incoming, limit),
             Kind::Prefixed(prefixed) => Self {
                 bytes: prefixed.frames.iter().map(Bytes::len).sum(),
                 frames: prefixed.frames,
@@ -193,7 +197,7 @@ impl Prefetch {
         let Some(rest) = &mut self.rest else {
             return Poll::Ready(Ok(()));
         };
-        match ready!(Pin::new(&mut *rest).poll_frame(cx)) {
+        match ready!(rest.poll_frame(cx)) {
             None => self.rest = None,
             Some(Err(error)) => return Poll::Ready(Err(BodyBroken(error.into()))),
             Some(Ok(frame)) => {
