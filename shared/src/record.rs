@@ -432,7 +432,17 @@ impl Tally {
         }
     }
 
-    /// Whether anybody wants to know.
+    /// The bytes of a frame, if it has any.
+    pub(crate) fn add_frame<E>(&self, frame: Option<&Result<Frame<Bytes>, E>>) {
+        if self.0.is_some()
+            && let Some(Ok(frame)) = frame
+            && let Some(data) = frame.data_ref()
+        {
+            self.add(data.len());
+        }
+    }
+
+    /// Whether nobody wants to know.
     pub fn is_off(&self) -> bool {
         self.0.is_none()
     }
