@@ -165,7 +165,7 @@ impl Handler for Front {
     fn refuse(&self, refusal: Refusal, peer: &Peer) -> Response<Body> {
         let recorder = &self.workload.process.config.recorder;
         let failure = Failure::Refused(refusal);
-        let mut outcome = Outcome {
+        let outcome = Outcome {
             workload: Arc::clone(&self.workload),
             code: Some(failure.rule().code),
             record: recorder.begin_refused(|| self.place(peer, false)),
