@@ -31,6 +31,7 @@ use crate::{
 ///     rouse-queue-proxy --listen 127.0.0.1:8012 --upstream 127.0.0.1:8080 --container-concurrency 10
 ///
 /// Exit status: 0 after a drain, 2 for a flag that cannot be or a port that cannot be had.
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
 #[derive(Debug, Parser)]
 #[command(
     name = "rouse-queue-proxy",

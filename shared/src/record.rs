@@ -191,9 +191,11 @@ impl Recorder {
         }
         let head = head();
         #[cfg(feature = "otlp")]
-        let traced = tracer.map(|tracer| (tracer.clone(), tracer.begin(head.parent)));
+        let place_in_trace = tracer.map(|tracer| (tracer.clone(), tracer.begin(head.parent)));
         #[cfg(feature = "otlp")]
-        let onward = traced.as_ref().and_then(|(_, traced)| traced.onward());
+        let onward = place_in_trace
+            .as_ref()
+            .and_then(|(_, traced)| traced.onward());
         let noted = Noted {
             onward,
             ..Noted::default()
@@ -201,7 +203,7 @@ impl Recorder {
         Record(Some(Box::new(Open {
             log: log.cloned(),
             #[cfg(feature = "otlp")]
-            traced,
+            traced: place_in_trace,
             place,
             head,
             began: SystemTime::now(),

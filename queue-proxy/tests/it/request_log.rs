@@ -439,7 +439,7 @@ async fn requests_never_wait_for_the_log_and_lines_without_room_are_counted() {
     let front = front(&proxy);
     let began = Instant::now();
     tokio::join!(served(front), served(front));
-    assert!(began.elapsed() < Duration::from_secs(60));
+    assert!(began.elapsed() < Duration::from_mins(1));
     assert_eq!(written.text(), "");
     let lost = dropped_lines();
     assert!((1..REQUESTS).contains(&lost), "{lost}");

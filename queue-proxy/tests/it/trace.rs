@@ -30,10 +30,11 @@ async fn a_proper_context_and_other_propagation_pass_unchanged() {
         ("x-b3-traceid", "80F198EE56343BA864FE8B2A57D3EFF7"),
         ("x-request-id", "not ours"),
     ];
-    let lines: String = given
+    let lines: Vec<_> = given
         .iter()
         .map(|(name, value)| format!("{name}: {value}\r\n"))
         .collect();
+    let lines = lines.concat();
     for (listener, lines) in [
         (front(&proxy), lines.clone()),
         (activator(&proxy), addressed() + &lines),

@@ -51,9 +51,9 @@ impl Ratio {
         reason = "a difference in the last of 63 bits is no share of anything"
     )]
     pub(super) fn takes(self, trace: TraceId) -> bool {
-        let [.., a, b, c, d, e, f, g, h] = trace.0;
-        let drawn = u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> 1;
-        self.0 >= 1.0 || (drawn as f64) < self.0 * (1_u64 << 63) as f64
+        let half = u128::from_be_bytes(trace.0) & u128::from(u64::MAX);
+        let drawn = (half >> 1) as f64;
+        self.0 >= 1.0 || drawn < self.0 * (1_u64 << 63) as f64
     }
 }
 
@@ -67,7 +67,7 @@ pub(super) fn of(traced: &Traced, ended: &Ended) -> Vec<SpanData> {
         .head
         .method
         .as_ref()
-        .map_or("HTTP".to_owned(), ToString::to_string);
+        .map_or_else(|| "HTTP".to_owned(), ToString::to_string);
     let mut spans = vec![whole(traced, ended, method)];
     if let Some(waits) = ended.waits {
         let span = Span {
