@@ -8,6 +8,9 @@ mod field;
 mod form;
 mod line;
 mod log;
+#[cfg(not(feature = "otlp"))]
+#[path = "record/no_otlp.rs"]
+mod otlp;
 #[cfg(feature = "otlp")]
 pub mod otlp;
 
@@ -47,7 +50,6 @@ const AGENT_BYTES: usize = 256;
 #[derive(Clone, Debug, Default)]
 pub struct Recorder {
     log: Option<Log>,
-    #[cfg(feature = "otlp")]
     tracer: Option<otlp::Tracer>,
 }
 
@@ -85,7 +87,6 @@ pub struct Record(Option<Box<Open>>);
 #[derive(Debug)]
 struct Open {
     log: Option<Log>,
-    #[cfg(feature = "otlp")]
     traced: Option<(otlp::Tracer, otlp::Traced)>,
     place: Place,
     head: Head,
@@ -143,19 +144,12 @@ struct Ended {
 impl Recorder {
     /// Writes to `log`, if there is one.
     pub fn new(log: Option<Log>) -> Self {
-        Self {
-            log,
-            ..Self::default()
-        }
+        Self { log, tracer: None }
     }
 
     /// Whether nothing is told of any request.
     pub fn is_off(&self) -> bool {
-        #[cfg(feature = "otlp")]
-        if self.tracer.is_some() {
-            return false;
-        }
-        self.log.is_none()
+        self.log.is_none() && self.tracer.is_none()
     }
 
     /// A request arrives. `place` is asked for only if it is told of.
@@ -180,19 +174,12 @@ impl Recorder {
 
     /// A record, if there is a log or a span for it.
     fn open(&self, log: Option<&Log>, place: Place, head: impl FnOnce() -> Head) -> Record {
-        #[cfg(not(feature = "otlp"))]
-        let (onward, is_wanted) = (None, log.is_some());
-        #[cfg(feature = "otlp")]
         let tracer = self.tracer.as_ref().filter(|_| !place.is_probe);
-        #[cfg(feature = "otlp")]
-        let is_wanted = log.is_some() || tracer.is_some();
-        if !is_wanted {
+        if log.is_none() && tracer.is_none() {
             return Record(None);
         }
         let head = head();
-        #[cfg(feature = "otlp")]
         let place_in_trace = tracer.map(|tracer| (tracer.clone(), tracer.begin(head.parent)));
-        #[cfg(feature = "otlp")]
         let onward = place_in_trace
             .as_ref()
             .and_then(|(_, traced)| traced.onward());
@@ -202,7 +189,6 @@ impl Recorder {
         };
         Record(Some(Box::new(Open {
             log: log.cloned(),
-            #[cfg(feature = "otlp")]
             traced: place_in_trace,
             place,
             head,
@@ -221,16 +207,12 @@ impl Recorder {
                 log.flush(limit).await;
             }
         };
-        #[cfg(feature = "otlp")]
-        let log = async {
-            let spans = async {
-                if let Some(tracer) = &self.tracer {
-                    tracer.flush(limit).await;
-                }
-            };
-            tokio::join!(log, spans);
+        let spans = async {
+            if let Some(tracer) = &self.tracer {
+                tracer.flush(limit).await;
+            }
         };
-        log.await;
+        tokio::join!(log, spans);
     }
 }
 
@@ -313,15 +295,12 @@ impl Drop for Record {
 impl Open {
     fn tell(mut self, now: Instant) {
         let log = self.log.take();
-        #[cfg(feature = "otlp")]
         let traced = self.traced.take();
-        #[cfg(feature = "otlp")]
         if let (Some((_, traced)), None) = (&traced, self.head.parent) {
             // So that the log names the trace that begins here.
             self.head.parent = Some(traced.own());
         }
         let ended = self.ended(now);
-        #[cfg(feature = "otlp")]
         if let Some((tracer, traced)) = traced {
             tracer.tell(&traced, &ended);
         }

@@ -178,6 +178,10 @@ struct Heartbeats {
     stage: Stage,
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is what it becomes, and all of it is on the heap"
+)]
 enum Stage {
     /// For the rest of the body. One task; a set, because dropping it ends what is in it.
     Waiting(JoinSet<Body>),

@@ -242,10 +242,10 @@ async fn a_stream_with_signs_of_life_is_one_line_with_all_its_bytes_whatever_com
         raw.until(b"\r\n").await.unwrap();
         loop {
             let line = String::from_utf8(raw.until(b"\r\n").await.unwrap()).unwrap();
-            let size = usize::from_str_radix(line.trim(), 16).unwrap();
-            raw.exactly(size + 2).await.unwrap();
-            bytes += size;
-            if size == 0 {
+            let length = usize::from_str_radix(line.trim(), 16).unwrap();
+            raw.exactly(length + 2).await.unwrap();
+            bytes += length;
+            if length == 0 {
                 break;
             }
         }

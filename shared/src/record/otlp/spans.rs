@@ -22,6 +22,9 @@ use crate::trace::{SpanId, TraceId};
 const CLIENT_ERRORS: u16 = 400;
 const SERVER_ERRORS: u16 = 500;
 
+/// Numbers that a trace can draw: 2^63.
+const ALL_TRACES: f64 = 9_223_372_036_854_775_808.0;
+
 /// A share, from 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ratio(f64);
@@ -47,13 +50,13 @@ impl Ratio {
     /// Whether a trace is one of the share. Everybody who knows the ratio comes to the same answer: as in OpenTelemetry's
     /// `TraceIdRatioBased`, the second half of the trace's number decides.
     #[expect(
-        clippy::cast_precision_loss,
-        reason = "a difference in the last of 63 bits is no share of anything"
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "from 0 to 2^63"
     )]
     pub(super) fn takes(self, trace: TraceId) -> bool {
         let half = u128::from_be_bytes(trace.0) & u128::from(u64::MAX);
-        let drawn = (half >> 1) as f64;
-        self.0 >= 1.0 || drawn < self.0 * (1_u64 << 63) as f64
+        (half >> 1) < (self.0 * ALL_TRACES) as u128
     }
 }
 
