@@ -1,12 +1,13 @@
-//! The way of one request through the sidecar: check, count, wait for a slot, hand to the model, count out.
+//! The way of one request through the sidecar: check, count, wait for a slot, hand to the model (or to the activators), count out.
 
+mod elsewhere;
 mod operations;
 mod restart;
 
 use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header::EXPECT};
-use hyper::body::Incoming;
+use hyper::{body::Incoming, upgrade::OnUpgrade};
 use shared::{
     error::Form,
     headers::{
@@ -22,13 +23,17 @@ use shared::{
 };
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use self::restart::Patience;
+use self::{
+    elsewhere::Bounced,
+    restart::{Patience, Unanswered},
+};
 use crate::{
     breaker::Source,
     config::RESENDABLE_BYTES,
     pod::{Admitted, Budget, Outcome, Pod, class},
     rescue::Failure,
     slots::{Asked, Slot},
+    stats::Entry,
 };
 
 /// A listener of the pod.
@@ -45,6 +50,36 @@ pub(crate) enum FrontKind {
     Service(usize),
     /// Activators.
     Activator,
+}
+
+/// What is known of a request before anything becomes of it.
+struct Call {
+    /// The request port it is for.
+    port: usize,
+    source: Source,
+    /// It is no probe.
+    counts: bool,
+    arrived: Instant,
+    /// Bytes of its body that may be read ahead: 0 for one that waits for `100 Continue`.
+    limit: usize,
+    /// The slot that was reserved for it.
+    ticket: Option<u64>,
+}
+
+/// Where a request goes.
+enum Place {
+    /// To the model.
+    Here(Slot, Entry),
+    /// To the activators.
+    Elsewhere(Entry),
+}
+
+/// The model's answer.
+struct Served {
+    answer: Response<Body>,
+    admitted: Instant,
+    /// How long the request was here before.
+    waited: Duration,
 }
 
 impl Handler for Front {
@@ -112,44 +147,170 @@ impl Front {
         } else {
             RESENDABLE_BYTES
         };
+        let call = Call {
+            port,
+            source,
+            counts: !self.pod.is_probe_path(parts.uri.path()),
+            arrived,
+            limit,
+            ticket,
+        };
         let mut prefetch = Prefetch::new(incoming, limit);
-        let counts = !self.pod.is_probe_path(parts.uri.path());
-        let (slot, mut entry) = if let Some(ticket) = ticket {
+        let place = self.place(&call, &mut prefetch, peer).await?;
+        let request = Request::from_parts(parts, prefetch.into_body());
+        self.pursue(call, place, request, client_upgrade, peer, outcome)
+            .await
+    }
+
+    /// Where a request goes: to the model, once it has its slot, or to the activators before anything of it was read.
+    async fn place(
+        &self,
+        call: &Call,
+        prefetch: &mut Prefetch,
+        peer: &Peer,
+    ) -> Result<Place, Failure> {
+        if let Some(ticket) = call.ticket {
             let reserved = self.pod.tickets.redeem(ticket);
             let (slot, mut entry) = reserved.ok_or(Failure::TicketExpired)?;
-            entry.redeemed(counts);
-            (slot, entry)
-        } else {
-            let (asked, entry) = match source {
-                // Whoever is refused here was a request of this pod all the same: it goes nowhere else.
-                Source::Service => {
-                    let entry = self.pod.stats.arrive(counts);
-                    (self.ask(source)?, entry)
+            entry.redeemed(call.counts);
+            return Ok(Place::Here(slot, entry));
+        }
+        let (asked, entry) = match call.source {
+            Source::Service => {
+                let elsewhere = self.elsewhere(call.port);
+                let asked = self.pod.slots.ask_or_bounce(Source::Service, elsewhere);
+                if let Ok(Asked::Bounce) = asked {
+                    return Ok(Place::Elsewhere(self.pod.stats.relay()));
                 }
-                // A refused request is counted by the pod that takes it. Counted here too, it would be two.
-                Source::Activator => (self.ask(source)?, self.pod.stats.arrive(counts)),
-            };
-            (self.slot(asked, &mut prefetch, peer).await?, entry)
+                // Whoever is refused here was a request of this pod all the same: it goes nowhere else.
+                let entry = self.pod.stats.arrive(call.counts);
+                (asked.map_err(|_| Failure::QueueFull)?, entry)
+            }
+            // A refused request is counted by the pod that takes it. Counted here too, it would be two.
+            Source::Activator => (
+                self.ask(Source::Activator)?,
+                self.pod.stats.arrive(call.counts),
+            ),
         };
+        Ok(Place::Here(self.slot(asked, prefetch, peer).await?, entry))
+    }
+
+    /// Gives the request to the model or to the activators until one of them has answered.
+    async fn pursue(
+        &self,
+        call: Call,
+        mut place: Place,
+        mut request: Request<Body>,
+        client_upgrade: Option<OnUpgrade>,
+        peer: &Arc<Peer>,
+        outcome: &mut Outcome<'_>,
+    ) -> Result<Response<Body>, Failure> {
+        let mut may_leave = call.source == Source::Service;
+        loop {
+            match place {
+                Place::Here(slot, mut entry) => match self
+                    .serve(&call, &mut entry, request, may_leave, peer)
+                    .await
+                {
+                    Ok(served) => {
+                        return self.answer(
+                            call,
+                            served,
+                            slot,
+                            entry,
+                            client_upgrade,
+                            peer,
+                            outcome,
+                        );
+                    }
+                    Err(Unanswered::Failed(failure)) => return Err(failure),
+                    Err(Unanswered::Leaves(back)) => {
+                        // In this order: until it is counted elsewhere it is counted here.
+                        entry.relay();
+                        drop(slot);
+                        request = back;
+                        place = Place::Elsewhere(entry);
+                    }
+                },
+                Place::Elsewhere(mut entry) => {
+                    match self
+                        .bounce(call.port, request, call.limit == 0, peer)
+                        .await?
+                    {
+                        Bounced::Answered(answer) => {
+                            return self.pass_on(answer, entry, client_upgrade, peer, outcome);
+                        }
+                        Bounced::Here(back) => {
+                            may_leave = false;
+                            entry.stay(call.counts);
+                            let (parts, body) = back.into_parts();
+                            // What comes from a client has no gate.
+                            let mut ahead = Prefetch::resume(body, call.limit)
+                                .ok_or(Failure::ModelUnreachable)?;
+                            let asked = self.ask(call.source)?;
+                            let slot = self.slot(asked, &mut ahead, peer).await?;
+                            request = Request::from_parts(parts, ahead.into_body());
+                            place = Place::Here(slot, entry);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives the request to the model.
+    async fn serve(
+        &self,
+        call: &Call,
+        entry: &mut Entry,
+        request: Request<Body>,
+        may_leave: bool,
+        peer: &Peer,
+    ) -> Result<Served, Unanswered> {
         entry.admitted();
         let admitted = Instant::now();
-        let waited = admitted - arrived;
+        let waited = admitted - call.arrived;
         self.pod.metrics.queue_wait.record(waited);
-
-        let request = Request::from_parts(parts, prefetch.into_body());
         let patience = Patience {
             // An activator can go elsewhere, unless it had to give its only copy of the body.
-            may_wait: source == Source::Service || ticket.is_some(),
-            read_ahead: limit,
-            deadline: arrived + self.pod.config.queue_timeout,
+            may_wait: call.source == Source::Service || call.ticket.is_some(),
+            may_leave,
+            read_ahead: call.limit,
+            deadline: call.arrived + self.pod.config.queue_timeout,
         };
-        let timeouts = self.pod.config.timeouts;
-        let sent = self.send(port, request, patience, peer);
-        let mut answer = match timeouts.before_answer(admitted) {
+        let sent = self.send(call.port, request, patience, peer);
+        let answer = match self.pod.config.timeouts.before_answer(admitted) {
             None => sent.await?,
             Some((at, failure)) => timeout_at(at, sent).await.map_err(|_| failure)??,
         };
-        self.finish(&mut answer, source, waited);
+        Ok(Served {
+            answer,
+            admitted,
+            waited,
+        })
+    }
+
+    /// Sends the model's answer back.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the end of the way: all that there is of a request"
+    )]
+    fn answer(
+        &self,
+        call: Call,
+        served: Served,
+        slot: Slot,
+        entry: Entry,
+        client_upgrade: Option<OnUpgrade>,
+        peer: &Arc<Peer>,
+        outcome: &mut Outcome<'_>,
+    ) -> Result<Response<Body>, Failure> {
+        let Served {
+            mut answer,
+            admitted,
+            waited,
+        } = served;
+        self.finish(&mut answer, call.source, waited);
         let is_upgrade = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
         if is_upgrade && client_upgrade.is_none() {
             // An upgrade nobody asked for: nothing after it could be understood.
@@ -158,6 +319,7 @@ impl Front {
         let code = class(answer.status());
         let guard = Admitted::new(&self.pod, admitted, code, slot, entry);
         outcome.hand_over();
+        let timeouts = self.pod.config.timeouts;
         if let (true, Some(client_upgrade)) = (is_upgrade, client_upgrade) {
             let upstream_upgrade = hyper::upgrade::on(&mut answer);
             peer.switch_to_raw();
@@ -208,6 +370,8 @@ impl Front {
         let mut waiting = match asked {
             Asked::Slot(slot) => return Ok(slot),
             Asked::Wait(waiting) => waiting,
+            // Only who may be bounced hears this.
+            Asked::Bounce => return Err(Failure::QueueFull),
         };
         let deadline = Instant::now() + self.pod.config.queue_timeout;
         let mut budget = Budget::new(&self.pod);
@@ -246,6 +410,13 @@ impl Front {
             Source::Service => {}
         }
     }
+}
+
+/// A failure after sending is `theirs`, unless the client's own body broke first.
+fn of_sending(error: &shared::BoxError, theirs: Failure) -> Failure {
+    let of_user =
+        shared::error::cause_ref::<hyper::Error>(error.as_ref()).is_some_and(hyper::Error::is_user);
+    if of_user { Failure::BodyBroken } else { theirs }
 }
 
 fn ticket(headers: &HeaderMap) -> Option<u64> {

@@ -31,6 +31,8 @@ pub(crate) enum Failure {
     ModelUnreachable,
     /// The model closed the connection, or answered what is no HTTP, after the request was sent.
     ModelBroke,
+    /// An activator that the request was bounced to closed the connection without an answer, or in the middle of it.
+    RelayBroke,
     /// The whole request took longer than it may.
     RequestTimeout,
     /// The model took longer than it may to begin its answer.
@@ -55,7 +57,7 @@ pub(crate) struct Rule {
 
 impl Failure {
     /// Every failure with a rule of its own, for metrics.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::BodyBroken,
         Self::QueueFull,
         Self::QueueTimeout,
@@ -65,6 +67,7 @@ impl Failure {
         Self::TicketExpired,
         Self::ModelUnreachable,
         Self::ModelBroke,
+        Self::RelayBroke,
         Self::RequestTimeout,
         Self::ResponseStartTimeout,
         Self::IdleTimeout,
@@ -163,6 +166,14 @@ impl Failure {
                 None,
                 None,
             ),
+            Self::RelayBroke => row(
+                502,
+                "relay-broke",
+                "the activator closed the connection without an answer",
+                Us,
+                None,
+                None,
+            ),
             // Of these three the model has had the request, so they are admitted: nobody sends it again.
             Self::RequestTimeout => row(
                 504,
@@ -253,6 +264,7 @@ mod tests {
             (Failure::TicketExpired, 503, "full", true),
             (Failure::ModelUnreachable, 502, "not-ready", true),
             (Failure::ModelBroke, 502, "admitted", false),
+            (Failure::RelayBroke, 502, "admitted", false),
             (Failure::RequestTimeout, 504, "admitted", false),
             (Failure::ResponseStartTimeout, 504, "admitted", false),
             (Failure::IdleTimeout, 504, "admitted", false),
@@ -286,7 +298,7 @@ mod tests {
     fn the_reference_page_has_every_row_once() {
         let rows = contract();
         let codes: std::collections::BTreeSet<_> = rows.iter().map(|row| row.code).collect();
-        assert_eq!((rows.len(), codes.len()), (13, 13));
+        assert_eq!((rows.len(), codes.len()), (14, 14));
         for (row, failure) in rows[1..].iter().zip(Failure::ALL) {
             let answer = failure.answer(true, Form::Line);
             assert_eq!(row.status, Some(answer.status().as_u16()));
