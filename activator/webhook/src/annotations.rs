@@ -13,10 +13,6 @@ pub use resources::{KEYS as RESOURCE_KEYS, Quantities, Resource};
 /// The two groups whose annotations have a meaning for us.
 const GROUPS: [&str; 2] = ["autoscaling.knative.dev/", "rouse.dev/"];
 
-/// What the soft limit follows from where it is not given.
-const TARGET: &str = "autoscaling.knative.dev/target";
-const METRIC: &str = "autoscaling.knative.dev/metric";
-
 /// What the annotations ask of the sidecar.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Asked {
@@ -82,6 +78,15 @@ pub(crate) fn read(
     }
 }
 
+/// The soft limit of a pod of which `all` is said. It follows from how the workload is scaled, which never keeps a pod from being made:
+/// what cannot be read of that counts as absent.
+pub(crate) fn soft_limit(
+    all: &Annotations,
+    config: &autoscaler_core::ClusterConfig,
+) -> Option<u32> {
+    annotations::resolve(all, config).soft_limit
+}
+
 /// A workload's annotations over which its template's win.
 pub(crate) fn merged(workload: &Annotations, template: &Annotations) -> Annotations {
     let ours = |(key, _): &(&String, &String)| has_meaning(key);
@@ -106,8 +111,6 @@ pub(crate) fn sidecar_keys() -> impl Iterator<Item = &'static str> {
         "rouse.dev/idle-timeout",
         "rouse.dev/bounce",
         "rouse.dev/soft-limit",
-        TARGET,
-        METRIC,
         names::PORTS,
         names::DRAIN_GRACE,
     ];
