@@ -1,39 +1,32 @@
 //! The way of one request through the sidecar: check, count, wait for a slot, hand to the model (or to the activators), count out.
 
 mod elsewhere;
+mod exchange;
 mod operations;
 mod restart;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header::EXPECT};
-use hyper::{body::Incoming, upgrade::OnUpgrade};
+use http::{HeaderMap, HeaderValue, Request, Response, header::EXPECT};
+use hyper::body::Incoming;
 use shared::{
     error::Form,
-    headers::{
-        self, ADMISSION, LOAD, OP, POD_UID, PORT, SERVER_TIMING, TICKET, TIMING, admission, op,
-    },
+    headers::{OP, POD_UID, PORT, TICKET, op},
     http::{
         body::{Body, Prefetch},
         h1::Refusal,
         sanitize,
         serve::{Handler, Peer},
-        tunnel,
     },
 };
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::Instant;
 
-use self::{
-    elsewhere::Bounced,
-    restart::{Patience, Unanswered},
-};
+use self::exchange::Call;
 use crate::{
     breaker::Source,
     config::RESENDABLE_BYTES,
-    pod::{Admitted, Budget, Outcome, Pod, class},
+    pod::{Outcome, Pod, class},
     rescue::Failure,
-    slots::{Asked, Slot},
-    stats::Entry,
 };
 
 /// A listener of the pod.
@@ -50,36 +43,6 @@ pub(crate) enum FrontKind {
     Service(usize),
     /// Activators.
     Activator,
-}
-
-/// What is known of a request before anything becomes of it.
-struct Call {
-    /// The request port it is for.
-    port: usize,
-    source: Source,
-    /// It is no probe.
-    counts: bool,
-    arrived: Instant,
-    /// Bytes of its body that may be read ahead: 0 for one that waits for `100 Continue`.
-    limit: usize,
-    /// The slot that was reserved for it.
-    ticket: Option<u64>,
-}
-
-/// Where a request goes.
-enum Place {
-    /// To the model.
-    Here(Slot, Entry),
-    /// To the activators.
-    Elsewhere(Entry),
-}
-
-/// The model's answer.
-struct Served {
-    answer: Response<Body>,
-    admitted: Instant,
-    /// How long the request was here before.
-    waited: Duration,
 }
 
 impl Handler for Front {
@@ -162,176 +125,6 @@ impl Front {
             .await
     }
 
-    /// Where a request goes: to the model, once it has its slot, or to the activators before anything of it was read.
-    async fn place(
-        &self,
-        call: &Call,
-        prefetch: &mut Prefetch,
-        peer: &Peer,
-    ) -> Result<Place, Failure> {
-        if let Some(ticket) = call.ticket {
-            let reserved = self.pod.tickets.redeem(ticket);
-            let (slot, mut entry) = reserved.ok_or(Failure::TicketExpired)?;
-            entry.redeemed(call.counts);
-            return Ok(Place::Here(slot, entry));
-        }
-        let (asked, entry) = match call.source {
-            Source::Service => {
-                let elsewhere = self.elsewhere(call.port);
-                let asked = self.pod.slots.ask_or_bounce(Source::Service, elsewhere);
-                if let Ok(Asked::Bounce) = asked {
-                    return Ok(Place::Elsewhere(self.pod.stats.relay()));
-                }
-                // Whoever is refused here was a request of this pod all the same: it goes nowhere else.
-                let entry = self.pod.stats.arrive(call.counts);
-                (asked.map_err(|_| Failure::QueueFull)?, entry)
-            }
-            // A refused request is counted by the pod that takes it. Counted here too, it would be two.
-            Source::Activator => (
-                self.ask(Source::Activator)?,
-                self.pod.stats.arrive(call.counts),
-            ),
-        };
-        Ok(Place::Here(self.slot(asked, prefetch, peer).await?, entry))
-    }
-
-    /// Gives the request to the model or to the activators until one of them has answered.
-    async fn pursue(
-        &self,
-        call: Call,
-        mut place: Place,
-        mut request: Request<Body>,
-        client_upgrade: Option<OnUpgrade>,
-        peer: &Arc<Peer>,
-        outcome: &mut Outcome<'_>,
-    ) -> Result<Response<Body>, Failure> {
-        let mut may_leave = call.source == Source::Service;
-        loop {
-            match place {
-                Place::Here(slot, mut entry) => match self
-                    .serve(&call, &mut entry, request, may_leave, peer)
-                    .await
-                {
-                    Ok(served) => {
-                        return self.answer(
-                            call,
-                            served,
-                            slot,
-                            entry,
-                            client_upgrade,
-                            peer,
-                            outcome,
-                        );
-                    }
-                    Err(Unanswered::Failed(failure)) => return Err(failure),
-                    Err(Unanswered::Leaves(back)) => {
-                        // In this order: until it is counted elsewhere it is counted here.
-                        entry.relay();
-                        drop(slot);
-                        request = back;
-                        place = Place::Elsewhere(entry);
-                    }
-                },
-                Place::Elsewhere(mut entry) => {
-                    match self
-                        .bounce(call.port, request, call.limit == 0, peer)
-                        .await?
-                    {
-                        Bounced::Answered(answer) => {
-                            return self.pass_on(answer, entry, client_upgrade, peer, outcome);
-                        }
-                        Bounced::Here(back) => {
-                            may_leave = false;
-                            entry.stay(call.counts);
-                            let (parts, body) = back.into_parts();
-                            // What comes from a client has no gate.
-                            let mut ahead = Prefetch::resume(body, call.limit)
-                                .ok_or(Failure::ModelUnreachable)?;
-                            let asked = self.ask(call.source)?;
-                            let slot = self.slot(asked, &mut ahead, peer).await?;
-                            request = Request::from_parts(parts, ahead.into_body());
-                            place = Place::Here(slot, entry);
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    /// Gives the request to the model.
-    async fn serve(
-        &self,
-        call: &Call,
-        entry: &mut Entry,
-        request: Request<Body>,
-        may_leave: bool,
-        peer: &Peer,
-    ) -> Result<Served, Unanswered> {
-        entry.admitted();
-        let admitted = Instant::now();
-        let waited = admitted - call.arrived;
-        self.pod.metrics.queue_wait.record(waited);
-        let patience = Patience {
-            // An activator can go elsewhere, unless it had to give its only copy of the body.
-            may_wait: call.source == Source::Service || call.ticket.is_some(),
-            may_leave,
-            read_ahead: call.limit,
-            deadline: call.arrived + self.pod.config.queue_timeout,
-        };
-        let sent = self.send(call.port, request, patience, peer);
-        let answer = match self.pod.config.timeouts.before_answer(admitted) {
-            None => sent.await?,
-            Some((at, failure)) => timeout_at(at, sent).await.map_err(|_| failure)??,
-        };
-        Ok(Served {
-            answer,
-            admitted,
-            waited,
-        })
-    }
-
-    /// Sends the model's answer back.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the end of the way: all that there is of a request"
-    )]
-    fn answer(
-        &self,
-        call: Call,
-        served: Served,
-        slot: Slot,
-        entry: Entry,
-        client_upgrade: Option<OnUpgrade>,
-        peer: &Arc<Peer>,
-        outcome: &mut Outcome<'_>,
-    ) -> Result<Response<Body>, Failure> {
-        let Served {
-            mut answer,
-            admitted,
-            waited,
-        } = served;
-        self.finish(&mut answer, call.source, waited);
-        let is_upgrade = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
-        if is_upgrade && client_upgrade.is_none() {
-            // An upgrade nobody asked for: nothing after it could be understood.
-            return Err(Failure::ModelBroke);
-        }
-        let code = class(answer.status());
-        let guard = Admitted::new(&self.pod, admitted, code, slot, entry);
-        outcome.hand_over();
-        let timeouts = self.pod.config.timeouts;
-        if let (true, Some(client_upgrade)) = (is_upgrade, client_upgrade) {
-            let upstream_upgrade = hyper::upgrade::on(&mut answer);
-            peer.switch_to_raw();
-            sanitize::add_websocket(answer.headers_mut());
-            let (idle, cut) = (timeouts.idle, self.pod.cut.clone());
-            tunnel::join(client_upgrade, upstream_upgrade, guard, idle, cut);
-            return Ok(answer.map(|_| Body::empty()));
-        }
-        let limits = timeouts.of_answer(admitted);
-        Ok(answer.map(|body| body.ending(guard).limited(limits)))
-    }
-
     /// Checks that an activator means this pod, and returns the number of the port it means.
     fn check_identity(&self, headers: &HeaderMap) -> Result<usize, Failure> {
         if headers
@@ -346,85 +139,8 @@ impl Front {
             .filter(|port| *port < self.pod.clients.len())
             .ok_or(Failure::UnknownPort)
     }
-
-    /// Asks for a slot: it is there, it will come, or there is no room to wait for one.
-    fn ask(&self, source: Source) -> Result<Asked, Failure> {
-        // An activator can go elsewhere, and asks anew until the model is ready again; a client of a Service cannot.
-        if source == Source::Activator {
-            if !self.pod.model.borrow().ready {
-                return Err(Failure::NotReady);
-            }
-            // Who was told of readiness may be here before the task that opens the queues: it must not find them full.
-            self.pod.slots.open();
-        }
-        self.pod.slots.ask(source).map_err(|_| Failure::QueueFull)
-    }
-
-    /// Waits for a slot. While it does, a small body is read, and a hang-up is noticed.
-    async fn slot(
-        &self,
-        asked: Asked,
-        prefetch: &mut Prefetch,
-        peer: &Peer,
-    ) -> Result<Slot, Failure> {
-        let mut waiting = match asked {
-            Asked::Slot(slot) => return Ok(slot),
-            Asked::Wait(waiting) => waiting,
-            // Only who may be bounced hears this.
-            Asked::Bounce => return Err(Failure::QueueFull),
-        };
-        let deadline = Instant::now() + self.pod.config.queue_timeout;
-        let mut budget = Budget::new(&self.pod);
-        loop {
-            let may_read = prefetch.wants_more() && budget.take();
-            tokio::select! {
-                biased;
-                slot = waiting.slot() => return Ok(slot),
-                read = prefetch.read(), if may_read => read.map_err(|_| Failure::BodyBroken)?,
-                () = peer.gone() => return Err(Failure::BodyBroken),
-                () = sleep_until(deadline) => return Err(Failure::QueueTimeout),
-            }
-        }
-    }
-
-    /// Removes what must not travel on and adds what the next hop is told.
-    fn finish(&self, answer: &mut Response<Body>, source: Source, waited: Duration) {
-        *answer.version_mut() = Version::HTTP_11;
-        sanitize::strip_hop_by_hop(answer.headers_mut());
-        headers::strip_ours(answer.headers_mut());
-        match source {
-            Source::Activator => {
-                answer
-                    .headers_mut()
-                    .insert(ADMISSION, HeaderValue::from_static(admission::ADMITTED));
-                answer
-                    .headers_mut()
-                    .insert(LOAD, self.pod.stats.load().into());
-            }
-            Source::Service if self.pod.config.timing_header => {
-                let timing = timing(waited);
-                // The model may have entries of its own, on a line of their own.
-                answer.headers_mut().append(SERVER_TIMING, timing.clone());
-                answer.headers_mut().insert(TIMING, timing);
-            }
-            Source::Service => {}
-        }
-    }
-}
-
-/// A failure after sending is `theirs`, unless the client's own body broke first.
-fn of_sending(error: &shared::BoxError, theirs: Failure) -> Failure {
-    let of_user =
-        shared::error::cause_ref::<hyper::Error>(error.as_ref()).is_some_and(hyper::Error::is_user);
-    if of_user { Failure::BodyBroken } else { theirs }
 }
 
 fn ticket(headers: &HeaderMap) -> Option<u64> {
     headers.get(TICKET)?.to_str().ok()?.parse().ok()
-}
-
-/// The value of both timing headers: milliseconds that the request waited here.
-fn timing(waited: Duration) -> HeaderValue {
-    let text = format!("queue;dur={:.3}", waited.as_secs_f64() * 1e3);
-    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("queue"))
 }

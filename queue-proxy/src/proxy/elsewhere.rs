@@ -8,7 +8,7 @@ use std::{pin::pin, sync::Arc};
 use http::{HeaderValue, Request, Response, StatusCode, Version, header::EXPECT};
 use hyper::upgrade::OnUpgrade;
 use shared::{
-    headers,
+    headers::{self, LOAD, POD_UID},
     http::{
         body::{Body, Gate},
         client::SendError,
@@ -19,7 +19,7 @@ use shared::{
 };
 use tokio::sync::Notify;
 
-use super::Front;
+use super::{Front, exchange::of_sending};
 use crate::{
     bounce::Elsewhere,
     pod::{Outcome, Relayed},
@@ -56,6 +56,12 @@ impl Front {
         let Some(relay) = self.pod.relays.get(port).and_then(Option::as_ref) else {
             return Ok(Bounced::Here(request));
         };
+        // Or the activator, which has not heard of this pod lately, would take it for an idle one.
+        let headers = request.headers_mut();
+        if let Ok(uid) = HeaderValue::from_str(&self.pod.config.pod_uid) {
+            headers.insert(POD_UID, uid);
+        }
+        headers.insert(LOAD, self.pod.stats.load().into());
         // hyper tells an HTTP/2 client nothing of 1xx answers.
         let gate = if waits_for_continue && request.version() != Version::HTTP_2 {
             let (gate, gated) = Gate::shut(std::mem::replace(request.body_mut(), Body::empty()));
@@ -97,11 +103,12 @@ impl Front {
                     request.headers_mut().remove(EXPECT);
                     *request.body_mut() = gate.take_back().ok_or(Failure::RelayBroke)?;
                 }
+                headers::strip_ours(request.headers_mut());
                 Ok(Bounced::Here(*request))
             }
             Err(SendError::Sent(error)) => {
                 tracing::debug!(%error, "Activator gave no answer");
-                Err(super::of_sending(&error, Failure::RelayBroke))
+                Err(of_sending(&error, Failure::RelayBroke))
             }
         }
     }

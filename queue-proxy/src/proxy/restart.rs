@@ -15,7 +15,7 @@ use shared::http::{
 };
 use tokio::time::{Instant, sleep_until};
 
-use super::Front;
+use super::{Front, exchange::of_sending};
 use crate::{pod::Budget, rescue::Failure};
 
 /// Between two attempts. A refused connection on loopback costs some 10 us, and a start of a model seconds.
@@ -63,7 +63,7 @@ impl Front {
                 Ok(answer) => return Ok(answer),
                 Err(SendError::Sent(error)) => {
                     tracing::debug!(%error, "Model gave no answer");
-                    return Err(super::of_sending(&error, Failure::ModelBroke).into());
+                    return Err(of_sending(&error, Failure::ModelBroke).into());
                 }
                 Err(SendError::NotSent {
                     error,

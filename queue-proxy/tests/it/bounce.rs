@@ -1,7 +1,7 @@
 //! Requests that are handed on to the activators, and what becomes of them where there are none. Activators are played by models: what
 //! real ones make of it is in the activator's tests.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use http_body_util::BodyExt as _;
 use queue_proxy::{Config, QueueProxy};
@@ -82,6 +82,11 @@ async fn who_would_wait_for_long_is_answered_by_an_activator_and_counts_nowhere_
     assert_eq!((&asked["host"], &asked["x-mine"]), ("a", "1"));
     assert_eq!(asked["x-forwarded-for"], "127.0.0.1");
     assert!(!asked.contains_key("x-hop") && !asked.contains_key("rouse-ticket"));
+    // What the pod has, so that the activator looks for another one.
+    assert_eq!(
+        (&asked["rouse-pod-uid"], &asked["rouse-load"]),
+        (crate::rig::UID, "2")
+    );
     assert_eq!(there.seen.paths(), ["/bounced"; 3]);
     until("only two to be here", || proxy.open() == 2).await;
     let told = stat(&proxy, "").await;
@@ -96,8 +101,8 @@ async fn who_would_wait_for_long_is_answered_by_an_activator_and_counts_nowhere_
         outcomes("bounced").values().sum::<u64>() == 5
     })
     .await;
-    let expected = [("2xx".to_owned(), 2), ("relayed".to_owned(), 3)];
-    assert_eq!(outcomes("bounced"), expected.into());
+    let expected = BTreeMap::from([("2xx".to_owned(), 2), ("relayed".to_owned(), 3)]);
+    assert_eq!(outcomes("bounced"), expected);
     assert!(
         metrics
             .render()
@@ -300,6 +305,13 @@ async fn with_no_activator_all_is_as_if_there_were_none() {
         assert_eq!(client.answer().await.status, 200);
     }
     assert_eq!(model.seen.paths(), ["/inside", "/waiting", "/2", "/3"]);
+    let ours = model
+        .seen
+        .requests
+        .lock()
+        .iter()
+        .any(|r| r.headers().contains_key("rouse-load"));
+    assert!(!ours, "what was for the activator");
     until("the account to be even", || {
         proxy.stats().totals() == (5, 5)
     })
@@ -351,7 +363,7 @@ async fn an_address_that_does_not_answer_is_paid_for_once() {
 
 #[tokio::test]
 async fn what_an_activator_has_had_is_never_sent_again_whatever_becomes_of_it() {
-    let metrics = metrics();
+    let _counted = metrics();
     let (model, _gate) = Model::gated().await;
     let there = Model::raw(|mut stream| async move {
         let mut head = [0; 1024];
@@ -376,13 +388,14 @@ async fn what_an_activator_has_had_is_never_sent_again_whatever_becomes_of_it() 
     assert_eq!(there.seen.connections(), 1);
     let mut client = Raw::sent(front(&proxy), get("/part", "")).await;
     assert_eq!(client.head().await.status, 200);
-    client.closed().await;
+    let mut rest = Vec::new();
+    let _cut = within("the end", client.stream.read_to_end(&mut rest)).await;
+    assert!(rest.len() < 9, "{rest:?}");
     assert_eq!((there.seen.connections(), model.seen.count()), (2, 1));
     until("both outcomes", || {
         outcomes("broken").get("relay-broke") == Some(&2)
     })
     .await;
-    drop(metrics);
 }
 
 #[tokio::test]

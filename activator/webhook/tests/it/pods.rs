@@ -455,7 +455,10 @@ fn a_sidecar_is_told_where_the_activators_are_before_there_is_any_service() {
     let two = of(&[("rouse.dev/ports", "8080,9000")], "ROUSE_BOUNCE_TO");
     let both = format!("{there},iris-rouse-relay.models.svc:8013");
     assert_eq!(two, Some(both));
-    assert_eq!(of(&[("rouse.dev/bounce", "false")], "ROUSE_BOUNCE_TO"), None);
+    assert_eq!(
+        of(&[("rouse.dev/bounce", "false")], "ROUSE_BOUNCE_TO"),
+        None
+    );
     let bounced = of(&[("rouse.dev/bounce", "true")], "ROUSE_BOUNCE_TO");
     assert_eq!(bounced.as_deref(), Some(there));
 
@@ -470,5 +473,9 @@ fn a_sidecar_is_told_where_the_activators_are_before_there_is_any_service() {
     let (injected, _) = inject(&with(|pod| {
         pod["metadata"]["ownerReferences"][0]["name"] = json!(format!("{long}-7d9c5b8f6d"));
     }));
-    assert_eq!(variable(&injected, "ROUSE_BOUNCE_TO"), None, "no name for it");
+    assert_eq!(
+        variable(&injected, "ROUSE_BOUNCE_TO"),
+        None,
+        "no name for it"
+    );
 }
