@@ -48,7 +48,7 @@ async fn nobody() -> SocketAddr {
 
 #[tokio::test]
 async fn who_would_wait_for_long_is_answered_by_an_activator_and_counts_nowhere_else() {
-    let metrics = metrics();
+    let _counted = metrics();
     let (model, gate) = Model::gated().await;
     let there = Model::start(|request| async move {
         let mut answer = echo(request);
@@ -79,14 +79,12 @@ async fn who_would_wait_for_long_is_answered_by_an_activator_and_counts_nowhere_
         assert_eq!(ours, None);
     }
     let asked = there.seen.last();
-    assert_eq!((&asked["host"], &asked["x-mine"]), ("a", "1"));
+    assert_eq!([&asked["host"], &asked["x-mine"]], ["a", "1"]);
     assert_eq!(asked["x-forwarded-for"], "127.0.0.1");
     assert!(!asked.contains_key("x-hop") && !asked.contains_key("rouse-ticket"));
     // What the pod has, so that the activator looks for another one.
-    assert_eq!(
-        (&asked["rouse-pod-uid"], &asked["rouse-load"]),
-        (crate::rig::UID, "2")
-    );
+    let told = [&asked["rouse-pod-uid"], &asked["rouse-load"]];
+    assert_eq!(told, [crate::rig::UID, "2"]);
     assert_eq!(there.seen.paths(), ["/bounced"; 3]);
     until("only two to be here", || proxy.open() == 2).await;
     let told = stat(&proxy, "").await;
@@ -103,18 +101,19 @@ async fn who_would_wait_for_long_is_answered_by_an_activator_and_counts_nowhere_
     .await;
     let expected = BTreeMap::from([("2xx".to_owned(), 2), ("relayed".to_owned(), 3)]);
     assert_eq!(outcomes("bounced"), expected);
-    assert!(
-        metrics
-            .render()
-            .contains("rouse_queue_proxy_relayed_requests")
-    );
 }
 
 #[tokio::test]
 async fn a_relayed_request_keeps_the_pod_open_until_its_last_byte_and_is_no_load() {
     let (model, _gate) = Model::gated().await;
     let (there, theirs) = Model::gated().await;
-    let proxy = ready(bouncing(model.address, 1, there.address)).await;
+    let mut config = bouncing(model.address, 1, there.address);
+    config.target = "default/relaying".parse().unwrap();
+    let proxy = QueueProxy::start(config, Some(metrics().clone())).unwrap();
+    let mut known = proxy.model();
+    within("the model", known.wait_for(|m| m.ready))
+        .await
+        .unwrap();
     let _here = crowd(&proxy, &model).await;
     let mut relayed = Raw::sent(front(&proxy), get("/r", "")).await;
     until("it to be there", || there.seen.active() == 1).await;
@@ -122,6 +121,10 @@ async fn a_relayed_request_keeps_the_pod_open_until_its_last_byte_and_is_no_load
         (proxy.open(), proxy.load(), proxy.stats().relayed()),
         (3, 2, 1)
     );
+    let mut reader = Raw::connect(proxy.stats_address().unwrap()).await;
+    let told = reader.get("/metrics").await;
+    let gauge = "rouse_queue_proxy_relayed_requests{target=\"default/relaying\"} 1\n";
+    assert!(told.text().contains(gauge), "{}", told.text());
     // Of 8030's room it took none.
     let _held = Raw::sent(activator(&proxy), get("/held", &addressed())).await;
     until("it to wait", || proxy.stats().gauges() == (1, 2)).await;
