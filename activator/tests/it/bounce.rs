@@ -2,7 +2,7 @@
 //! the two.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::atomic::Ordering::SeqCst,
     time::Duration,
@@ -58,16 +58,10 @@ async fn what_a_busy_pod_hands_on_is_served_by_the_idle_one() {
     let mut here = crowd(&busy).await;
     let large = vec![b'y'; 300_000];
     for n in 0..5 {
-        let began = Instant::now();
         // The activator has heard nothing of the busy pod but what comes with the request itself.
         let answer = ask(front(&busy), post("/echo", &format!("{n}"), &large)).await;
         assert_eq!((answer.status, answer.body.len()), (200, large.len()));
         assert_eq!(answer.header("x-model"), Some("idle"), "{n}");
-        assert!(
-            began.elapsed() < Duration::from_millis(500),
-            "{:?}",
-            began.elapsed()
-        );
     }
     assert_eq!(idle.model.ids(), ["0", "1", "2", "3", "4"]);
     busy.model.state.go.add_permits(2);
@@ -145,26 +139,25 @@ async fn neither_who_stays_at_a_pod_nor_who_is_handed_on_starves() {
         let address = front(&lone);
         clients.spawn(async move {
             let mut raw = Raw::open(address).await;
-            let (began, mut served, mut longest) = (Instant::now(), 0_u32, Duration::ZERO);
+            let (began, mut served) = (Instant::now(), 0_u32);
             while began.elapsed() < length {
-                let sent = Instant::now();
                 raw.send(get("/sleep?10", &format!("{client}-{served}")))
                     .await;
                 assert_eq!(raw.answer().await.expect("an answer").status, 200);
-                longest = longest.max(sent.elapsed());
                 served += 1;
             }
-            (client, (served, longest))
+            (client, served)
         });
     }
-    let mut fates = HashMap::new();
+    let mut fates = BTreeMap::new();
     while let Some(fate) = clients.join_next().await {
         let (client, fate) = fate.unwrap();
         fates.insert(client, fate);
     }
-    for (served, longest) in fates.values() {
-        // Six share some 90 a second alike: 15 each, and nobody waits for much longer than six times 10 ms.
-        assert!(*served >= 10, "{fates:?}");
-        assert!(*longest < Duration::from_millis(1_500), "{fates:?}");
-    }
+    let all: u32 = fates.values().sum();
+    // Six of them would have a sixth each, if it were always exactly their turn.
+    assert!(
+        fates.values().all(|served| served * 6 * 3 > all),
+        "{fates:?}"
+    );
 }
