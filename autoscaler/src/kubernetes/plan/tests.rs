@@ -611,14 +611,14 @@ fn what_is_being_deleted_already_is_not_deleted_again() {
     };
     assert_eq!(
         removals(&world),
-        2,
-        "the companion, and the Service's slice"
+        3,
+        "the companion, the relay, and the Service's slice"
     );
     for slice in &mut world.slices {
         Arc::make_mut(slice).terminating = true;
     }
-    assert_eq!(removals(&world), 1);
-    for companion in world.companions.values_mut() {
+    assert_eq!(removals(&world), 2);
+    for companion in world.companions.values_mut().chain(&mut world.relay) {
         Arc::make_mut(companion).terminating = true;
     }
     assert_eq!(removals(&world), 0);
