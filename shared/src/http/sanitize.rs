@@ -8,8 +8,9 @@ use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version,
     header::{
-        CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
-        SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TE, TRANSFER_ENCODING, UPGRADE,
+        AUTHORIZATION, CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TE, TRAILER,
+        TRANSFER_ENCODING, UPGRADE,
     },
     uri::{Authority, PathAndQuery, Scheme},
 };
@@ -57,6 +58,10 @@ pub fn check_request<B>(request: &mut Request<B>) -> Result<(), Refusal> {
         let authority = request.uri().authority();
         if authority.is_some_and(|a| !super::h1::is_authority(a.as_str().as_bytes())) {
             return Err(Refusal::bad("malformed authority"));
+        }
+        // h2 holds a body against the first one only; whoever turns this into HTTP/1 may believe another.
+        if request.headers().get_all(CONTENT_LENGTH).iter().count() > 1 {
+            return Err(Refusal::bad("more than one Content-Length"));
         }
         return Ok(());
     }
@@ -167,6 +172,16 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Removes from trailers what only a head may say: framing, routing, who somebody is, what concerns one connection, and what poses as
+/// ours (RFC 9110 section 6.5.1). Whoever merges trailers into a head would believe it.
+pub(super) fn strip_trailers(trailers: &mut HeaderMap) {
+    strip_hop_by_hop(trailers);
+    crate::headers::strip_ours(trailers);
+    for name in [AUTHORIZATION, CONTENT_LENGTH, HOST, TE, TRAILER] {
+        trailers.remove(name);
     }
 }
 
