@@ -320,8 +320,10 @@ mod tests {
         for text in signs.chain(odd).chain(long) {
             let is_path = path(&text).is_ok();
             assert_eq!(is_path, asked("rouse.dev/ready-path", &text), "{text:?}");
+            // A list may have blanks around its parts, which are not handed on.
+            let part = text.trim();
             assert!(
-                is_path || !asked("rouse.dev/probe-paths", &text),
+                path(part).is_ok() || !asked("rouse.dev/probe-paths", part),
                 "{text:?}"
             );
             assert!(

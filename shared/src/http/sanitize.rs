@@ -36,6 +36,15 @@ pub fn check_request<B>(request: &mut Request<B>) -> Result<(), Refusal> {
         return Err(Refusal::new(405, "method not allowed"));
     }
     if request.version() == Version::HTTP_2 {
+        // h2 looks at the first one only; whoever turns this into HTTP/1 may believe another.
+        for (name, reason) in [
+            (CONTENT_LENGTH, "more than one Content-Length"),
+            (HOST, "more than one Host"),
+        ] {
+            if request.headers().get_all(name).iter().nth(1).is_some() {
+                return Err(Refusal::bad(reason));
+            }
+        }
         match (request.uri().authority(), request.headers().get(HOST)) {
             (None, None) => return Err(Refusal::bad("no authority")),
             // Allowed (RFC 9113 section 8.3.1), but only the other form can be sent on.
@@ -58,10 +67,6 @@ pub fn check_request<B>(request: &mut Request<B>) -> Result<(), Refusal> {
         let authority = request.uri().authority();
         if authority.is_some_and(|a| !super::h1::is_authority(a.as_str().as_bytes())) {
             return Err(Refusal::bad("malformed authority"));
-        }
-        // h2 holds a body against the first one only; whoever turns this into HTTP/1 may believe another.
-        if request.headers().get_all(CONTENT_LENGTH).iter().count() > 1 {
-            return Err(Refusal::bad("more than one Content-Length"));
         }
         return Ok(());
     }

