@@ -1,7 +1,7 @@
 //! Running cargo: the same cargo that runs us, from the root of the workspace.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
@@ -32,5 +32,39 @@ pub(crate) fn run<S: AsRef<OsStr>>(root: &Path, args: &[S]) -> anyhow::Result<()
         .status()
         .with_context(|| format!("cannot start cargo {shown}"))?;
     ensure!(status.success(), "cargo {shown} failed ({status})");
+    Ok(())
+}
+
+/// Builds the test `name` of `packages` (cargo's own arguments) and returns where its program is.
+pub(crate) fn test_program(root: &Path, packages: &[&str], name: &str) -> anyhow::Result<PathBuf> {
+    let built = command()
+        .current_dir(root)
+        .args(["test", "--no-run"])
+        .args(packages)
+        .args(["--test", name, "--message-format=json"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot start cargo")?;
+    ensure!(built.status.success(), "the tests do not build");
+    String::from_utf8_lossy(&built.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["name"] == name)
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .context("cargo names no test program")
+}
+
+/// Runs a command with its output on ours, and fails if it does.
+pub(crate) fn succeed(command: &mut Command) -> anyhow::Result<()> {
+    let status = command
+        .stdin(Stdio::null())
+        .status()
+        .with_context(|| format!("cannot start {}", command.get_program().display()))?;
+    ensure!(
+        status.success(),
+        "{} failed ({status})",
+        command.get_program().display()
+    );
     Ok(())
 }

@@ -5,13 +5,13 @@
 //! and was: docs/reference/conformance.md.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
 use clap::ValueEnum;
 
-use crate::cargo;
+use crate::cargo::{self, succeed};
 use crate::metadata::Metadata;
 use crate::report;
 
@@ -117,7 +117,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         programs.extend(&cargo::EVERYTHING[1..]);
     }
     cargo::run(root, &programs)?;
-    let tests = build_tests(root)?;
+    // With the same selection of packages as all other tests, so that the features of what they share are the same.
+    let tests = cargo::test_program(root, &["--workspace"], "conformance")?;
 
     let mut command = Command::new(tests);
     if !all {
@@ -222,39 +223,4 @@ fn prepare_autobahn(root: &Path, folder: &Path) -> anyhow::Result<()> {
             .arg(&suite),
     )?;
     fs::write(&done, wanted).context("cannot note that the suite is there")
-}
-
-fn succeed(command: &mut Command) -> anyhow::Result<()> {
-    let program = command.get_program().display().to_string();
-    let status = command
-        .stdin(Stdio::null())
-        .status()
-        .with_context(|| format!("cannot start {program}"))?;
-    ensure!(status.success(), "{program} failed ({status})");
-    Ok(())
-}
-
-/// Builds the tests with the same selection of packages as all others, so that the features of what they share are the same.
-fn build_tests(root: &Path) -> anyhow::Result<PathBuf> {
-    let built = cargo::command()
-        .current_dir(root)
-        .args([
-            "test",
-            "--no-run",
-            "--workspace",
-            "--test",
-            "conformance",
-            "--message-format=json",
-        ])
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cannot start cargo")?;
-    ensure!(built.status.success(), "the tests do not build");
-    String::from_utf8_lossy(&built.stdout)
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["target"]["name"] == "conformance")
-        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .context("cargo names no test program")
 }

@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail, ensure};
 
-use crate::cargo;
+use crate::cargo::{self, succeed};
 use crate::metadata::Metadata;
 use crate::report;
 
@@ -223,7 +223,7 @@ const AT_ONCE: &str = "3";
 /// Builds the tests and runs them: first those that may run beside each other, then each of the others by itself.
 fn test(metadata: &Metadata, cluster: &Cluster, args: &[String]) -> anyhow::Result<()> {
     let root = &metadata.root;
-    let program = build_tests(root)?;
+    let program = cargo::test_program(root, &["-p", "integration"], "e2e")?;
     let mut prepare = Command::new(&program);
     succeed(prepare.args(["--ignored", "prepare"]).current_dir(root))?;
     let list = Command::new(&program)
@@ -266,42 +266,4 @@ fn test(metadata: &Metadata, cluster: &Cluster, args: &[String]) -> anyhow::Resu
         results.push(succeed(tests.current_dir(root)));
     }
     results.into_iter().collect()
-}
-
-fn build_tests(root: &Path) -> anyhow::Result<PathBuf> {
-    let built = cargo::command()
-        .current_dir(root)
-        .args([
-            "test",
-            "--no-run",
-            "-p",
-            "integration",
-            "--test",
-            "e2e",
-            "--message-format=json",
-        ])
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cannot start cargo")?;
-    ensure!(built.status.success(), "the tests do not build");
-    String::from_utf8_lossy(&built.stdout)
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["target"]["name"] == "e2e")
-        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .context("cargo names no test program")
-}
-
-fn succeed(command: &mut Command) -> anyhow::Result<()> {
-    let status = command
-        .stdin(Stdio::null())
-        .status()
-        .with_context(|| format!("cannot start {}", command.get_program().display()))?;
-    ensure!(
-        status.success(),
-        "{} failed ({status})",
-        command.get_program().display()
-    );
-    Ok(())
 }
