@@ -8,7 +8,7 @@ use std::{
     task::Poll,
 };
 
-use schedules::{explore, point};
+use schedules::{Patience, explore, point};
 use shuttle::{future::block_on, thread};
 
 use super::*;
@@ -22,17 +22,6 @@ impl Scale for Never {
     fn wake(&self, _: &TargetId, _: u32) -> BoxFuture<'_, Result<WakeOutcome, WakeError>> {
         Box::pin(std::future::pending())
     }
-}
-
-/// What somebody does who has to wait.
-#[derive(Clone, Copy, Debug)]
-enum Patience {
-    /// Goes at once, without having looked.
-    None,
-    /// Looks once and goes: perhaps with a pod that has just been given.
-    OneLook,
-    /// Stays.
-    Endless,
 }
 
 /// A workload whose pods take one request each, and how many of them have one.

@@ -10,21 +10,10 @@ use std::{
     task::Poll,
 };
 
-use schedules::{explore, point};
+use schedules::{Patience, explore, point};
 use shuttle::{future::block_on, thread};
 
 use super::*;
-
-/// What somebody does who has to wait.
-#[derive(Clone, Copy, Debug)]
-enum Patience {
-    /// Goes at once, without having looked.
-    None,
-    /// Looks once and goes: perhaps with a slot that has just come.
-    OneLook,
-    /// Stays.
-    Endless,
-}
 
 /// The pod's slots and how many are at the model.
 #[derive(Clone)]

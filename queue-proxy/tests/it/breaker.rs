@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use crate::{
-    model::{Model, streamed, text},
+    model::{Model, streaming, text},
     raw::{Raw, get},
     rig::{activator, addressed, config, front, pod, ready, start, until, within},
 };
@@ -139,16 +139,7 @@ async fn requests_before_the_first_readiness_wait_and_then_pass() {
 
 #[tokio::test]
 async fn a_request_holds_its_slot_to_the_last_byte_of_its_answer() {
-    let (feeds, mut taken) = tokio::sync::mpsc::unbounded_channel();
-    let model = Model::start(move |_| {
-        let feeds = feeds.clone();
-        async move {
-            let (feed, answer) = streamed();
-            feeds.send(feed).unwrap();
-            answer
-        }
-    })
-    .await;
+    let (model, mut taken) = streaming(false).await;
     let proxy = pod(model.address, 1).await;
     let mut first = Raw::sent(front(&proxy), get("/1", "")).await;
     let feed = within("the request", taken.recv()).await.unwrap();

@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     h2,
-    model::{Model, streamed},
+    model::{Model, streaming},
     raw::{Raw, get, post},
     rig::{activator, addressed, config, front, metrics, pod, ready, soon, until, within},
     timeouts::counted,
@@ -89,16 +89,7 @@ async fn a_client_that_leaves_before_the_answer_is_gone_at_the_model_too() {
 
 #[tokio::test]
 async fn a_client_that_leaves_mid_answer_ends_it_at_a_model_that_is_silent() {
-    let (feeds, mut taken) = mpsc::unbounded_channel();
-    let model = Model::start(move |_| {
-        let feeds = feeds.clone();
-        async move {
-            let (feed, answer) = streamed();
-            feeds.send(feed).unwrap();
-            answer
-        }
-    })
-    .await;
+    let (model, mut taken) = streaming(false).await;
     let proxy = pod(model.address, 1).await;
     for round in 1..=5 {
         let mut client = Raw::sent(front(&proxy), get("/", "")).await;
@@ -287,16 +278,7 @@ async fn the_stream_of_an_http_2_client_that_is_gone_is_cancelled_at_the_model()
 
 #[tokio::test]
 async fn a_client_that_reads_nothing_loses_its_slot_and_one_that_reads_slowly_does_not() {
-    let (feeds, mut taken) = mpsc::unbounded_channel();
-    let model = Model::start(move |_| {
-        let feeds = feeds.clone();
-        async move {
-            let (feed, answer) = streamed();
-            feeds.send(feed).unwrap();
-            answer
-        }
-    })
-    .await;
+    let (model, mut taken) = streaming(false).await;
     let name = "stalled";
     let proxy = named(&model, name, Duration::from_secs(1)).await;
     // Far more than the buffers between here and there hold.
@@ -338,16 +320,7 @@ async fn a_client_that_reads_nothing_loses_its_slot_and_one_that_reads_slowly_do
 
 #[tokio::test]
 async fn an_http_2_stream_that_is_not_read_is_reset_and_the_others_go_on() {
-    let (feeds, mut taken) = mpsc::unbounded_channel();
-    let model = Model::start_h2(move |_| {
-        let feeds = feeds.clone();
-        async move {
-            let (feed, answer) = streamed();
-            feeds.send(feed).unwrap();
-            answer
-        }
-    })
-    .await;
+    let (model, mut taken) = streaming(true).await;
     let name = "h2-stalled";
     metrics();
     let mut config = config(&[model.address], 0);

@@ -200,6 +200,25 @@ pub(crate) fn streamed() -> (Feed, Response<Reply>) {
     (feed, answer)
 }
 
+/// A model that answers with streams, over HTTP/1 or HTTP/2, and where their feeds arrive.
+pub(crate) async fn streaming(h2: bool) -> (Model, mpsc::UnboundedReceiver<Feed>) {
+    let (feeds, taken) = mpsc::unbounded_channel();
+    let handler = move |_| {
+        let feeds = feeds.clone();
+        async move {
+            let (feed, answer) = streamed();
+            feeds.send(feed).unwrap();
+            answer
+        }
+    };
+    let model = if h2 {
+        Model::start_h2(handler).await
+    } else {
+        Model::start(handler).await
+    };
+    (model, taken)
+}
+
 /// 200 with what the request brings, as it comes, trailers included.
 pub(crate) fn echo(request: Request<Incoming>) -> Response<Reply> {
     let (feed, answer) = streamed();

@@ -7,13 +7,12 @@ use queue_proxy::{QueueProxy, timeouts::Timeouts};
 use shared::TargetId;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    sync::mpsc,
     time::{Duration, Instant, sleep},
 };
 
 use crate::{
     h2,
-    model::{Feed, Model, streamed, text},
+    model::{Model, streaming, text},
     raw::{Raw, get, post},
     rig::{activator, addressed, config, front, metrics, outcomes, ready, until, within},
 };
@@ -48,25 +47,6 @@ fn idle(limit: Duration) -> Timeouts {
         idle: Some(limit),
         ..Timeouts::default()
     }
-}
-
-/// Models that answer with streams, over HTTP/1 or HTTP/2, and where their feeds arrive.
-async fn streaming(h2: bool) -> (Model, mpsc::UnboundedReceiver<Feed>) {
-    let (feeds, taken) = mpsc::unbounded_channel();
-    let handler = move |_| {
-        let feeds = feeds.clone();
-        async move {
-            let (feed, answer) = streamed();
-            feeds.send(feed).unwrap();
-            answer
-        }
-    };
-    let model = if h2 {
-        Model::start_h2(handler).await
-    } else {
-        Model::start(handler).await
-    };
-    (model, taken)
 }
 
 fn counts(pairs: &[(&str, u64)]) -> Vec<(String, u64)> {

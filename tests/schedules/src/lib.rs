@@ -27,6 +27,17 @@ thread_local! {
     static EXPLORING: Cell<bool> = const { Cell::new(false) };
 }
 
+/// What somebody does who has to wait for a hand-over.
+#[derive(Clone, Copy, Debug)]
+pub enum Patience {
+    /// Goes at once, without having looked.
+    None,
+    /// Looks once and goes: perhaps with what has just come.
+    OneLook,
+    /// Stays.
+    Endless,
+}
+
 /// Runs `scenario` in many orders, half of them random, half of them with random priorities. It starts tasks with
 /// `shuttle::thread` and `shuttle::future`; that all of them wait for something for ever fails, too.
 ///

@@ -82,7 +82,7 @@ pub(super) struct Inbound<B = Incoming> {
     body: B,
     pace: Option<Pace>,
     /// Made when the client is first waited for, which it never is for most bodies.
-    wait: Option<Pin<Box<Wait>>>,
+    wait: Option<Box<Wait>>,
 }
 
 #[derive(Debug)]
@@ -153,7 +153,7 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let now = Instant::now();
         let wait = self.wait.get_or_insert_with(|| {
-            Box::pin(Wait {
+            Box::new(Wait {
                 left: pace.grace,
                 since: None,
                 over: Box::pin(sleep_until(now + pace.grace)),
