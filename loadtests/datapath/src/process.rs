@@ -3,6 +3,7 @@
 use std::{fs, process::Stdio, time::Duration};
 
 use anyhow::Context as _;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
 /// A process on one core. Ends with this.
@@ -40,9 +41,17 @@ impl Pinned {
         Ok(String::from_utf8(output.stdout)?)
     }
 
-    /// Ends it and waits until it has gone.
+    /// Ends it with its children, whom nobody would tell that it has gone, and waits until it has.
     pub(crate) async fn end(mut self) -> anyhow::Result<()> {
+        let children = family(self.pid()?).into_iter().skip(1);
+        let children: Vec<_> = children
+            .filter_map(|pid| Pid::from_raw(pid.cast_signed()))
+            .collect();
         self.child.kill().await?;
+        for child in children {
+            // It may have ended with its parent.
+            let _gone = kill_process(child, Signal::KILL);
+        }
         Ok(())
     }
 }
