@@ -191,8 +191,14 @@ async fn a_pod_that_has_another_address_now_is_asked_there() {
     let mut slow = Raw::sent(site.address(), get("/wait", "slow")).await;
     crate::bed::until("at the pod", || before.proxy.open() == 1).await;
     site.pods(&[&after]);
-    assert_eq!(ask(site.address(), get("/", "x")).await.status, 200);
-    assert_eq!(after.model.ids(), ["x"]);
+    // The address before is good until the activator has followed.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while after.model.ids().is_empty() {
+        assert!(Instant::now() < deadline, "asked at its address before");
+        assert_eq!(ask(site.address(), get("/", "x")).await.status, 200);
+    }
+    assert_eq!(ask(site.address(), get("/", "y")).await.status, 200);
+    assert_eq!(after.model.ids(), ["x", "y"]);
     before.model.state.go.add_permits(1);
     assert_eq!(slow.answer().await.unwrap().status, 200);
 }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use integration::{Ledger, ledger::Told};
+use integration::{Ledger, client::Account, ledger::Told};
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{Namespace, Pod, Service},
@@ -281,6 +281,25 @@ impl Space {
             let answer = integration::client::fetch(address, integration::client::get("/stats"));
             let answer = answer.await.ok()?;
             answer.headers.contains_key("rouse-timing").then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until new connections to a Service reach every one of a model's `count` pods: kube-proxy learns of the last of them
+    /// a moment after they are ready, and connections that clients keep from before that moment all lead to the others.
+    pub(crate) async fn through_every_pod(
+        &self,
+        account: &Account,
+        address: SocketAddr,
+        name: &str,
+        count: usize,
+    ) {
+        self.until("every pod gets requests", LONG, async || {
+            let get = integration::client::get("/work");
+            let _answer = account.send(address, None, get).await;
+            let journals = self.journals(name);
+            let reached = journals.values().filter(|journal| !journal.is_empty());
+            (reached.count() == count).then_some(())
         })
         .await;
     }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use integration::{Fate, load};
+use integration::{Fate, client::Account, load};
 use k8s_openapi::api::core::v1::Pod;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::{Instant, sleep, timeout};
@@ -44,6 +44,8 @@ async fn only_requests_inside_a_killed_model_fail_and_it_is_restarted() {
         println!("left out: the node's processes are not on this machine");
         return space.end().await;
     };
+    let account = Account::default();
+    space.through_every_pod(&account, address, "m", 2).await;
     let url = format!("http://{address}/work");
     let load = tokio::spawn(async move {
         load::run(&url, CLIENTS, load::closed(Duration::from_secs(15))).await
@@ -61,7 +63,8 @@ async fn only_requests_inside_a_killed_model_fail_and_it_is_restarted() {
         })
         .await;
     println!("restarted after {:?}", began.elapsed());
-    let (report, told) = timeout(LONG, load).await.unwrap().unwrap();
+    let (report, mut told) = timeout(LONG, load).await.unwrap().unwrap();
+    told.extend(account.told());
     let ledger = space.ledger("m", &told).checked();
     let inside = &space.journals("m")[&victim];
     println!(

@@ -86,12 +86,7 @@ async fn short_connections_are_spread_evenly_over_five_pods() {
             .map(|(pod, journal)| (pod, journal.lines().count()));
         counts.collect()
     };
-    // kube-proxy learns of the last pods a moment after they are ready.
-    let all = async || {
-        let _answer = account.send(address, None, get("/work")).await;
-        (counts().len() == 5 && counts().iter().all(|(_, count)| *count > 0)).then_some(())
-    };
-    space.until("every pod gets requests", LONG, all).await;
+    space.through_every_pod(&account, address, "m", 5).await;
     let before = counts();
     let began = Instant::now();
     let mut clients = JoinSet::new();
