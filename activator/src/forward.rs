@@ -13,6 +13,7 @@ use shared::{
     headers::{SERVER_TIMING, TIMING},
     http::{
         body::{Body, End, Ending, Prefetch},
+        client,
         h1::Refusal,
         sanitize,
         serve::{Handler, Peer},
@@ -196,16 +197,20 @@ impl Front {
             mut answer, lease, ..
         } = answered;
         let is_upgrade = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
-        if is_upgrade && client_upgrade.is_none() {
-            return Err(Failure::PodBroke);
-        }
+        let upgrade = match client_upgrade {
+            Some(client) if is_upgrade => {
+                let pod = client::upgraded(&mut answer).ok_or(Failure::PodBroke)?;
+                Some((client, pod))
+            }
+            None if is_upgrade => return Err(Failure::PodBroke),
+            Some(_) | None => None,
+        };
         let guard = Answering::new(&self.workload, answer.status(), lease);
-        if let (true, Some(client_upgrade)) = (is_upgrade, client_upgrade) {
-            let pod_upgrade = hyper::upgrade::on(&mut answer);
+        if let Some((client, pod)) = upgrade {
             peer.switch_to_raw();
             sanitize::add_websocket(answer.headers_mut());
             // Its silence is limited by the pod, if at all.
-            tunnel::join(client_upgrade, pod_upgrade, guard, None, self.cut.clone());
+            tunnel::join(client, pod, guard, None, self.cut.clone());
             return Ok(Reply::OfPod(answer.map(|_| Body::empty())));
         }
         Ok(Reply::OfPod(answer.map(|body| body.ending(guard))))

@@ -14,6 +14,7 @@ use shared::{
     },
     http::{
         body::{Body, Prefetch},
+        client,
         h1::Refusal,
         sanitize,
         serve::{Handler, Peer},
@@ -154,19 +155,23 @@ impl Front {
         };
         self.finish(&mut answer, source, waited);
         let is_upgrade = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
-        if is_upgrade && client_upgrade.is_none() {
+        let upgrade = match client_upgrade {
+            Some(client) if is_upgrade => {
+                let model = client::upgraded(&mut answer).ok_or(Failure::ModelBroke)?;
+                Some((client, model))
+            }
             // An upgrade nobody asked for: nothing after it could be understood.
-            return Err(Failure::ModelBroke);
-        }
+            None if is_upgrade => return Err(Failure::ModelBroke),
+            Some(_) | None => None,
+        };
         let code = class(answer.status());
         let guard = Admitted::new(&self.pod, admitted, code, slot, entry);
         outcome.hand_over();
-        if let (true, Some(client_upgrade)) = (is_upgrade, client_upgrade) {
-            let upstream_upgrade = hyper::upgrade::on(&mut answer);
+        if let Some((client, model)) = upgrade {
             peer.switch_to_raw();
             sanitize::add_websocket(answer.headers_mut());
             let (idle, cut) = (timeouts.idle, self.pod.cut.clone());
-            tunnel::join(client_upgrade, upstream_upgrade, guard, idle, cut);
+            tunnel::join(client, model, guard, idle, cut);
             return Ok(answer.map(|_| Body::empty()));
         }
         let limits = timeouts.of_answer(admitted);

@@ -5,6 +5,7 @@ pub mod client;
 pub mod guard;
 pub mod h1;
 pub mod probe;
+mod read_size;
 pub mod sanitize;
 pub mod serve;
 pub mod tunnel;

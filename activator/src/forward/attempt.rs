@@ -12,7 +12,7 @@ use shared::{
     headers::{self, ADMISSION, LOAD, OP, POD_UID, PORT, TICKET, admission, op},
     http::{
         body::{Body, BodyBroken, Gate},
-        client::SendError,
+        client::{SendError, on_informational},
         sanitize,
         serve::Peer,
     },
@@ -75,8 +75,8 @@ impl Front {
         let admitted = Arc::new(Notify::new());
         if let Some(gate) = &gate {
             let (gate, admitted) = (Arc::clone(gate), Arc::clone(&admitted));
-            hyper::ext::on_informational(&mut request, move |answer| {
-                if answer.status() == StatusCode::CONTINUE {
+            on_informational(&mut request, move |status| {
+                if status == StatusCode::CONTINUE {
                     gate.open();
                     admitted.notify_one();
                 }

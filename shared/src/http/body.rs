@@ -10,13 +10,11 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::timeout;
 
 pub use self::{
     gate::{Gate, TakenBack},
@@ -25,6 +23,7 @@ pub use self::{
     prefetch::{BodyBroken, Prefetch},
 };
 use self::{inbound::Inbound, limit::Limited, prefetch::Prefixed};
+use super::client::Reply;
 use crate::BoxError;
 
 /// Anything that must live exactly as long as a body: a slot, an in-flight count, a pooled connection.
@@ -66,20 +65,13 @@ impl<G: Guard> Ending for Plain<G> {
 pub struct Body {
     kind: Kind,
     guards: Vec<Box<dyn Ending>>,
-    on_end: Option<OnEnd>,
 }
-
-/// What to do when a body has ended as it should.
-type OnEnd = Box<dyn FnOnce() + Send + Sync>;
-
-/// A body that is dropped with so few bytes left is read to its end, for so long: that is cheaper than a new connection.
-const SHORT_REST: u64 = 8 * 1024;
-const SHORT_REST_PATIENCE: Duration = Duration::from_millis(100);
 
 enum Kind {
     Empty,
     Full(Bytes),
     Incoming(Inbound),
+    Reply(Reply),
     Prefixed(Prefixed),
     Gated(Arc<Gate>),
     Made(Pin<Box<Made>>),
@@ -141,7 +133,7 @@ impl Body {
             Kind::Empty | Kind::Full(_) => true,
             Kind::Prefixed(prefixed) => prefixed.is_whole(),
             Kind::Incoming(incoming) => incoming.is_end_stream(),
-            Kind::Gated(_) | Kind::Made(_) | Kind::Limited(_) => false,
+            Kind::Reply(_) | Kind::Gated(_) | Kind::Made(_) | Kind::Limited(_) => false,
         }
     }
 
@@ -152,7 +144,7 @@ impl Body {
             Kind::Full(bytes) => Some(bytes.clone()),
             Kind::Incoming(incoming) => incoming.is_end_stream().then(Bytes::new),
             Kind::Prefixed(prefixed) => prefixed.whole(),
-            Kind::Gated(_) | Kind::Made(_) | Kind::Limited(_) => None,
+            Kind::Reply(_) | Kind::Gated(_) | Kind::Made(_) | Kind::Limited(_) => None,
         }
     }
 
@@ -166,22 +158,32 @@ impl Body {
                 let copy = prefixed.copy()?;
                 Some(Kind::Prefixed(copy).into())
             }
-            Kind::Incoming(_) | Kind::Gated(_) | Kind::Made(_) | Kind::Limited(_) => None,
+            Kind::Incoming(_)
+            | Kind::Reply(_)
+            | Kind::Gated(_)
+            | Kind::Made(_)
+            | Kind::Limited(_) => None,
         }
     }
 
-    /// Calls `on_end` when the body has ended as it should; drops it uncalled when the body ends in any other way.
-    #[must_use]
-    pub(crate) fn on_end(mut self, on_end: impl FnOnce() + Send + Sync + 'static) -> Self {
-        self.on_end = Some(Box::new(on_end));
-        self
+    /// The body of an answer to a request of ours.
+    pub(crate) fn reply(reply: Reply) -> Self {
+        Kind::Reply(reply).into()
+    }
+
+    /// Puts a frame back that was taken from a request's body, and was its first one. Its guards have ended if it was the last.
+    pub(crate) fn put_back(&mut self, frame: Frame<Bytes>) {
+        self.kind = match std::mem::replace(&mut self.kind, Kind::Empty) {
+            Kind::Empty => Kind::Prefixed(Prefixed::beginning(frame, None)),
+            Kind::Incoming(rest) => Kind::Prefixed(Prefixed::beginning(frame, Some(rest))),
+            Kind::Prefixed(rest) => Kind::Prefixed(rest.behind(frame)),
+            // None of these gives a frame before something was sent, or is a request's.
+            other => other,
+        };
     }
 
     /// The body is over. First what it came on is free again, then those who wait for its slot learn of it.
     fn finish(&mut self, how: End) {
-        if let (Some(on_end), End::Whole) = (self.on_end.take(), how) {
-            on_end();
-        }
         for guard in &mut self.guards {
             guard.end(how);
         }
@@ -194,36 +196,8 @@ impl Body {
     }
 
     fn cancel(&mut self, how: End) {
-        self.let_go();
+        self.kind = Kind::Empty;
         self.finish(how);
-    }
-
-    /// Ends what the body comes from, unless so little is left of it that reading it is cheaper.
-    fn let_go(&mut self) {
-        let short = self.size_hint().exact().is_some_and(|n| n <= SHORT_REST);
-        let (Kind::Incoming(mut rest), Some(on_end), true, Ok(runtime)) = (
-            std::mem::replace(&mut self.kind, Kind::Empty),
-            self.on_end.take(),
-            short,
-            tokio::runtime::Handle::try_current(),
-        ) else {
-            return;
-        };
-        runtime.spawn(async move {
-            let read = async {
-                while !rest.is_end_stream() {
-                    match std::future::poll_fn(|cx| rest.poll_frame(cx)).await {
-                        Some(Ok(_)) => {}
-                        Some(Err(_)) => return false,
-                        None => break,
-                    }
-                }
-                true
-            };
-            if timeout(SHORT_REST_PATIENCE, read).await == Ok(true) {
-                on_end();
-            }
-        });
     }
 }
 
@@ -242,7 +216,6 @@ impl From<Kind> for Body {
         Self {
             kind,
             guards: Vec::new(),
-            on_end: None,
         }
     }
 }
@@ -263,6 +236,7 @@ impl fmt::Debug for Body {
             Kind::Empty => "empty",
             Kind::Full(_) => "full",
             Kind::Incoming(_) => "incoming",
+            Kind::Reply(_) => "reply",
             Kind::Prefixed(_) => "prefixed",
             Kind::Gated(_) => "gated",
             Kind::Made(_) => "made",
@@ -294,6 +268,7 @@ impl http_body::Body for Body {
             Kind::Incoming(incoming) => {
                 ready!(incoming.poll_frame(cx))
             }
+            Kind::Reply(reply) => ready!(reply.poll_frame(cx)),
             Kind::Prefixed(prefixed) => ready!(prefixed.poll_frame(cx)),
             Kind::Gated(gate) => ready!(gate.poll_frame(cx)),
             Kind::Made(made) => ready!(made.as_mut().poll_frame(cx)),
@@ -315,6 +290,7 @@ impl http_body::Body for Body {
             Kind::Full(_) | Kind::Gated(_) => false,
             Kind::Limited(limited) => limited.is_end_stream(),
             Kind::Incoming(incoming) => incoming.is_end_stream(),
+            Kind::Reply(reply) => reply.is_end_stream(),
             Kind::Prefixed(prefixed) => prefixed.is_end_stream(),
             Kind::Made(made) => made.is_end_stream(),
         }
@@ -325,6 +301,7 @@ impl http_body::Body for Body {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Incoming(incoming) => incoming.size_hint(),
+            Kind::Reply(reply) => reply.size_hint(),
             Kind::Prefixed(prefixed) => prefixed.size_hint(),
             Kind::Gated(gate) => gate.size_hint(),
             Kind::Made(made) => made.size_hint(),

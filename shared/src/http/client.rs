@@ -10,26 +10,32 @@ use std::{
     time::Duration,
 };
 
-use http::{
-    HeaderValue, Request, Response, Version,
-    header::{CONTENT_LENGTH, TRANSFER_ENCODING},
-};
-use http_body::Body as _;
-use hyper::client::conn::{http1, http2};
+use http::{Request, Response, StatusCode, Version};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::{net::TcpStream, time::timeout};
 
+pub(crate) use self::reply::Reply;
+pub use self::upgraded::{Upgraded, upgraded};
 use self::{
-    line::{Kept, Line, Use},
-    upstream::Upstream,
+    kept::Kept,
+    line::{Exchange, Failed, Line},
+    upload::Upload,
 };
 use super::body::Body;
 use crate::BoxError;
 
+mod answer;
+mod coding;
 mod h2;
+mod kept;
 mod line;
-mod upstream;
+mod reply;
+mod request;
+mod socket;
+mod upgraded;
+mod upload;
 
 /// How connections to an address are made and kept.
 #[derive(Clone, Copy, Debug)]
@@ -100,10 +106,9 @@ struct Inner {
     closed: AtomicBool,
 }
 
-/// An HTTP/1 connection that belongs to the caller until it is given back.
-pub struct Connection {
+/// An HTTP/1 connection, and whether it was kept from an earlier request.
+struct Connection {
     line: Line,
-    home: Arc<Inner>,
     reused: bool,
 }
 
@@ -115,12 +120,53 @@ impl fmt::Debug for Inner {
     }
 }
 
-impl fmt::Debug for Connection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection")
-            .field("reused", &self.reused)
-            .finish_non_exhaustive()
+/// The connection broke before there was an answer, or in the middle of one.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    /// It ended.
+    #[error("the connection ended before the answer did")]
+    Ended,
+    /// What came is no answer, or its end cannot be told from what follows.
+    #[error("no HTTP/1 answer: {0}")]
+    Malformed(&'static str),
+    /// Reading or writing failed.
+    #[error("the connection broke: {0}")]
+    Connection(#[source] io::Error),
+}
+
+/// A request's own body kept it from being sent, or from being sent whole.
+#[derive(Debug, thiserror::Error)]
+#[error("the body of the request cannot be sent: {0}")]
+pub struct RequestBroken(#[source] BoxError);
+
+impl RequestBroken {
+    fn new(error: BoxError) -> Self {
+        Self(error)
     }
+
+    fn length() -> Self {
+        Self("its length is not what was declared".into())
+    }
+}
+
+/// What to do with informational answers to a request.
+#[derive(Clone)]
+struct OnInformational(Arc<dyn Fn(StatusCode) + Send + Sync>);
+
+impl OnInformational {
+    fn call(&self, status: StatusCode) {
+        (self.0)(status);
+    }
+}
+
+/// Calls `on` with the status of each informational answer to an HTTP/1 `request`, but for 101, which is the last one.
+pub fn on_informational<B>(
+    request: &mut Request<B>,
+    on: impl Fn(StatusCode) + Send + Sync + 'static,
+) {
+    request
+        .extensions_mut()
+        .insert(OnInformational(Arc::new(on)));
 }
 
 impl Client {
@@ -166,7 +212,7 @@ impl Client {
                 }
             };
             let reused = connection.reused;
-            match connection.send(request).await {
+            match self.exchange(connection, request).await {
                 // A kept connection that was closed before the request went out says nothing about the address.
                 Err(SendError::NotSent { request: back, .. }) if reused => request = *back,
                 outcome => return outcome,
@@ -174,43 +220,62 @@ impl Client {
         }
     }
 
-    /// A connection of one's own: a kept one, else a new one.
-    ///
-    /// # Errors
-    /// When none can be made.
-    pub async fn connection(&self) -> Result<Connection, BoxError> {
+    /// A kept connection, else a new one.
+    async fn connection(&self) -> Result<Connection, BoxError> {
         if let Some(line) = self.inner.take_idle() {
-            return Ok(Connection {
-                line,
-                home: Arc::clone(&self.inner),
-                reused: true,
-            });
+            return Ok(Connection { line, reused: true });
         }
-        let stream = self.inner.connect().await?;
-        let cancelled = Arc::new(AtomicBool::new(false));
-        let upstream = Upstream::new(stream, Arc::clone(&cancelled));
-        let (sender, connection) = http1::Builder::new()
-            .max_header_size(self.inner.config.head_bytes)
-            .handshake(TokioIo::new(upstream))
-            .await?;
-        let task = tokio::spawn(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%error, "Upstream connection ended");
-            }
-        })
-        .abort_handle();
-        let mut line = Line {
-            sender,
-            task,
-            use_of: Use::Unused,
-            cancelled,
-        };
-        line.sender.ready().await?;
+        let line = Line::new(self.inner.connect().await?);
         Ok(Connection {
             line,
-            home: Arc::clone(&self.inner),
             reused: false,
         })
+    }
+
+    /// Sends one request; the connection is kept when the body of its answer has ended.
+    async fn exchange(
+        &self,
+        connection: Connection,
+        mut request: Request<Body>,
+    ) -> Result<Response<Body>, SendError> {
+        let mut line = connection.line;
+        let delimited = match request::delimit(&mut request) {
+            Ok(delimited) => delimited,
+            Err(error) => {
+                self.inner.keep(line);
+                return Err(SendError::Sent(error.into()));
+            }
+        };
+        let mut upload = Upload::new(request::head(&request), delimited);
+        let method = request.method().clone();
+        let informational = request.extensions().get::<OnInformational>().cloned();
+        line.begin();
+        let mut exchange = Exchange {
+            line: &mut line,
+            upload: &mut upload,
+            method: &method,
+            informational: informational.as_ref(),
+            head_bytes: self.inner.config.head_bytes,
+            seen: 0,
+        };
+        let body = request.body_mut();
+        match std::future::poll_fn(|cx| exchange.poll(cx, body)).await {
+            Ok(answer) => Ok(line::deliver(&self.inner, line, upload, request, answer)),
+            Err(Failed::Request(error)) => Err(SendError::Sent(error.into())),
+            Err(Failed::Broken { error, sent }) => {
+                // Whatever broke this one may have broken the others without our knowing yet, such as the end of the
+                // other side's process: the next request finds that out by connecting, and has not been sent then.
+                self.inner.idle.lock().lines.clear();
+                if sent {
+                    return Err(SendError::Sent(error.into()));
+                }
+                upload.undo(request.body_mut());
+                Err(SendError::NotSent {
+                    error: error.into(),
+                    request: Box::new(request),
+                })
+            }
+        }
     }
 
     /// Keeps no connection from now on and closes the unused ones.
@@ -269,35 +334,6 @@ impl Client {
     }
 }
 
-impl Connection {
-    /// Sends one request; the connection goes back to its client when the response body has ended.
-    ///
-    /// # Errors
-    /// See [`Client::send`].
-    pub async fn send(self, mut request: Request<Body>) -> Result<Response<Body>, SendError> {
-        let Self { mut line, home, .. } = self;
-        line.use_of = Use::Request;
-        announce_body(&mut request);
-        match line.sender.try_send_request(request).await {
-            Ok(response) => Ok(home.finish(line, response)),
-            Err(mut failed) => {
-                if !failed.error().is_user() {
-                    // Whatever broke this one may have broken the others without our knowing yet, such as the end of the
-                    // other side's process: the next request finds that out by connecting, and has not been sent then.
-                    home.idle.lock().lines.clear();
-                }
-                match failed.take_message() {
-                    Some(request) => Err(SendError::NotSent {
-                        error: failed.into_error().into(),
-                        request: Box::new(request),
-                    }),
-                    None => Err(SendError::Sent(failed.into_error().into())),
-                }
-            }
-        }
-    }
-}
-
 impl Inner {
     async fn connect(&self) -> Result<TcpStream, BoxError> {
         let limit = self.config.connect;
@@ -309,99 +345,10 @@ impl Inner {
     }
 }
 
-/// Says that a body of unknown length follows. hyper does so by itself for other methods; of a GET or HEAD it leaves the body out
-/// without a word, and the upstream would answer another request than the client's.
-fn announce_body(request: &mut Request<Body>) {
-    let body = request.body();
-    let unknown = !body.is_end_stream() && body.size_hint().exact().is_none();
-    if unknown && !request.headers().contains_key(CONTENT_LENGTH) {
-        let chunked = HeaderValue::from_static("chunked");
-        request.headers_mut().insert(TRANSFER_ENCODING, chunked);
-    }
-}
-
 /// Whether an address took no connection at all: refused, unreachable, or silent.
 pub fn is_connect_error(error: &BoxError) -> bool {
     error.is::<ConnectTimeout>() || error.is::<io::Error>()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn connections_are_given_up_well_before_gunicorn_closes_them() {
-        let gunicorn = Duration::from_secs(2);
-        assert!(Config::default().idle <= gunicorn / 2);
-    }
-
-    #[tokio::test]
-    async fn a_connection_that_nobody_uses_is_closed_when_it_is_too_old() {
-        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let config = Config {
-            idle: Duration::from_millis(50),
-            ..Config::default()
-        };
-        let client = Client::new(listener.local_addr().unwrap(), config);
-        for _ in 0..2 {
-            let request = Request::get("/").body(Body::empty()).unwrap();
-            let server = async {
-                let mut stream = listener.accept().await.unwrap().0;
-                let mut bytes = [0; 1024];
-                assert!(stream.read(&mut bytes).await.unwrap() > 0);
-                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
-                stream.write_all(answer).await.unwrap();
-                // Nobody sends or takes another: its end is the client's doing.
-                let end = timeout(Duration::from_secs(10), stream.read(&mut bytes)).await;
-                assert_eq!(end.unwrap().unwrap(), 0);
-            };
-            let asking = async { drop(client.send(request).await.unwrap()) };
-            tokio::join!(asking, server);
-            assert!(client.inner.idle.lock().lines.is_empty());
-        }
-    }
-
-    #[tokio::test]
-    async fn a_connection_that_breaks_takes_the_kept_ones_with_it() {
-        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let client = Client::new(listener.local_addr().unwrap(), Config::default());
-        let get = || Request::get("/").body(Body::empty()).unwrap();
-        let answer = async |stream: &mut TcpStream, bytes: &[u8]| {
-            let mut head = [0; 1024];
-            assert!(stream.read(&mut head).await.unwrap() > 0);
-            stream.write_all(bytes).await.unwrap();
-        };
-        // Two at once, so that two connections are kept.
-        let (first, second) = (client.send(get()), client.send(get()));
-        let model = async {
-            let mut streams = [
-                listener.accept().await.unwrap().0,
-                listener.accept().await.unwrap().0,
-            ];
-            for stream in &mut streams {
-                answer(stream, b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
-            }
-            streams
-        };
-        let (first, second, mut streams) = tokio::join!(first, second, model);
-        drop((first.unwrap(), second.unwrap()));
-        while client.inner.idle.lock().lines.len() < 2 {
-            tokio::task::yield_now().await;
-        }
-        // The newest is used first; it breaks after the request was read.
-        let (sent, ()) = tokio::join!(client.send(get()), async {
-            let [a, b] = &mut streams;
-            let (mut one, mut other) = ([0; 1024], [0; 1024]);
-            tokio::select! {
-                _ = a.read(&mut one) => {}
-                _ = b.read(&mut other) => {}
-            }
-            // Only the one that was read from is closed; the other looks alive.
-            if one[0] == 0 { b } else { a }.shutdown().await.unwrap();
-        });
-        assert!(matches!(sent, Err(SendError::Sent(_))), "{sent:?}");
-        assert!(client.inner.idle.lock().lines.is_empty());
-    }
-}
+mod tests;

@@ -23,32 +23,20 @@ pub use self::{
     link::{Active, Link},
     timeouts::Timeouts,
 };
-use super::h1::{Limits, Refusal, Scanner, Verdict};
+use super::{
+    h1::{Limits, Refusal, Scanner, Verdict},
+    read_size::ReadSize,
+};
 
 mod link;
 mod timeouts;
 
 /// What hyper reads in place of a refused head.
 const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
-/// Bytes read from the socket at once: most requests in one piece. Each read that fills them doubles them, up to a piece of an
-/// upload whose call to the kernel is cheap beside its copy, and one that is small by comparison halves them.
-const READ_BYTES: usize = 8 * 1024;
-const MOST_READ_BYTES: usize = 64 * 1024;
 /// How long a client that is still sending when it has its answer may be silent, and how long its bytes are thrown away
 /// in all, so that it can read that answer: closing with unread bytes makes the kernel reset the connection.
 const LINGER: Duration = Duration::from_millis(500);
 const LINGER_IN_ALL: Duration = Duration::from_secs(5);
-
-/// How much to read after `n` bytes came of `asked`.
-fn next_read(asked: usize, n: usize) -> usize {
-    if n >= asked {
-        (asked * 2).min(MOST_READ_BYTES)
-    } else if n < asked / 4 {
-        (asked / 2).max(READ_BYTES)
-    } else {
-        asked
-    }
-}
 
 /// What the connection is waiting for, which decides the deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +56,7 @@ pub struct GuardIo<S> {
     timeouts: Timeouts,
     link: Arc<Link>,
     buffer: BytesMut,
-    read_bytes: usize,
+    read_size: ReadSize,
     approved: usize,
     heads: usize,
     phase: Phase,
@@ -96,7 +84,7 @@ impl<S> GuardIo<S> {
             timeouts,
             link,
             buffer: first,
-            read_bytes: READ_BYTES,
+            read_size: ReadSize::LEAST,
             approved: 0,
             heads: 0,
             phase: Phase::FirstByte,
@@ -151,10 +139,10 @@ impl<S: AsyncRead + Unpin> GuardIo<S> {
         if self.ended {
             return Poll::Ready(Ok(0));
         }
-        self.buffer.reserve(self.read_bytes);
+        self.buffer.reserve(self.read_size.bytes());
         let read = poll_read_buf(Pin::new(&mut self.io), cx, &mut self.buffer);
         if let Poll::Ready(Ok(n)) = read {
-            self.read_bytes = next_read(self.read_bytes, n);
+            self.read_size.came(n);
         }
         if read.is_pending() && self.buffer.is_empty() {
             // Idle connections keep no buffer.
@@ -250,7 +238,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for GuardIo<S> {
                 // look like a hang-up and stop it from doing so.
                 return Poll::Pending;
             } else if this.link.held.load(Relaxed) {
-                if this.buffer.len() >= READ_BYTES {
+                if this.buffer.len() >= ReadSize::LEAST.bytes() {
                     return Poll::Pending;
                 }
                 if ready!(this.fill(cx))? == 0 {
@@ -321,25 +309,5 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardIo<S> {
             }
         }
         Poll::Ready(Ok(()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_grow_with_an_upload_and_shrink_after_it() {
-        let mut size = READ_BYTES;
-        for expected in [16, 32, 64, 64] {
-            size = next_read(size, size);
-            assert_eq!(size, expected * 1024);
-        }
-        size = next_read(size, 20 * 1024);
-        assert_eq!(size, MOST_READ_BYTES, "a pause of the client");
-        for expected in [32, 16, 8, 8] {
-            size = next_read(size, 100);
-            assert_eq!(size, expected * 1024);
-        }
     }
 }

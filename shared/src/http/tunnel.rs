@@ -16,14 +16,17 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::body::{End, Ending, Late};
+use super::{
+    body::{End, Ending, Late},
+    client::Upgraded,
+};
 use crate::shutdown;
 
-/// Joins two upgraded connections. `guard` (a slot, an in-flight count) lives until both directions have ended, until nothing
+/// Joins a client's upgraded connection and that of its upstream. `guard` (a slot, an in-flight count) lives until both directions have ended, until nothing
 /// has come from either side for `idle`, or until `cut` is triggered; the last two end the tunnel at once.
 pub fn join(
     client: OnUpgrade,
-    upstream: OnUpgrade,
+    upstream: Upgraded,
     mut guard: impl Ending + 'static,
     idle: Option<Duration>,
     mut cut: shutdown::Rx,
@@ -31,8 +34,7 @@ pub fn join(
     tokio::spawn(async move {
         let heard = idle.map(|idle| (idle, Heard::default()));
         let tunnel = async {
-            let (client, upstream) = tokio::try_join!(client, upstream)?;
-            let (client, upstream) = (TokioIo::new(client), TokioIo::new(upstream));
+            let client = TokioIo::new(client.await?);
             match &heard {
                 None => join_io(client, upstream).await?,
                 Some((_, heard)) => join_io(heard.on(client), heard.on(upstream)).await?,

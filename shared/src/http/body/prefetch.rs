@@ -11,7 +11,7 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::{Body, Inbound, Kind, Pace, TooSlow};
-use crate::{BoxError, error::cause_ref};
+use crate::{BoxError, error::cause_ref, http::client::RequestBroken};
 
 /// A body whose first frames were already read.
 pub(super) struct Prefixed {
@@ -21,6 +21,26 @@ pub(super) struct Prefixed {
 }
 
 impl Prefixed {
+    /// `frame`, then `rest`.
+    pub(super) fn beginning(frame: Frame<Bytes>, rest: Option<Inbound>) -> Self {
+        let none = Self {
+            frames: VecDeque::new(),
+            trailers: None,
+            rest,
+        };
+        none.behind(frame)
+    }
+
+    /// `frame`, then this.
+    pub(super) fn behind(mut self, frame: Frame<Bytes>) -> Self {
+        match frame.into_data() {
+            Ok(data) => self.frames.push_front(data),
+            // Nothing follows them.
+            Err(frame) => self.trailers = frame.into_trailers().ok(),
+        }
+        self
+    }
+
     /// Whether all of it is in memory.
     pub(super) fn is_whole(&self) -> bool {
         self.rest.is_none()
@@ -118,7 +138,8 @@ impl BodyBroken {
         if let Some(slow) = cause_ref::<TooSlow>(error.as_ref()) {
             return Some(Self(BrokenBy::Slow(*slow)));
         }
-        let of_user = cause_ref::<hyper::Error>(error.as_ref()).is_some_and(hyper::Error::is_user);
+        let of_user = cause_ref::<RequestBroken>(error.as_ref()).is_some()
+            || cause_ref::<hyper::Error>(error.as_ref()).is_some_and(hyper::Error::is_user);
         of_user.then_some(Self(BrokenBy::End))
     }
 
@@ -172,7 +193,7 @@ impl Prefetch {
             ..Self::empty()
         };
         Some(match std::mem::replace(&mut body.kind, Kind::Empty) {
-            Kind::Gated(_) | Kind::Made(_) | Kind::Limited(_) => return None,
+            Kind::Reply(_) | Kind::Gated(_) | Kind::Made(_) | Kind::Limited(_) => return None,
             Kind::Empty => ahead,
             Kind::Full(bytes) => Self {
                 bytes: bytes.len(),

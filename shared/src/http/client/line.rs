@@ -1,192 +1,241 @@
-//! HTTP/1 connections: when one may be used again, and that every other one is closed.
+//! An HTTP/1 connection, driven by whoever has a request on it: no task stands between them.
 
 use std::{
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    time::Duration,
+    sync::Arc,
+    task::{Context, Poll, ready},
 };
 
-use http::{
-    Response, StatusCode,
-    header::{CONTENT_LENGTH, TRANSFER_ENCODING},
-};
-use hyper::{body::Incoming, client::conn::http1};
-use parking_lot::Mutex;
-use tokio::{
-    task::AbortHandle,
-    time::{Instant, sleep_until, timeout},
-};
+use bytes::BytesMut;
+use http::{Method, Request, Response, StatusCode};
+use tokio::net::TcpStream;
 
-use super::Inner;
+use super::{
+    Broken, Inner, OnInformational, RequestBroken,
+    answer::{self, Answer},
+    reply::{Reply, finish_upload, pump},
+    socket::Socket,
+    upgraded::Upgraded,
+    upload::{Stopped, Upload},
+};
 use crate::http::body::Body;
 
-/// Unused connections.
-#[derive(Default)]
-pub(super) struct Kept {
-    /// The one that was used last is the last.
-    pub(super) lines: Vec<Idle>,
-    /// Whether a task closes those that are too old.
-    swept: bool,
-}
-
-/// An unused connection.
-pub(super) struct Idle {
-    line: Line,
-    since: Instant,
-}
-
-/// How late a connection that is too old may be closed: one look for many of them.
-const SWEEP: Duration = Duration::from_millis(100);
-
-/// How long a request body may still be on its way when its answer is through, before its connection is cut.
-const UPLOAD_PATIENCE: Duration = Duration::from_millis(500);
-
-/// An HTTP/1 connection. Dropping it closes it, in whatever state it is: hyper alone would notice that nobody wants an
-/// answer any more only when more of it arrives.
+/// The connection. Dropping it closes it, in whatever state it is.
+#[derive(Debug)]
 pub(super) struct Line {
-    pub(super) sender: http1::SendRequest<Body>,
-    pub(super) task: AbortHandle,
-    /// Whose answer has not come to its end.
-    pub(super) use_of: Use,
-    /// Has the socket reset when it is dropped.
-    pub(super) cancelled: Arc<AtomicBool>,
+    /// `None` once another protocol has it.
+    socket: Option<Socket>,
+    /// What was read and not yet taken.
+    buffer: BytesMut,
+    /// A request was given to it and its answer has not ended.
+    in_use: bool,
 }
 
-/// What a connection is in use for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Use {
-    /// Nothing.
-    Unused,
-    /// A request was given to it and its answer has not ended.
-    Request,
-    /// It is another protocol's now.
-    Upgraded,
+/// Why an exchange failed.
+#[derive(Debug)]
+pub(super) enum Failed {
+    /// The connection broke; whether anything had been sent.
+    Broken { error: Broken, sent: bool },
+    /// The request's own body broke.
+    Request(RequestBroken),
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
-        match self.use_of {
-            Use::Unused => {}
-            Use::Request => self.cancelled.store(true, Relaxed),
-            // The task has the connection to hand over, and ends by itself.
-            Use::Upgraded => return,
-        }
-        self.task.abort();
-    }
-}
-
-/// Closes unused connections as they get too old, until there is none.
-async fn sweep(of: Weak<Inner>, age: Duration) {
-    let mut next = Instant::now() + age + SWEEP;
-    loop {
-        sleep_until(next).await;
-        match of.upgrade().and_then(|inner| inner.close_old(age)) {
-            Some(at) => next = at,
-            None => return,
+        if let (Some(socket), true) = (&self.socket, self.in_use) {
+            socket.reset();
         }
     }
 }
 
-impl Inner {
-    pub(super) fn take_idle(&self) -> Option<Line> {
-        let now = Instant::now();
-        let mut idle = self.idle.lock();
-        // The newest first, so that those which are not needed age out.
-        while let Some(kept) = idle.lines.pop() {
-            if now.saturating_duration_since(kept.since) > self.config.idle {
-                idle.lines.clear();
-                return None;
-            }
-            if kept.line.sender.is_ready() {
-                return Some(kept.line);
-            }
+impl Line {
+    pub(super) fn new(stream: TcpStream) -> Self {
+        Self {
+            socket: Some(Socket::new(stream)),
+            buffer: BytesMut::new(),
+            in_use: false,
         }
-        None
     }
 
-    pub(super) fn finish(
-        self: &Arc<Self>,
-        mut line: Line,
-        response: Response<Incoming>,
-    ) -> Response<Body> {
-        let (mut parts, incoming) = response.into_parts();
-        let body = Body::from(incoming);
-        if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-            line.use_of = Use::Upgraded;
-            return Response::from_parts(parts, body);
-        }
-        // Both framings at once: the chunked one was used (RFC 9112 section 6.3), the length must not travel on, and
-        // the connection cannot be trusted to be in step.
-        let suspicious = parts.headers.contains_key(TRANSFER_ENCODING)
-            && parts.headers.remove(CONTENT_LENGTH).is_some();
-        let home = Arc::clone(self);
-        let line = Mutex::new(line);
-        let body = body.on_end(move || {
-            let mut line = line.into_inner();
-            line.use_of = Use::Unused;
-            if !suspicious {
-                home.give_back(line);
-            }
-        });
-        Response::from_parts(parts, body)
+    /// Begins a request.
+    pub(super) fn begin(&mut self) {
+        self.in_use = true;
     }
 
-    /// Keeps a connection whose answer was read to its end.
-    fn give_back(self: Arc<Self>, mut line: Line) {
-        if line.sender.is_ready() {
-            self.keep(line);
-            return;
-        }
-        // The other task is about to say so, or the answer came before the request was read to its end.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return;
+    /// The request was answered to the end. Returns whether another one may follow, as far as this side knows.
+    pub(super) fn end(&mut self) -> bool {
+        self.in_use = false;
+        // What comes unasked answers nothing that was asked.
+        let is_clean = self.buffer.is_empty();
+        self.buffer = BytesMut::new();
+        is_clean
+    }
+
+    /// Whether it is open and nothing has come since [`Self::end`].
+    pub(super) fn is_silent(&self) -> bool {
+        self.socket
+            .as_ref()
+            .is_some_and(|socket| socket.is_silent())
+    }
+
+    /// What was read and not yet taken.
+    pub(super) fn buffer(&mut self) -> &mut BytesMut {
+        &mut self.buffer
+    }
+
+    /// Reads more.
+    ///
+    /// # Errors
+    /// The connection's. Its end is one, but for a body that ends with it: `Ok(false)`.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Broken>> {
+        let Some(socket) = &mut self.socket else {
+            return Poll::Ready(Ok(false));
         };
-        runtime.spawn(async move {
-            if matches!(
-                timeout(UPLOAD_PATIENCE, line.sender.ready()).await,
-                Ok(Ok(()))
-            ) {
-                self.keep(line);
-            }
-        });
+        match ready!(socket.poll_fill(cx, &mut self.buffer)) {
+            Ok(n) => Poll::Ready(Ok(n > 0)),
+            Err(error) => Poll::Ready(Err(Broken::Connection(error))),
+        }
     }
 
-    fn keep(self: &Arc<Self>, line: Line) {
-        if self.closed.load(Relaxed) {
-            return;
+    /// Writes what can be written of the request. Ready when all of it is.
+    pub(super) fn poll_upload(
+        &mut self,
+        cx: &mut Context<'_>,
+        upload: &mut Upload,
+        body: &mut Body,
+    ) -> Poll<Result<(), Stopped>> {
+        match &mut self.socket {
+            Some(socket) => upload.poll(cx, socket, body),
+            None => Poll::Ready(Ok(())),
         }
-        let mut idle = self.idle.lock();
-        if idle.lines.len() < self.config.max_idle {
-            let since = Instant::now();
-            idle.lines.push(Idle { line, since });
-            // Whoever is not asked again should not keep what a busy hour took.
-            if !idle.swept
-                && let Ok(runtime) = tokio::runtime::Handle::try_current()
+    }
+}
+
+/// A request and its answer's head.
+pub(super) struct Exchange<'a> {
+    pub(super) line: &'a mut Line,
+    pub(super) upload: &'a mut Upload,
+    pub(super) method: &'a Method,
+    pub(super) informational: Option<&'a OnInformational>,
+    /// Bytes of heads that may still come, informational ones together with the answer's.
+    pub(super) head_bytes: usize,
+    /// Bytes in which no head ends.
+    pub(super) seen: usize,
+}
+
+impl Exchange<'_> {
+    /// Writes the request and reads the head of its answer, whichever goes on.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        body: &mut Body,
+    ) -> Poll<Result<Answer, Failed>> {
+        loop {
+            if !self.upload.is_over()
+                && let Poll::Ready(Err(stopped)) = self.line.poll_upload(cx, self.upload, body)
             {
-                idle.swept = true;
-                let sweeping = sweep(Arc::downgrade(self), self.config.idle);
-                runtime.spawn(sweeping);
+                return Poll::Ready(Err(match stopped {
+                    Stopped::Body(error) => Failed::Request(error),
+                    Stopped::Connection(error) => self.broken(Broken::Connection(error)),
+                }));
+            }
+            let answer = match ready!(self.poll_head(cx)) {
+                Ok(answer) => answer,
+                Err(error) => return Poll::Ready(Err(self.broken(error))),
+            };
+            if !self.upload.has_begun() {
+                // It answers nothing that was asked here.
+                return Poll::Ready(Err(self.broken(Broken::Malformed("an answer to nothing"))));
+            }
+            let status = answer.head.status();
+            if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
+                return Poll::Ready(Ok(answer));
+            }
+            if let Some(on) = self.informational {
+                on.call(status);
             }
         }
     }
 
-    /// Closes connections that are too old; returns when to look again, if any is left.
-    fn close_old(&self, age: Duration) -> Option<Instant> {
-        let now = Instant::now();
-        let mut idle = self.idle.lock();
-        let old = idle
-            .lines
-            .partition_point(|kept| now.saturating_duration_since(kept.since) > age);
-        let old: Vec<_> = idle.lines.drain(..old).collect();
-        let next = idle.lines.first().map(|kept| kept.since + age + SWEEP);
-        if next.is_none() {
-            idle.lines = Vec::new();
-            idle.swept = false;
-        }
-        drop(idle);
-        drop(old);
-        next
+    fn broken(&self, error: Broken) -> Failed {
+        let sent = self.upload.has_begun();
+        Failed::Broken { error, sent }
     }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answer, Broken>> {
+        loop {
+            if has_end(&self.line.buffer, self.seen) {
+                let before = self.line.buffer.len();
+                if let Some(answer) = answer::parse(&mut self.line.buffer, self.method)? {
+                    let length = before - self.line.buffer.len();
+                    self.seen = 0;
+                    let left = self.head_bytes.checked_sub(length);
+                    self.head_bytes = left.ok_or(Broken::Malformed(TOO_LARGE))?;
+                    return Poll::Ready(Ok(answer));
+                }
+            }
+            self.seen = self.line.buffer.len();
+            if self.seen >= self.head_bytes {
+                return Poll::Ready(Err(Broken::Malformed(TOO_LARGE)));
+            }
+            if !ready!(self.line.poll_fill(cx))? {
+                return Poll::Ready(Err(Broken::Ended));
+            }
+        }
+    }
+}
+
+const TOO_LARGE: &str = "a head that is too large";
+
+/// Whether a head may end in what came after the first `seen` bytes: a head that comes byte by byte is not parsed each time.
+fn has_end(bytes: &[u8], seen: usize) -> bool {
+    let new = &bytes[seen.saturating_sub(3)..];
+    // Not HTTP at all is found out without waiting for an end.
+    (seen < 16 && !bytes.is_empty())
+        || new.windows(2).any(|pair| pair == b"\n\n")
+        || new.windows(3).any(|three| three == b"\n\r\n")
+}
+
+/// The answer as its client gets it: the connection goes home when it was read to its end.
+pub(super) fn deliver(
+    home: &Arc<Inner>,
+    mut line: Line,
+    upload: Upload,
+    request: Request<Body>,
+    answer: Answer,
+) -> Response<Body> {
+    let Answer {
+        head,
+        coding,
+        keeps,
+    } = answer;
+    let (mut parts, ()) = head.into_parts();
+    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+        let rest = std::mem::take(&mut line.buffer);
+        if let Some(socket) = line.socket.take() {
+            parts.extensions.insert(Upgraded::new(socket, rest).offer());
+        }
+        return Response::from_parts(parts, Body::empty());
+    }
+    let at_hand = coding.left().and_then(|left| usize::try_from(left).ok());
+    let at_hand = at_hand.filter(|left| *left <= line.buffer.len());
+    let body = if let Some(left) = at_hand {
+        let body = Body::full(line.buffer.split_to(left).freeze());
+        let clean = line.end();
+        if keeps && clean {
+            if upload.is_over() {
+                home.keep(line);
+            } else {
+                finish_upload(home, line, upload, request.into_body());
+            }
+        }
+        body
+    } else {
+        let reply = Reply::new(home, line, coding, keeps);
+        if upload.is_over() {
+            Body::reply(reply)
+        } else {
+            pump(reply, upload, request.into_body())
+        }
+    };
+    Response::from_parts(parts, body)
 }

@@ -1,0 +1,133 @@
+//! A socket to a server that may answer and close before it has read the whole request.
+
+use std::{
+    io::{self, IoSlice},
+    mem::MaybeUninit,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::BytesMut;
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+use tokio_util::io::poll_read_buf;
+
+use crate::http::read_size::ReadSize;
+
+/// Once the server reads no more, what is sent to it is thrown away: its answer may be here already, and is worth more than
+/// the error of a write. Without an answer the next read ends the connection.
+#[derive(Debug)]
+pub(super) struct Socket {
+    stream: TcpStream,
+    read_size: ReadSize,
+    deaf: bool,
+}
+
+impl Socket {
+    pub(super) fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            read_size: ReadSize::LEAST,
+            deaf: false,
+        }
+    }
+
+    /// Has the connection reset when it is dropped: a server that reads nothing while it works would take a plain end for a
+    /// client that waits for its answer, and find out at its second write.
+    pub(super) fn reset(&self) {
+        // On a socket that is closed already nothing is left to be done.
+        let _closed = self.stream.set_zero_linger();
+    }
+
+    /// Whether an unused connection is as it should be: open, and silent. The kernel is asked, since what has come after the
+    /// runtime last looked at its sockets would be found out only by a request that nobody may send again then.
+    pub(super) fn is_silent(&self) -> bool {
+        let looked = SockRef::from(&self.stream).peek(&mut [MaybeUninit::uninit()]);
+        looked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Reads more into `buffer`, which takes up room only once there is something to read. `Ok(0)` is the end.
+    pub(super) fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut BytesMut,
+    ) -> Poll<io::Result<usize>> {
+        let read = match self.stream.poll_read_ready(cx) {
+            Poll::Ready(Ok(())) => {
+                buffer.reserve(self.read_size.bytes());
+                poll_read_buf(Pin::new(&mut self.stream), cx, buffer)
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        };
+        match read {
+            Poll::Ready(Ok(n)) => self.read_size.came(n),
+            Poll::Pending if buffer.is_empty() => *buffer = BytesMut::new(),
+            Poll::Ready(Err(_)) | Poll::Pending => {}
+        }
+        read
+    }
+
+    /// Whether the server was found to read no more.
+    pub(super) fn is_deaf(&self) -> bool {
+        self.deaf
+    }
+
+    /// Writes some of `slices`.
+    ///
+    /// # Errors
+    /// Those that say more than that the server has closed.
+    pub(super) fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let length = slices.iter().map(|slice| slice.len()).sum();
+        if self.deaf {
+            return Poll::Ready(Ok(length));
+        }
+        match ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices)) {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                ) =>
+            {
+                self.deaf = true;
+                Poll::Ready(Ok(length))
+            }
+            written => Poll::Ready(written),
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, out)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
