@@ -72,9 +72,7 @@ impl Line {
 
     /// Whether it is open and nothing has come since [`Self::end`].
     pub(super) fn is_silent(&self) -> bool {
-        self.socket
-            .as_ref()
-            .is_some_and(|socket| socket.is_silent())
+        self.socket.as_ref().is_some_and(Socket::is_silent)
     }
 
     /// What was read and not yet taken.

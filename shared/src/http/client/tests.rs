@@ -82,14 +82,22 @@ fn large() -> (Request<Body>, Arc<tokio::sync::Notify>) {
     (request, done)
 }
 
-/// Reads until the end of a chunked body.
-async fn read_chunks(stream: &mut (impl tokio::io::AsyncRead + Unpin), mut end: Vec<u8>) {
+/// Reads until the end of a chunked body; returns what came behind it.
+async fn read_chunks(
+    stream: &mut (impl tokio::io::AsyncRead + Unpin),
+    mut last: Vec<u8>,
+) -> Vec<u8> {
+    const END: &[u8] = b"\r\n0\r\n\r\n";
     let mut piece = vec![0; 256 * 1024];
-    while !end.ends_with(b"\r\n0\r\n\r\n") {
+    loop {
+        if let Some(at) = last.windows(END.len()).position(|bytes| bytes == END) {
+            return last.split_off(at + END.len());
+        }
         let n = stream.read(&mut piece).await.unwrap();
         assert!(n > 0, "no end");
-        end.drain(..end.len().saturating_sub(16));
-        end.extend_from_slice(&piece[n.saturating_sub(16)..n]);
+        // The end, and a request behind it, are shorter than that.
+        last.drain(..last.len().saturating_sub(1024));
+        last.extend_from_slice(&piece[n.saturating_sub(1024)..n]);
     }
 }
 
@@ -111,7 +119,7 @@ fn connections_are_given_up_well_before_gunicorn_closes_them() {
 
 #[tokio::test]
 async fn a_connection_that_nobody_uses_is_closed_when_it_is_too_old() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let config = Config {
         idle: Duration::from_millis(50),
         ..Config::default()
@@ -136,7 +144,7 @@ async fn a_connection_that_nobody_uses_is_closed_when_it_is_too_old() {
 
 #[tokio::test]
 async fn a_connection_that_breaks_takes_the_kept_ones_with_it() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = Client::new(listener.local_addr().unwrap(), Config::default());
     let answer = async |stream: &mut TcpStream, bytes: &[u8]| {
         let mut head = [0; 1024];
@@ -179,6 +187,7 @@ async fn a_connection_that_breaks_takes_the_kept_ones_with_it() {
 async fn a_connection_with_more_on_it_than_was_asked_for_is_not_used_again() {
     for more in [OK, b""] {
         let (listener, client) = server().await;
+        let (sending, mut sent) = tokio::sync::mpsc::channel(1);
         let serving = tokio::spawn(async move {
             for _ in 0..2 {
                 let mut stream = listener.accept().await.unwrap().0;
@@ -186,13 +195,15 @@ async fn a_connection_with_more_on_it_than_was_asked_for_is_not_used_again() {
                 stream.write_all(OK).await.unwrap();
                 stream.write_all(more).await.unwrap();
                 // The end comes as unasked.
+                drop(stream);
+                sending.send(()).await.unwrap();
             }
         });
         for _ in 0..2 {
             let answer = timeout(LONG, client.send(get())).await.unwrap();
             assert_eq!(text(answer.unwrap()).await, "ok");
-            // Whatever is sent behind the answer is there, whether the runtime has seen it or not.
-            std::thread::sleep(Duration::from_millis(5));
+            let told = timeout(LONG, sent.recv()).await.unwrap();
+            told.expect("what is sent behind the answer is there");
         }
         serving.await.unwrap();
     }
@@ -212,10 +223,10 @@ async fn an_answer_that_begins_early_and_the_request_do_not_wait_for_each_other(
             write.write_all(head.as_bytes()).await.unwrap();
             write.write_all(&vec![b'y'; ANSWER]).await.unwrap();
         };
-        tokio::join!(answering, read_chunks(&mut read, buffer));
+        let ((), mut behind) = tokio::join!(answering, read_chunks(&mut read, buffer));
         // The connection is used again.
         let mut stream = read.reunite(write).unwrap();
-        read_head(&mut stream, &mut Vec::new()).await;
+        read_head(&mut stream, &mut behind).await;
         stream.write_all(OK).await.unwrap();
     });
     let (request, done) = large();
@@ -225,7 +236,8 @@ async fn an_answer_that_begins_early_and_the_request_do_not_wait_for_each_other(
         .expect("sent, although nothing is read");
     assert_eq!(text(answer).await.len(), ANSWER);
     kept(&client).await;
-    assert_eq!(text(client.send(get()).await.unwrap()).await, "ok");
+    let answer = timeout(LONG, client.send(get())).await.unwrap();
+    assert_eq!(text(answer.unwrap()).await, "ok");
     serving.await.unwrap();
 }
 
@@ -237,8 +249,8 @@ async fn a_request_whose_answer_is_through_is_sent_to_its_end() {
         let mut buffer = Vec::new();
         read_head(&mut stream, &mut buffer).await;
         stream.write_all(OK).await.unwrap();
-        read_chunks(&mut stream, buffer).await;
-        read_head(&mut stream, &mut Vec::new()).await;
+        let mut behind = read_chunks(&mut stream, buffer).await;
+        read_head(&mut stream, &mut behind).await;
         stream.write_all(OK).await.unwrap();
     });
     let (request, done) = large();
@@ -246,7 +258,8 @@ async fn a_request_whose_answer_is_through_is_sent_to_its_end() {
     assert_eq!(text(answer).await, "ok");
     timeout(LONG, done.notified()).await.unwrap();
     kept(&client).await;
-    assert_eq!(text(client.send(get()).await.unwrap()).await, "ok");
+    let answer = timeout(LONG, client.send(get())).await.unwrap();
+    assert_eq!(text(answer.unwrap()).await, "ok");
     serving.await.unwrap();
 }
 
