@@ -171,6 +171,7 @@ impl Front {
         let streams = !websocket && request.version() != Version::HTTP_10;
         let every = opt_ins.filter(|_| streams).and_then(|o| o.sse_heartbeat);
         let trusted = &self.workload.process.config.trusted;
+        self.workload.hears(request.headers(), peer.address.ip());
         sanitize::prepare(&mut request, websocket, Some((peer.address.ip(), trusted)));
         // Reading a body for which 100-continue is expected answers that at once: it waits for a pod.
         let limit = if request.headers_mut().remove(EXPECT).is_some() {

@@ -5,6 +5,7 @@
 mod admission;
 mod bed;
 mod bodies;
+mod bounce;
 mod capacity;
 mod cold;
 mod failing;

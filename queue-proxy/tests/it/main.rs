@@ -3,6 +3,7 @@
 
 mod admission;
 mod age;
+mod bounce;
 mod breaker;
 mod drain;
 mod expect;

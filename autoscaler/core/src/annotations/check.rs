@@ -209,6 +209,7 @@ impl Check<'_> {
         for (key, low, high) in [
             (keys::CONTAINER_CONCURRENCY, 0, 1000),
             (keys::MAX_HELD, 1, 1_000_000),
+            (keys::SOFT_LIMIT, 0, 1_000_000),
         ] {
             let Some((name, value)) = self.find(key) else {
                 continue;
@@ -234,6 +235,7 @@ impl Check<'_> {
         );
         self.duration(keys::MIN_STAY, (0, "0s"), (24 * HOUR, "24h0m0s"), false);
         self.boolean(keys::COLD_START_AWARE);
+        self.boolean(keys::BOUNCE);
         if let Some((name, value)) = self.find(keys::READY_PATH)
             && !is_absolute_path(&value)
         {
