@@ -312,12 +312,19 @@ fn bounce_target(text: &str) -> Result<BounceTarget, InvalidHostPort> {
     text.parse().map(|to| BounceTarget(Some(to)))
 }
 
+/// Bytes of a path, with its query.
+const LONGEST_PATH: usize = 2_048;
+
+/// A path as the annotations have it, from which the webhook takes it.
 fn path(text: &str) -> Result<String, String> {
-    let valid = text.starts_with('/') && text.parse::<http::uri::PathAndQuery>().is_ok();
+    let allowed = |b: u8| b.is_ascii_graphic() && !b"\"#<>`".contains(&b);
+    let valid = text.starts_with('/') && text.len() <= LONGEST_PATH && text.bytes().all(allowed);
     if valid {
         Ok(text.to_owned())
     } else {
-        Err("expected an absolute path such as /ready".to_owned())
+        Err(format!(
+            "expected an absolute path such as /ready, of at most {LONGEST_PATH} visible characters of ASCII other than \" # < > `"
+        ))
     }
 }
 
@@ -384,6 +391,39 @@ mod tests {
         );
         let wrong = format!("{base} --idle-timeout -1");
         assert!(parse(&wrong).is_err());
+    }
+
+    #[test]
+    fn a_path_is_taken_if_the_annotations_take_it_and_can_be_asked_for() {
+        let asked = |key: &str, path: &str| {
+            let annotations = [(key.to_owned(), path.to_owned())].into();
+            let config = autoscaler_core::ClusterConfig::default();
+            autoscaler_core::annotations::parse(&annotations, &config).is_ok()
+        };
+        let odd = ["", "ready", "/\u{e9}", "/a b", "/v2?ready=1", "*", "?a"].map(str::to_owned);
+        let long = [2_047, 2_048].map(|n| format!("/{}", "x".repeat(n)));
+        let signs = (0..=127).flat_map(|b| {
+            let sign = char::from(b);
+            [format!("/{sign}"), format!("/a?{sign}")]
+        });
+        let mut taken = 0;
+        for text in signs.chain(odd).chain(long) {
+            let is_path = path(&text).is_ok();
+            assert_eq!(is_path, asked("rouse.dev/ready-path", &text), "{text:?}");
+            // A list may have blanks around its parts, which are not handed on, and an empty one names nothing.
+            let part = text.trim();
+            assert!(
+                part.is_empty() || path(part).is_ok() || !asked("rouse.dev/probe-paths", part),
+                "{text:?}"
+            );
+            assert!(
+                !is_path || text.parse::<http::uri::PathAndQuery>().is_ok(),
+                "{text:?}"
+            );
+            taken += usize::from(is_path);
+        }
+        // 94 visible signs but five, in a path and in a query; one with both, and one of just the length.
+        assert_eq!(taken, 2 * 89 + 2);
     }
 
     #[test]

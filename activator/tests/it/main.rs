@@ -2,7 +2,9 @@
 
 #![cfg(test)]
 
+mod abuse;
 mod admission;
+mod answers;
 mod bed;
 mod bodies;
 mod bounce;

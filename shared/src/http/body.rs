@@ -25,6 +25,7 @@ pub use self::{
     prefetch::{BodyBroken, Prefetch},
 };
 use self::{inbound::Inbound, limit::Limited, prefetch::Prefixed};
+use super::sanitize::strip_trailers;
 use crate::BoxError;
 
 /// Anything that must live exactly as long as a body: a slot, an in-flight count, a pooled connection.
@@ -284,7 +285,7 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
-        let frame = match &mut this.kind {
+        let mut frame = match &mut this.kind {
             Kind::Empty => None,
             Kind::Full(bytes) => {
                 let bytes = std::mem::take(bytes);
@@ -299,6 +300,11 @@ impl http_body::Body for Body {
             Kind::Made(made) => ready!(made.as_mut().poll_frame(cx)),
             Kind::Limited(limited) => ready!(limited.poll_frame(cx)),
         };
+        if let Some(Ok(frame)) = &mut frame
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            strip_trailers(trailers);
+        }
         match &frame {
             None => this.finish(End::Whole),
             Some(Err(_)) => this.finish(End::Broken),

@@ -254,7 +254,7 @@ pub(super) const SOFT_LIMIT: Key = Key::new(
 );
 pub(super) const READY_PATH: Key = Key::new(
     "rouse.dev/ready-path",
-    "an absolute path such as /health",
+    "an absolute path such as /health, of at most 2048 visible characters of ASCII other than \" # < > and the backtick",
     "none: the port takes a connection",
     "Path that answers 200 to 399 once the model is ready. It counts only where the container has no readiness probe.",
 );

@@ -126,7 +126,12 @@ fn our_own_keys_have_ranges_and_defaults() {
         ("request-timeout", &["999ms", "-1s", "24h1s", "60", ""]),
         ("response-start-timeout", &["999ms", "-1s", "24h1s", "60"]),
         ("idle-timeout", &["999ms", "-1s", "24h1s", "60", "none"]),
-        ("ready-path", &["", "health", "/a b", "/#top", "/\u{e9}"]),
+        (
+            "ready-path",
+            &[
+                "", "health", "/a b", "/#top", "/\u{e9}", "/<a>", "/`a`", "/?\"",
+            ],
+        ),
         (
             "probe-paths",
             &["healthz", "/a,,/b", "/a b", "/a?b", "/<a>", "/a,"],
