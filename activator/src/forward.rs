@@ -13,7 +13,6 @@ use shared::{
     headers::{SERVER_TIMING, TIMING},
     http::{
         body::{Body, End, Ending, Prefetch},
-        client,
         h1::Refusal,
         sanitize,
         serve::{Handler, Peer},
@@ -172,6 +171,7 @@ impl Front {
         let streams = !websocket && request.version() != Version::HTTP_10;
         let every = opt_ins.filter(|_| streams).and_then(|o| o.sse_heartbeat);
         let trusted = &self.workload.process.config.trusted;
+        self.workload.hears(request.headers(), peer.address.ip());
         sanitize::prepare(&mut request, websocket, Some((peer.address.ip(), trusted)));
         // Reading a body for which 100-continue is expected answers that at once: it waits for a pod.
         let limit = if request.headers_mut().remove(EXPECT).is_some() {
@@ -196,15 +196,8 @@ impl Front {
         let Answered {
             mut answer, lease, ..
         } = answered;
-        let is_upgrade = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
-        let upgrade = match client_upgrade {
-            Some(client) if is_upgrade => {
-                let pod = client::upgraded(&mut answer).ok_or(Failure::PodBroke)?;
-                Some((client, pod))
-            }
-            None if is_upgrade => return Err(Failure::PodBroke),
-            Some(_) | None => None,
-        };
+        let upgrade = tunnel::sides(client_upgrade, &mut answer);
+        let upgrade = upgrade.map_err(|_| Failure::PodBroke)?;
         let guard = Answering::new(&self.workload, answer.status(), lease);
         if let Some((client, pod)) = upgrade {
             peer.switch_to_raw();

@@ -262,7 +262,7 @@ impl Fleet {
     }
 }
 
-/// What one second of a pod measures.
+/// What one second of a pod measures. What it handed on to an activator is counted by the pod that takes it.
 #[allow(
     clippy::cast_precision_loss,
     reason = "counts and microseconds of a second stay far below 2^52"
@@ -270,7 +270,7 @@ impl Fleet {
 pub(crate) fn sample(second: &Second) -> Sample {
     Sample {
         concurrency: (second.in_flight_us + second.waiting_us) as f64 / 1e6,
-        requests: second.started as f64,
+        requests: second.started as f64 - second.released as f64,
         waiting: second.waiting_us as f64 / 1e6,
         ended: second.ended as f64,
     }

@@ -46,6 +46,9 @@ pub const CLAIM: &str = "rouse.dev/port-claim";
 /// Label of Services that are companions, see [`companion`].
 pub const COMPANION: &str = "rouse.dev/companion";
 
+/// Label of Services that are relays, see [`relay`].
+pub const RELAY: &str = "rouse.dev/relay";
+
 /// Field manager of the activator: it writes a scale from 0, and [`NUDGED`].
 pub const ACTIVATOR_MANAGER: &str = "rouse-activator";
 /// Field manager of the autoscaler.
@@ -101,10 +104,18 @@ pub fn request_port_index(name: &str) -> Option<usize> {
     (request_port_name(index) == name && index < MAX_REQUEST_PORTS).then_some(index)
 }
 
-/// The Service beside an adopted one that always leads to the activators: where sidecars send what they cannot take, and an
-/// address for clients that want every request held.
+/// The Service beside an adopted one that always leads to the activators: an address for clients that want every request held.
 pub fn companion(service: &str) -> String {
     format!("{service}-rouse")
+}
+
+/// The Service of a workload by which its sidecars send to the activators what they cannot take. Its ports are those of the sidecars
+/// ([`FIRST_REQUEST_PORT`] plus n), so that all of its address is known when a Pod is made, before any Service is. None if the
+/// workload's name leaves no room for it. No companion can have that name.
+pub fn relay(workload: &str) -> Option<String> {
+    let name = format!("{workload}-rouse-relay");
+    // A Service's name is one label of a DNS name, a workload's may be several.
+    (name.len() <= 63 && !name.contains('.')).then_some(name)
 }
 
 #[cfg(test)]
@@ -123,5 +134,15 @@ mod tests {
         for other in ["rouse-8", "rouse-01", "rouse-", "rouse", "http", "rouse-+1"] {
             assert_eq!(request_port_index(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn a_relay_has_the_name_of_a_service_and_of_no_companion() {
+        let name = relay("iris").unwrap();
+        assert_eq!(name, "iris-rouse-relay");
+        assert!(!name.ends_with(&companion("")));
+        assert!(relay(&"a".repeat(51)).is_some_and(|name| name.len() == 63));
+        assert_eq!(relay(&"a".repeat(52)), None);
+        assert_eq!(relay("a.b"), None);
     }
 }

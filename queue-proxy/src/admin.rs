@@ -63,6 +63,9 @@ fn publish_gauges(pod: &Pod) {
         .gauge(&[&target])
         .set(in_flight as f64);
     names::PROXY_WAITING.gauge(&[&target]).set(waiting as f64);
+    names::PROXY_RELAYED
+        .gauge(&[&target])
+        .set(pod.stats.relayed() as f64);
 }
 
 /// The pod's life cycle: reached by the kubelet's hooks only, never in a Service, every path behind a token. Not behind

@@ -10,8 +10,10 @@ use shared::{
 };
 
 use crate::{
+    bounce,
     config::{Config, Port},
     readiness::Readiness,
+    relay::{HostPort, InvalidHostPort},
     timeouts::Timeouts,
 };
 
@@ -95,6 +97,32 @@ pub struct Args {
     )]
     lifecycle_token: Option<String>,
 
+    /// Host and port at which the workload's activators can always be reached: requests that would wait here for long go there. May be
+    /// repeated: the n-th belongs to the n-th --listen; - for none. Never the address of a queue-proxy.
+    #[arg(
+        long,
+        env = "ROUSE_BOUNCE_TO",
+        value_delimiter = ',',
+        allow_hyphen_values = true,
+        value_parser = bounce_target,
+        value_name = "HOST:PORT"
+    )]
+    bounce_to: Vec<BounceTarget>,
+
+    /// Requests that wait here for a slot before others are bounced [default: the concurrency].
+    #[arg(long, env = "ROUSE_BOUNCE_DEPTH", value_name = "N")]
+    bounce_depth: Option<usize>,
+
+    /// Requests at the model above which others are bounced if the concurrency is unlimited; 0 = no such limit.
+    #[arg(
+        long,
+        env = "ROUSE_SOFT_LIMIT",
+        default_value_t = 0,
+        allow_hyphen_values = true,
+        value_name = "N"
+    )]
+    soft_limit: u32,
+
     /// Path that answers 200 to 399 when the model is ready [default: its port takes a connection].
     #[arg(long, env = "ROUSE_READY_PATH", value_parser = path, value_name = "PATH")]
     ready_path: Option<String>,
@@ -174,14 +202,33 @@ pub struct Args {
     pub log_json: bool,
 }
 
+/// A value of --bounce-to.
+#[derive(Clone, Debug)]
+struct BounceTarget(Option<HostPort>);
+
 /// Flags that do not fit together.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "--listen has {listen} addresses and --upstream has {upstream}: each --listen needs its --upstream"
-)]
-pub struct Mismatch {
-    listen: usize,
-    upstream: usize,
+pub enum Mismatch {
+    /// A request port without a model, or the other way round.
+    #[error(
+        "--listen has {listen} addresses and --upstream has {upstream}: each --listen needs its --upstream"
+    )]
+    Upstream {
+        /// How many there are.
+        listen: usize,
+        /// How many there are.
+        upstream: usize,
+    },
+    /// Some request ports have a target, and nobody knows which.
+    #[error(
+        "--listen has {listen} addresses and --bounce-to has {bounce_to}: each --listen needs its --bounce-to, - for none, or none has one"
+    )]
+    BounceTo {
+        /// How many there are.
+        listen: usize,
+        /// How many there are.
+        bounce_to: usize,
+    },
 }
 
 impl Args {
@@ -198,8 +245,12 @@ impl Args {
             .map(|(&listen, &upstream)| Port { listen, upstream })
             .collect();
         let (Some(&first), true) = (ports.first(), listen == upstream) else {
-            return Err(Mismatch { listen, upstream });
+            return Err(Mismatch::Upstream { listen, upstream });
         };
+        let bounce_to = self.bounce_to.len();
+        if ![0, listen].contains(&bounce_to) {
+            return Err(Mismatch::BounceTo { listen, bounce_to });
+        }
         let mut config = Config::new(
             self.target.clone(),
             self.pod_uid.clone(),
@@ -212,6 +263,11 @@ impl Args {
         config.lifecycle = self.lifecycle_listen.zip(self.lifecycle_token.clone());
         config.queue_depth = self.queue_depth.unwrap_or(config.queue_depth);
         config.queue_timeout = self.queue_timeout;
+        config.bounce_to = self.bounce_to.iter().map(|to| to.0.clone()).collect();
+        config.bounce = bounce::Rule {
+            depth: self.bounce_depth.unwrap_or(config.bounce.depth),
+            soft_limit: Some(self.soft_limit).filter(|soft| *soft > 0),
+        };
         config.probe_paths.clone_from(&self.probe_path);
         config.trusted = self.trusted_proxies.clone().unwrap_or_default();
         config.grace = self.grace;
@@ -249,12 +305,26 @@ fn seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn bounce_target(text: &str) -> Result<BounceTarget, InvalidHostPort> {
+    if text == "-" {
+        return Ok(BounceTarget(None));
+    }
+    text.parse().map(|to| BounceTarget(Some(to)))
+}
+
+/// Bytes of a path, with its query.
+const LONGEST_PATH: usize = 2_048;
+
+/// A path as the annotations have it, from which the webhook takes it.
 fn path(text: &str) -> Result<String, String> {
-    let valid = text.starts_with('/') && text.parse::<http::uri::PathAndQuery>().is_ok();
+    let allowed = |b: u8| b.is_ascii_graphic() && !b"\"#<>`".contains(&b);
+    let valid = text.starts_with('/') && text.len() <= LONGEST_PATH && text.bytes().all(allowed);
     if valid {
         Ok(text.to_owned())
     } else {
-        Err("expected an absolute path such as /ready".to_owned())
+        Err(format!(
+            "expected an absolute path such as /ready, of at most {LONGEST_PATH} visible characters of ASCII other than \" # < > `"
+        ))
     }
 }
 
@@ -275,6 +345,23 @@ mod tests {
                 .unwrap();
         assert_eq!(config.ports[1].upstream.port(), 4);
         assert_eq!(config.queue_depth, 1_000);
+    }
+
+    #[test]
+    fn requests_are_bounced_only_where_it_was_said_where_to() {
+        let base = "--listen 127.0.0.1:1,127.0.0.1:2 --upstream 127.0.0.1:3,127.0.0.1:4 \
+                    --container-concurrency 3";
+        let config = parse(base).unwrap();
+        assert!(config.bounce_to.is_empty());
+        let rule = |depth, soft_limit| bounce::Rule { depth, soft_limit };
+        assert_eq!(config.bounce, rule(3, None));
+        let config = parse(&format!(
+            "{base} --bounce-to -,a-rouse.b.svc:80 --bounce-depth 0 --soft-limit 20"
+        ));
+        let config = config.unwrap();
+        let target = "a-rouse.b.svc:80".parse().unwrap();
+        assert_eq!(config.bounce_to, [None, Some(target)]);
+        assert_eq!(config.bounce, rule(0, Some(20)));
     }
 
     #[test]
@@ -307,6 +394,39 @@ mod tests {
     }
 
     #[test]
+    fn a_path_is_taken_if_the_annotations_take_it_and_can_be_asked_for() {
+        let asked = |key: &str, path: &str| {
+            let annotations = [(key.to_owned(), path.to_owned())].into();
+            let config = autoscaler_core::ClusterConfig::default();
+            autoscaler_core::annotations::parse(&annotations, &config).is_ok()
+        };
+        let odd = ["", "ready", "/\u{e9}", "/a b", "/v2?ready=1", "*", "?a"].map(str::to_owned);
+        let long = [2_047, 2_048].map(|n| format!("/{}", "x".repeat(n)));
+        let signs = (0..=127).flat_map(|b| {
+            let sign = char::from(b);
+            [format!("/{sign}"), format!("/a?{sign}")]
+        });
+        let mut taken = 0;
+        for text in signs.chain(odd).chain(long) {
+            let is_path = path(&text).is_ok();
+            assert_eq!(is_path, asked("rouse.dev/ready-path", &text), "{text:?}");
+            // A list may have blanks around its parts, which are not handed on, and an empty one names nothing.
+            let part = text.trim();
+            assert!(
+                part.is_empty() || path(part).is_ok() || !asked("rouse.dev/probe-paths", part),
+                "{text:?}"
+            );
+            assert!(
+                !is_path || text.parse::<http::uri::PathAndQuery>().is_ok(),
+                "{text:?}"
+            );
+            taken += usize::from(is_path);
+        }
+        // 94 visible signs but five, in a path and in a query; one with both, and one of just the length.
+        assert_eq!(taken, 2 * 89 + 2);
+    }
+
+    #[test]
     fn refuses_what_cannot_be_and_says_what_can() {
         let base = "--listen 127.0.0.1:1 --upstream 127.0.0.1:2 ";
         for (flags, says) in [
@@ -336,6 +456,13 @@ mod tests {
                 "--lifecycle-token",
             ),
             (&format!("{base}--target a/b/c"), "NAMESPACE/NAME"),
+            (&format!("{base}--bounce-to a.b.svc"), "HOST:PORT"),
+            (
+                &format!("{base}--bounce-to a:1,b:2"),
+                "each --listen needs its --bounce-to",
+            ),
+            (&format!("{base}--soft-limit -1"), "soft-limit"),
+            (&format!("{base}--bounce-depth x"), "bounce-depth"),
         ] {
             let error = parse(flags).unwrap_err();
             assert!(error.contains(says), "{flags}: {error}");

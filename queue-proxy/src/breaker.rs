@@ -6,6 +6,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::bounce::{Course, Elsewhere, Standing, decide};
+
 /// Where a request came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -44,6 +46,8 @@ pub enum Entry {
     Waiting(Ticket),
     /// There is no room to wait.
     Full,
+    /// It is for the activators. Nothing is known of it here.
+    Bounced,
 }
 
 /// The concurrency limit and its two queues.
@@ -85,20 +89,27 @@ impl Breaker {
         self.queues.iter().map(BTreeSet::len).sum()
     }
 
-    /// A request arrives.
+    /// A request arrives that has nowhere else to go.
     pub fn enter(&mut self, source: Source) -> Entry {
-        // Whoever already waits from the same kind of port goes first.
-        if self.has_room() && self.queues[source.index()].is_empty() {
-            self.in_flight += 1;
-            return Entry::Admitted;
+        self.enter_or_bounce(source, None)
+    }
+
+    /// A request arrives. With `elsewhere` it may be bounced, see [`decide`].
+    pub fn enter_or_bounce(&mut self, source: Source, elsewhere: Option<Elsewhere>) -> Entry {
+        match decide(source, self.standing(source), elsewhere) {
+            Course::Serve => {
+                self.in_flight += 1;
+                Entry::Admitted
+            }
+            Course::Wait => {
+                let ticket = Ticket(self.issued);
+                self.issued += 1;
+                self.queues[source.index()].insert(ticket);
+                Entry::Waiting(ticket)
+            }
+            Course::Bounce => Entry::Bounced,
+            Course::Refuse => Entry::Full,
         }
-        if self.queues[source.index()].len() >= self.depth[source.index()] {
-            return Entry::Full;
-        }
-        let ticket = Ticket(self.issued);
-        self.issued += 1;
-        self.queues[source.index()].insert(ticket);
-        Entry::Waiting(ticket)
     }
 
     /// An admitted request has ended. Returns who takes its place.
@@ -133,6 +144,17 @@ impl Breaker {
             }
         }
         None
+    }
+
+    /// What a request from `source` finds now.
+    fn standing(&self, source: Source) -> Standing {
+        Standing {
+            limit: self.limit,
+            in_flight: self.in_flight,
+            open: self.open,
+            ahead: self.queues[source.index()].len(),
+            depth: self.depth[source.index()],
+        }
     }
 
     fn has_room(&self) -> bool {

@@ -7,7 +7,7 @@ use shared::{
     http::{body::Pace, client, guard, sanitize::TrustedProxies, serve},
 };
 
-use crate::{drain, model, timeouts::Timeouts};
+use crate::{bounce, drain, model, relay::HostPort, timeouts::Timeouts};
 
 /// Bodies up to this size travel with the request and can be sent again; larger ones wait for admission.
 ///
@@ -78,6 +78,11 @@ pub struct Config {
     pub max_connection_age: Option<Duration>,
     /// How long a request that the model took no connection for waits for it to be restarted.
     pub restart_patience: Duration,
+    /// Where requests of each port are bounced to, the n-th for the n-th port; none where there is none. It has to be where activators
+    /// listen, never where sidecars do.
+    pub bounce_to: Vec<Option<HostPort>>,
+    /// When they are.
+    pub bounce: bounce::Rule,
     /// How long the model may take; no limits by default.
     pub timeouts: Timeouts,
     /// Least pace at which clients of Services send their bodies; none for no limit. Activators see to theirs.
@@ -89,7 +94,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// Defaults for one port; Knative's depth of ten times the concurrency (`pkg/queue/sharedmain/main.go`), and for an
+    /// Defaults for one port; as many may wait as there are slots before others are bounced, so that each slot has its next request at
+    /// hand and nobody waits here for longer than for one other; Knative's depth of ten times the concurrency (`pkg/queue/sharedmain/main.go`), and for an
     /// unlimited pod, which queues only while it starts, what an activator holds by default.
     pub fn new(target: TargetId, pod_uid: String, port: Port, container_concurrency: u32) -> Self {
         let limit = container_concurrency as usize;
@@ -117,6 +123,11 @@ impl Config {
             grace: Duration::from_mins(5),
             max_connection_age: Some(MAX_CONNECTION_AGE),
             restart_patience: RESTART_PATIENCE,
+            bounce_to: Vec::new(),
+            bounce: bounce::Rule {
+                depth: limit,
+                soft_limit: None,
+            },
             timeouts: Timeouts::default(),
             min_pace: Some(Pace::default()),
             timing_header: true,

@@ -4,12 +4,13 @@
 //! explicit (see [`shared::headers::admission`]). The autoscaler reads [`stats`] from a third port. A fourth, for the
 //! pod's own life cycle, is never in a Service.
 //!
-//! What must stay true: a request counts exactly once, as waiting or in flight, from its arrival to the last byte of
+//! What must stay true: a request counts exactly once, as waiting, in flight or relayed, from its arrival to the last byte of
 //! its answer (or the end of its tunnel); at most `container-concurrency` are in flight; an admitted request is never
 //! sent twice; nothing a client sends is believed to come from us.
 
 pub mod admin;
 pub mod args;
+pub mod bounce;
 pub mod breaker;
 pub mod config;
 pub mod drain;
@@ -18,6 +19,7 @@ pub mod model;
 mod pod;
 mod proxy;
 pub mod readiness;
+pub mod relay;
 mod rescue;
 pub mod slots;
 pub mod stats;

@@ -20,6 +20,7 @@ use crate::{
     breaker::Breaker,
     config::{Config, RESENDABLE_BYTES},
     model::Model,
+    relay::{Relay, relays},
     rescue::Failure,
     slots::{Slot, Slots},
     stats::{Entry, Stats},
@@ -37,6 +38,8 @@ pub(crate) struct Pod {
     pub(crate) tickets: Tickets,
     pub(crate) metrics: Metrics,
     pub(crate) clients: Vec<Client>,
+    /// Where requests of each port are bounced to.
+    pub(crate) relays: Vec<Option<Arc<Relay>>>,
     /// When the queue-proxy started, for wake timelines.
     pub(crate) started: Instant,
     buffered: AtomicUsize,
@@ -72,6 +75,7 @@ impl Pod {
                 .iter()
                 .map(|port| Client::new(port.upstream, config.client))
                 .collect(),
+            relays: relays(&config.bounce_to, config.client),
             tickets: Tickets::default(),
             started: Instant::now(),
             buffered: AtomicUsize::new(0),
@@ -103,6 +107,10 @@ impl Metrics {
                 names::PROXY_REQUESTS.counter(&[target, rule.code, rule.origin.as_str()]),
             ));
         }
+        outcomes.push((
+            RELAYED,
+            names::PROXY_REQUESTS.counter(&[target, RELAYED, Origin::Us.as_str()]),
+        ));
         for code in ["malformed", "client-gone", "client-stalled"] {
             outcomes.push((
                 code,
@@ -124,6 +132,9 @@ impl Metrics {
         }
     }
 }
+
+/// The outcome of a request that activators answered, whatever their answer was.
+const RELAYED: &str = "relayed";
 
 /// Counts the one outcome of a request that has no answer of the model yet. Dropped without one, the client was gone.
 pub(crate) struct Outcome<'a> {
@@ -204,6 +215,40 @@ impl Drop for Admitted {
         let took = self.since.elapsed();
         self.pod.metrics.duration.record(took);
         self.pod.stats.took(took);
+        self.pod.metrics.count(self.outcome);
+    }
+}
+
+/// What a relayed request has of the pod while its answer is on its way. In the end it counts the outcome.
+pub(crate) struct Relayed {
+    pod: Arc<Pod>,
+    outcome: &'static str,
+    _entry: Entry,
+}
+
+impl Relayed {
+    pub(crate) fn new(pod: &Arc<Pod>, entry: Entry) -> Self {
+        Self {
+            pod: Arc::clone(pod),
+            outcome: RELAYED,
+            _entry: entry,
+        }
+    }
+}
+
+impl Ending for Relayed {
+    fn end(&mut self, how: End) {
+        self.outcome = match how {
+            End::Whole => return,
+            End::Broken | End::Late(_) => Failure::RelayBroke.rule().code,
+            End::Dropped => "client-gone",
+            End::Stalled => "client-stalled",
+        };
+    }
+}
+
+impl Drop for Relayed {
+    fn drop(&mut self) {
         self.pod.metrics.count(self.outcome);
     }
 }

@@ -36,6 +36,8 @@ pub(crate) enum Failure {
     ModelUnreachable,
     /// The model closed the connection, or answered what is no HTTP, after the request was sent.
     ModelBroke,
+    /// An activator that the request was bounced to closed the connection without an answer, or in the middle of it.
+    RelayBroke,
     /// The whole request took longer than it may.
     RequestTimeout,
     /// The model took longer than it may to begin its answer.
@@ -70,7 +72,7 @@ impl From<BodyBroken> for Failure {
 
 impl Failure {
     /// Every failure with a rule of its own, for metrics.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::BodyBroken,
         Self::BodySlow,
         Self::QueueFull,
@@ -81,6 +83,7 @@ impl Failure {
         Self::TicketExpired,
         Self::ModelUnreachable,
         Self::ModelBroke,
+        Self::RelayBroke,
         Self::RequestTimeout,
         Self::ResponseStartTimeout,
         Self::IdleTimeout,
@@ -187,6 +190,14 @@ impl Failure {
                 None,
                 None,
             ),
+            Self::RelayBroke => row(
+                502,
+                "relay-broke",
+                "the activator closed the connection without an answer",
+                Us,
+                None,
+                None,
+            ),
             // Of these three the model has had the request, so they are admitted: nobody sends it again.
             Self::RequestTimeout => row(
                 504,
@@ -278,6 +289,7 @@ mod tests {
             (Failure::TicketExpired, 503, "full", true),
             (Failure::ModelUnreachable, 502, "not-ready", true),
             (Failure::ModelBroke, 502, "admitted", false),
+            (Failure::RelayBroke, 502, "admitted", false),
             (Failure::RequestTimeout, 504, "admitted", false),
             (Failure::ResponseStartTimeout, 504, "admitted", false),
             (Failure::IdleTimeout, 504, "admitted", false),
@@ -311,7 +323,7 @@ mod tests {
     fn the_reference_page_has_every_row_once() {
         let rows = contract();
         let codes: std::collections::BTreeSet<_> = rows.iter().map(|row| row.code).collect();
-        assert_eq!((rows.len(), codes.len()), (14, 14));
+        assert_eq!((rows.len(), codes.len()), (15, 15));
         for (row, failure) in rows[1..].iter().zip(Failure::ALL) {
             let answer = failure.answer(true, Form::Line);
             assert_eq!(row.status, Some(answer.status().as_u16()));

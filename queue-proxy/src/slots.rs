@@ -9,6 +9,7 @@ use std::{
 };
 
 use crate::{
+    bounce::Elsewhere,
     breaker::{Breaker, Entry, Source, Ticket},
     sync::{Mutex, oneshot},
 };
@@ -42,6 +43,8 @@ pub enum Asked {
     Slot(Slot),
     /// It will come.
     Wait(Waiting),
+    /// Not here: the request is for the activators.
+    Bounce,
 }
 
 /// A place in the queue. Dropping it gives the place up.
@@ -64,15 +67,28 @@ impl Slots {
         })
     }
 
-    /// Asks for a slot.
+    /// Asks for a slot, for a request that has nowhere else to go.
     ///
     /// # Errors
     /// [`Full`] when the queue of this source is full.
     pub fn ask(self: &Arc<Self>, source: Source) -> Result<Asked, Full> {
+        self.ask_or_bounce(source, None)
+    }
+
+    /// Asks for a slot. With `elsewhere` the request may be bounced instead.
+    ///
+    /// # Errors
+    /// [`Full`] when the queue of this source is full.
+    pub fn ask_or_bounce(
+        self: &Arc<Self>,
+        source: Source,
+        elsewhere: Option<Elsewhere>,
+    ) -> Result<Asked, Full> {
         let mut state = self.state.lock();
-        match state.breaker.enter(source) {
+        match state.breaker.enter_or_bounce(source, elsewhere) {
             Entry::Admitted => Ok(Asked::Slot(Slot(Arc::clone(self)))),
             Entry::Full => Err(Full(())),
+            Entry::Bounced => Ok(Asked::Bounce),
             Entry::Waiting(ticket) => {
                 let (tx, slot) = oneshot::channel();
                 state.waiters.insert(ticket, tx);
@@ -160,14 +176,14 @@ mod tests {
     fn slot(asked: Asked) -> Slot {
         match asked {
             Asked::Slot(slot) => slot,
-            Asked::Wait(_) => panic!("no slot"),
+            other => panic!("no slot: {other:?}"),
         }
     }
 
     fn waiting(asked: Asked) -> Waiting {
         match asked {
-            Asked::Slot(_) => panic!("a slot"),
             Asked::Wait(waiting) => waiting,
+            other => panic!("no place in the queue: {other:?}"),
         }
     }
 

@@ -1,4 +1,7 @@
-//! The pod's account: every request is waiting, in flight or gone, and each second is remembered.
+//! The pod's account: every request is waiting, in flight, relayed or gone, and each second is remembered.
+//!
+//! A relayed request is no load of the pod: whoever holds it counts it, and then the pod that takes it. It only keeps this one
+//! open, since its bytes pass through here.
 
 use std::{
     sync::{
@@ -24,6 +27,9 @@ pub struct Stats {
     open: AtomicU64,
     started: AtomicU64,
     ended: AtomicU64,
+    /// What comes to it from a gauge or goes to one does so under the lock of the ring, so that nobody sees a request twice.
+    relayed: AtomicU64,
+    relayed_total: AtomicU64,
     draining: AtomicBool,
     last_arrival_us: AtomicU64,
     recent: Mutex<Recent>,
@@ -46,6 +52,8 @@ pub struct Entry {
     gauge: Option<Gauge>,
     /// Counted as a request of some second.
     counted: bool,
+    /// It is on its way through here to the activators.
+    relayed: bool,
 }
 
 impl Stats {
@@ -58,6 +66,8 @@ impl Stats {
             open: AtomicU64::new(0),
             started: AtomicU64::new(0),
             ended: AtomicU64::new(0),
+            relayed: AtomicU64::new(0),
+            relayed_total: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             last_arrival_us: AtomicU64::new(0),
             recent: Mutex::new(Recent {
@@ -82,6 +92,20 @@ impl Stats {
             stats: Arc::clone(self),
             gauge: counts.then_some(Gauge::Waiting),
             counted: counts,
+            relayed: false,
+        }
+    }
+
+    /// A request arrives that is for the activators.
+    pub fn relay(self: &Arc<Self>) -> Entry {
+        self.open.fetch_add(1, Relaxed);
+        self.last_arrival_us.store(clock::micros(), Relaxed);
+        self.relayed.fetch_add(1, Relaxed);
+        Entry {
+            stats: Arc::clone(self),
+            gauge: None,
+            counted: false,
+            relayed: true,
         }
     }
 
@@ -97,6 +121,7 @@ impl Stats {
             stats: Arc::clone(self),
             gauge: Some(Gauge::Waiting),
             counted: false,
+            relayed: false,
         }
     }
 
@@ -115,6 +140,11 @@ impl Stats {
     pub fn gauges(&self) -> (u64, u64) {
         let ring = self.ring.lock();
         (ring.in_flight(), ring.waiting())
+    }
+
+    /// Requests that are on their way through here to the activators.
+    pub fn relayed(&self) -> u64 {
+        self.relayed.load(Relaxed)
     }
 
     /// Microseconds of the process clock at which the last request arrived; 0 if none has.
@@ -169,6 +199,8 @@ impl Stats {
             draining: self.draining.load(Relaxed),
             open: self.open(),
             load: ring.in_flight() + ring.waiting(),
+            relayed: self.relayed.load(Relaxed),
+            relayed_total: self.relayed_total.load(Relaxed),
             started_total: self.started.load(Relaxed),
             ended_total: self.ended.load(Relaxed),
             seconds: ring.seconds_after(now, since),
@@ -200,20 +232,61 @@ impl Entry {
             self.gauge = Some(Gauge::InFlight);
         }
     }
+
+    /// The request is for the activators after all: the model took no connection.
+    pub fn relay(&mut self) {
+        if std::mem::replace(&mut self.relayed, true) {
+            return;
+        }
+        let stats = Arc::clone(&self.stats);
+        let mut ring = stats.ring.lock();
+        self.leave(&mut ring, Count::Released);
+        stats.ended.fetch_add(1, Relaxed);
+        stats.relayed.fetch_add(1, Relaxed);
+    }
+
+    /// No activator took the request: it waits here. `counts` as in [`Stats::arrive`].
+    pub fn stay(&mut self, counts: bool) {
+        if !std::mem::replace(&mut self.relayed, false) {
+            return;
+        }
+        let now = clock::micros();
+        let mut ring = self.stats.ring.lock();
+        self.stats.relayed.fetch_sub(1, Relaxed);
+        self.stats.started.fetch_add(1, Relaxed);
+        if counts {
+            ring.count(now, Count::Started);
+            ring.enter(now, Gauge::Waiting);
+            self.gauge = Some(Gauge::Waiting);
+            self.counted = true;
+        }
+    }
+
+    /// It is neither waiting nor in flight any more, which counts as `count`.
+    fn leave(&mut self, ring: &mut Ring, count: Count) {
+        let now = clock::micros();
+        if let Some(gauge) = self.gauge.take() {
+            ring.leave(now, gauge);
+            if std::mem::take(&mut self.counted) {
+                ring.count(now, count);
+            }
+        }
+    }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        if let Some(gauge) = self.gauge {
-            let now = clock::micros();
-            let mut ring = self.stats.ring.lock();
-            ring.leave(now, gauge);
-            if self.counted {
-                ring.count(now, Count::Ended);
+        let stats = Arc::clone(&self.stats);
+        if self.relayed {
+            stats.relayed.fetch_sub(1, Relaxed);
+            stats.relayed_total.fetch_add(1, Relaxed);
+        } else {
+            if self.gauge.is_some() {
+                self.leave(&mut stats.ring.lock(), Count::Ended);
             }
+            stats.ended.fetch_add(1, Relaxed);
         }
-        self.stats.ended.fetch_add(1, Relaxed);
-        self.stats.open.fetch_sub(1, Relaxed);
+        stats.open.fetch_sub(1, Relaxed);
     }
 }
 
@@ -270,5 +343,52 @@ mod tests {
             });
         assert_eq!(sums, (1, 1), "{stat:?}");
         assert_eq!((stat.load, stat.open), (0, 0));
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn a_relayed_request_keeps_the_pod_open_and_is_none_of_its_load() {
+        let stats = Stats::new("p".into());
+        let relayed = stats.relay();
+        advance(Duration::from_secs(1)).await;
+        assert_eq!(
+            (stats.gauges(), stats.load(), stats.relayed()),
+            ((0, 0), 0, 1)
+        );
+        let stat = stats.snapshot(None, true);
+        assert_eq!((stat.open, stat.load, stat.relayed), (1, 0, 1));
+        assert!(stat.seconds.iter().all(shared::load::Second::is_empty));
+        drop(relayed);
+        let stat = stats.snapshot(None, true);
+        assert_eq!((stat.open, stat.relayed, stat.relayed_total), (0, 0, 1));
+        assert_eq!(stats.totals(), (0, 0));
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn a_request_is_waiting_in_flight_or_relayed_and_the_net_of_it_is_one_or_none() {
+        let stats = Stats::new("p".into());
+        let now = || (stats.gauges(), stats.relayed(), stats.open());
+        let (mut goes, mut remains) = (stats.arrive(true), stats.relay());
+        let mut probe = stats.arrive(false);
+        assert_eq!(now(), ((0, 1), 1, 3));
+        goes.admitted();
+        assert_eq!(now(), ((1, 0), 1, 3));
+        goes.relay();
+        goes.relay();
+        probe.relay();
+        assert_eq!(now(), ((0, 0), 3, 3));
+        remains.stay(true);
+        remains.stay(true);
+        assert_eq!(now(), ((0, 1), 2, 3));
+        remains.admitted();
+        assert_eq!(now(), ((1, 0), 2, 3));
+        drop((goes, remains, probe));
+        assert_eq!(now(), ((0, 0), 0, 0));
+        advance(Duration::from_secs(1)).await;
+        let stat = stats.snapshot(None, true);
+        let sum = |of: fn(&shared::load::Second) -> u64| stat.seconds.iter().map(of).sum::<u64>();
+        let sums = (sum(|s| s.started), sum(|s| s.released), sum(|s| s.ended));
+        assert_eq!(sums, (2, 1, 1), "one was handed on, one ended here");
+        assert_eq!((stat.started_total, stat.ended_total), (3, 3));
+        assert_eq!(stat.relayed_total, 2);
     }
 }

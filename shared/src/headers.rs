@@ -10,7 +10,8 @@ pub const PREFIX: &str = "rouse-";
 
 /// Activator to queue-proxy: index of the request port (0, 1, ...) that the client used.
 pub const PORT: HeaderName = HeaderName::from_static("rouse-port");
-/// Activator to queue-proxy: UID of the pod that is meant. Pod IPs are reused, so it is checked: 421 on a mismatch.
+/// Activator to queue-proxy: UID of the pod that is meant. Pod IPs are reused, so it is checked: 421 on a mismatch. Queue-proxy to
+/// activator, on a request that is handed on: which pod does that.
 pub const POD_UID: HeaderName = HeaderName::from_static("rouse-pod-uid");
 /// Activator to queue-proxy: an operation instead of a request to the model, see [`op`].
 pub const OP: HeaderName = HeaderName::from_static("rouse-op");
@@ -18,7 +19,8 @@ pub const OP: HeaderName = HeaderName::from_static("rouse-op");
 pub const TICKET: HeaderName = HeaderName::from_static("rouse-ticket");
 /// Queue-proxy to activator: what became of the request, see [`admission`].
 pub const ADMISSION: HeaderName = HeaderName::from_static("rouse-admission");
-/// Queue-proxy to activator: requests in flight and queued in the pod, this one included.
+/// Queue-proxy to activator: requests in flight and queued in the pod, the answered one included. Also on a request that is handed on,
+/// which is none of them; it is believed only of a pod from whose own address it comes.
 pub const LOAD: HeaderName = HeaderName::from_static("rouse-load");
 /// To the client, opt-out: where the time before the model went, e.g. `hold;dur=812.4, queue;dur=0.1` (milliseconds).
 pub const TIMING: HeaderName = HeaderName::from_static("rouse-timing");
@@ -85,7 +87,7 @@ pub fn described() -> Vec<Described> {
             POD_UID,
             ASK,
             "UID",
-            "The pod that is meant. Another one answers 421 (`misdirected`).",
+            "The pod that is meant. Another one answers 421 (`misdirected`). On a request that a queue-proxy hands on to an activator: the pod that does.",
         ),
         row(
             PORT,
@@ -121,7 +123,7 @@ pub fn described() -> Vec<Described> {
             LOAD,
             ANSWER,
             "a number",
-            "Requests in flight and queued in the pod, this one included, probe paths left out.",
+            "Requests in flight and queued in the pod, this one included, probe paths left out. Also on a request that is handed on, which is none of them; believed if it comes from the pod's own address.",
         ),
         row(
             STARTED_AGE,

@@ -29,7 +29,8 @@ pub struct Second {
     /// Requests that left, however they ended.
     #[serde(default)]
     pub ended: u64,
-    /// Waiting requests that were handed on (activator only).
+    /// Requests that were counted as started and handed on: by an activator to a pod, by a pod whose model took no connection to an
+    /// activator. Whoever gets one counts it.
     #[serde(default)]
     pub released: u64,
 }

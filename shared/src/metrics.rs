@@ -103,6 +103,13 @@ pub const PROXY_WAITING: Metric = row(
     &["target"],
     "Requests waiting for a slot now.",
 );
+/// Requests on their way through a sidecar to the activators now.
+pub const PROXY_RELAYED: Metric = row(
+    "rouse_queue_proxy_relayed_requests",
+    Kind::Gauge,
+    &["target"],
+    "Requests on their way through here to the activators now. They are neither at the model nor waiting.",
+);
 /// Requests cut because the grace period ended.
 pub const PROXY_CUT: Metric = row(
     "rouse_queue_proxy_dropped_on_drain_total",
@@ -265,6 +272,7 @@ pub const ALL: &[Metric] = &[
     PROXY_QUEUE_WAIT,
     PROXY_IN_FLIGHT,
     PROXY_WAITING,
+    PROXY_RELAYED,
     PROXY_CUT,
     ACTIVATOR_REQUESTS,
     ACTIVATOR_HELD,

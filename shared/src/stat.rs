@@ -34,11 +34,18 @@ pub struct PodStat {
     pub ready: bool,
     /// The pod is going away.
     pub draining: bool,
-    /// Served + waiting + tunnels: what must be 0 before the pod may be taken away. Probe paths are included.
+    /// Served + waiting + relayed + tunnels: what must be 0 before the pod may be taken away. Probe paths are included.
     pub open: u64,
     /// Load now: in flight plus waiting, probe paths left out.
     pub load: u64,
-    /// Requests since start.
+    /// Requests now on their way through the pod to the activators. They are in `open` and in nothing else: whoever holds them counts
+    /// them, then the pod that takes them.
+    #[serde(default)]
+    pub relayed: u64,
+    /// Requests since start that were relayed and ended, however.
+    #[serde(default)]
+    pub relayed_total: u64,
+    /// Requests since start, relayed ones left out.
     pub started_total: u64,
     /// Requests since start that ended, however.
     pub ended_total: u64,
@@ -107,6 +114,7 @@ impl PodStat {
         check(stat.pod_uid.len() <= 256, "pod_uid")?;
         check(stat.open <= MAX_GAUGE, "open")?;
         check(stat.load <= MAX_GAUGE, "load")?;
+        check(stat.relayed <= MAX_GAUGE, "relayed")?;
         check_seconds(&stat.seconds, stat.last_second)?;
         Ok(stat)
     }
@@ -176,6 +184,8 @@ mod tests {
             draining: false,
             open: 1,
             load: 1,
+            relayed: 1,
+            relayed_total: 4,
             started_total: 3,
             ended_total: 2,
             seconds: vec![
@@ -198,10 +208,30 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_and_a_reader_of_different_versions_understand_each_other() {
+        let mut old = serde_json::to_value(stat()).unwrap();
+        let fields = old.as_object_mut().unwrap();
+        for added in ["relayed", "relayed_total"] {
+            assert!(fields.remove(added).is_some());
+        }
+        let read = PodStat::decode(&serde_json::to_vec(&old).unwrap()).unwrap();
+        let expected = PodStat {
+            relayed: 0,
+            relayed_total: 0,
+            ..stat()
+        };
+        assert_eq!(read, expected);
+        // A later one says more than is known here.
+        old["later"] = 1.into();
+        assert!(PodStat::decode(&serde_json::to_vec(&old).unwrap()).is_ok());
+    }
+
+    #[test]
     fn refuses_what_no_honest_pod_says() {
         type Edit = fn(&mut PodStat);
-        let edits: [(&str, Edit); 6] = [
+        let edits: [(&str, Edit); 7] = [
             ("version", |s| s.version = 2),
+            ("relayed", |s| s.relayed = u64::MAX),
             ("open", |s| s.open = u64::MAX),
             ("second", |s| s.seconds[1].second = 10),
             ("second", |s| s.seconds[1].second = 8),

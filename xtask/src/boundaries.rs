@@ -75,8 +75,13 @@ const RULES: &[Rule] = &[
         why: "a measuring tool must not share code with what it measures",
     },
     Rule {
-        package: "datapath",
+        package: "attacks",
         may_see: MaySee::Only(&[]),
+        why: "who attacks knows nothing of what is attacked",
+    },
+    Rule {
+        package: "datapath",
+        may_see: MaySee::Only(&["attacks"]),
         why: "a measuring tool must not share code with what it measures",
     },
     Rule {
@@ -121,8 +126,10 @@ const OPTIONAL_IN_CORE: [&str; 4] = ["serde", "rand", "rand_distr", "rand_pcg"];
 
 /// Edges that only tests may have: what they check is the meeting of two programs on the wire, so they need both.
 const TEST_EDGES: &[(&str, &str)] = &[
+    ("activator", "attacks"),
     ("activator", "queue-proxy"),
     ("activator", "schedules"),
+    ("queue-proxy", "attacks"),
     ("queue-proxy", "schedules"),
 ];
 

@@ -38,6 +38,8 @@ pub(crate) struct Options {
     pub(crate) tools: Vec<Tool>,
     /// Try the optimised programs.
     pub(crate) release: bool,
+    /// Everything, however long it takes.
+    pub(crate) full: bool,
 }
 
 /// A Go program and where it is from: a folder with a go.mod of ours, which pins the versions of everything.
@@ -55,6 +57,31 @@ impl Tool {
             Self::Grpc => "grpc::",
             Self::Smuggling => "smuggling::",
             Self::Websocket => "websocket::",
+        }
+    }
+
+    /// What it needs and this machine does not have, with the words of Debian.
+    fn missing(self) -> Option<&'static str> {
+        const PYTHON: &str = "import sys, ensurepip, venv, lib2to3; sys.exit(not (3, 11) <= sys.version_info < (3, 13))";
+        let runs = |command: &mut Command| {
+            let quiet = command
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
+            quiet.status().is_ok_and(|status| status.success())
+        };
+        let go = || runs(Command::new("go").arg("version"));
+        match self {
+            Self::Websocket if !runs(Command::new("python3").args(["-c", PYTHON])) => Some(
+                "websocket needs Python 3.11 or 3.12 with venv and lib2to3: apt-get install python3-venv python3-lib2to3",
+            ),
+            Self::Smuggling if !runs(Command::new("/usr/sbin/nginx").arg("-v")) => {
+                Some("smuggling needs /usr/sbin/nginx: apt-get install nginx-light")
+            }
+            Self::H2spec | Self::Grpc | Self::Smuggling if !go() => {
+                Some("h2spec, grpc and smuggling need Go 1.26 or newer in PATH: https://go.dev/dl")
+            }
+            _ => None,
         }
     }
 
@@ -96,6 +123,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     } else {
         &options.tools
     };
+    let missing: Vec<_> = tools.iter().filter_map(|tool| tool.missing()).collect();
+    ensure!(missing.is_empty(), "{}", missing.join("; "));
     let folder = metadata.target_directory.join("tools/conformance");
     for program in tools.iter().flat_map(|tool| tool.go_programs()) {
         build_go(root, &folder, program)?;
@@ -128,6 +157,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let status = command
         .args(["--test-threads", "1", "--nocapture"])
         .env("ROUSE_CONFORMANCE_TOOLS", &folder)
+        .env(
+            "ROUSE_CONFORMANCE_FULL",
+            if options.full { "1" } else { "" },
+        )
         .env(
             "ROUSE_CONFORMANCE_PROGRAMS",
             metadata

@@ -80,6 +80,9 @@ enum Chore {
         /// Try the optimised programs instead of the others.
         #[arg(long)]
         release: bool,
+        /// All of the corpus and of the suites, not the part that CI has time for.
+        #[arg(long)]
+        full: bool,
         /// Which tools; all if none is named.
         #[arg(value_name = "TOOL")]
         tools: Vec<conformance::Tool>,
@@ -96,9 +99,15 @@ fn main() -> ExitCode {
         Chore::CheckAlone => alone::run(),
         Chore::Generate { check } => generate::run(check),
         Chore::Cost { record } => cost::run(record),
-        Chore::Conformance { release, tools } => {
-            conformance::run(&conformance::Options { tools, release })
-        }
+        Chore::Conformance {
+            release,
+            full,
+            tools,
+        } => conformance::run(&conformance::Options {
+            tools,
+            release,
+            full,
+        }),
         Chore::Links => links::run(),
     };
     match done {

@@ -37,7 +37,9 @@ impl Pod {
         !self.terminating && !self.gone
     }
 
-    /// The pod's load, if it has room for one more.
+    /// The pod's load, if it has room for one more. Others may have filled it who come to it directly: half of its slots are the
+    /// activators' all the same, since it serves its two queues in turn. Whoever is held gets in line there then. Who left such a pod
+    /// alone until it has room would never get in: what others send directly is there at once.
     pub(super) fn room(&self, container_concurrency: u32, now: Instant) -> Option<u32> {
         let ready_since = self.ready_since?;
         if !self.may_take() || self.full_until.is_some_and(|until| now < until) {
@@ -48,11 +50,11 @@ impl Pod {
             _ => 0,
         };
         let load = self.ours.saturating_add(others);
-        let limit = match container_concurrency {
-            0 => self.ramp(now.saturating_duration_since(ready_since)),
-            limit => limit,
+        let has_room = match container_concurrency {
+            0 => load < self.ramp(now.saturating_duration_since(ready_since)),
+            limit => load < limit || self.ours < limit.div_ceil(2),
         };
-        (load < limit).then_some(load)
+        has_room.then_some(load)
     }
 
     /// How many requests an unlimited pod gets `age` after it was ready.

@@ -103,6 +103,29 @@ fn load_of_others_counts_while_it_is_fresh() {
 }
 
 #[test]
+fn a_pod_that_others_fill_still_gets_its_share_of_what_is_held_but_after_one_that_has_room() {
+    let now = Instant::now();
+    let mut hold = Hold::new(4, 8, 1);
+    ready(&mut hold, 2, now);
+    hold.report("pod-0", 9, now);
+    hold.report("pod-1", 3, now);
+    assert!(
+        matches!(hold.arrive(now), Arrival::Pod(_, pod) if pod == uid(1)),
+        "it has room"
+    );
+    hold.report("pod-1", 9, now);
+    let mut taken = Vec::new();
+    while let Arrival::Pod(_, pod) = hold.arrive(now) {
+        taken.push(pod);
+    }
+    taken.sort();
+    assert_eq!(taken, [uid(0), uid(0), uid(1)], "half of four each");
+    hold.release("pod-0");
+    assert!(matches!(hold.next(now), Some((_, pod)) if pod == uid(0)));
+    assert_eq!(hold.next(now), None);
+}
+
+#[test]
 fn terminating_full_and_vanished_pods_get_nothing() {
     let now = Instant::now();
     let mut hold = Hold::new(5, 8, 1);

@@ -1,7 +1,9 @@
 //! What a workload knows of its pods, and what it does when that changes.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
+use http::HeaderMap;
+use shared::headers::{LOAD, POD_UID};
 use tokio::{task::AbortHandle, time::Instant};
 
 use super::{State, Workload, refuse_all};
@@ -183,6 +185,24 @@ impl Workload {
             .report(&pod.uid, load, Instant::now());
         // What was said ages: the conductor must know when, or those who are held would wait for the next event.
         self.kick.notify_one();
+    }
+
+    /// A pod hands a request on and says what it has itself, so that it is not the first that comes to mind. It is believed if it
+    /// sends from its own address: who can say anything false of a pod is in it.
+    pub(crate) fn hears(&self, headers: &HeaderMap, from: IpAddr) {
+        let text = |name| headers.get(name)?.to_str().ok();
+        let said = text(POD_UID).zip(text(LOAD).and_then(|load| load.parse().ok()));
+        let Some((uid, load)) = said else {
+            return;
+        };
+        let mut state = self.state.lock();
+        let known = state.pods.get(uid);
+        let own = known.map(|known| known.pod.address.ip().to_canonical());
+        if own == Some(from.to_canonical()) {
+            state.hold.report(uid, load, Instant::now());
+            drop(state);
+            self.kick.notify_one();
+        }
     }
 
     /// Sends everybody away if there is nothing to wait for.

@@ -2,9 +2,12 @@
 
 #![cfg(test)]
 
+mod abuse;
 mod admission;
+mod answers;
 mod bed;
 mod bodies;
+mod bounce;
 mod capacity;
 mod cold;
 mod failing;

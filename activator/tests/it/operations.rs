@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_fuzzer_kept_of_the_hold_still_holds() {
+    fn the_kept_operations_of_the_hold_still_hold() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fuzz/corpus/hold");
         let kept: Vec<_> = fs::read_dir(folder).unwrap().collect();
         assert!(!kept.is_empty());

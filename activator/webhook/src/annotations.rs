@@ -22,6 +22,8 @@ pub(crate) struct Asked {
     pub(crate) request_timeout: Option<Duration>,
     pub(crate) response_start_timeout: Option<Duration>,
     pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) bounce: bool,
+    pub(crate) soft_limit: Option<u32>,
     pub(crate) probe_paths: Vec<String>,
     pub(crate) openai_errors: bool,
     pub(crate) drain_grace: Option<Duration>,
@@ -60,6 +62,8 @@ pub(crate) fn read(
             asked.container_concurrency = spec.container_concurrency;
             asked.ready_path = spec.ready_path;
             asked.max_connection_age = spec.max_connection_age;
+            asked.bounce = spec.bounce;
+            asked.soft_limit = spec.soft_limit;
             asked.probe_paths = spec.opt_ins.probe_paths;
             asked.openai_errors = spec.opt_ins.openai_errors;
             asked.request_timeout = spec.request_timeout;
@@ -72,6 +76,15 @@ pub(crate) fn read(
             warnings,
         }),
     }
+}
+
+/// The soft limit of a pod of which `all` is said. It follows from how the workload is scaled, which never keeps a pod from being made:
+/// what cannot be read of that counts as absent.
+pub(crate) fn soft_limit(
+    all: &Annotations,
+    config: &autoscaler_core::ClusterConfig,
+) -> Option<u32> {
+    annotations::resolve(all, config).soft_limit
 }
 
 /// A workload's annotations over which its template's win.
@@ -96,6 +109,8 @@ pub(crate) fn sidecar_keys() -> impl Iterator<Item = &'static str> {
         "rouse.dev/request-timeout",
         "rouse.dev/response-start-timeout",
         "rouse.dev/idle-timeout",
+        "rouse.dev/bounce",
+        "rouse.dev/soft-limit",
         names::PORTS,
         names::DRAIN_GRACE,
     ];
@@ -188,6 +203,8 @@ mod tests {
             ("rouse.dev/request-timeout", "1h"),
             ("rouse.dev/response-start-timeout", "2s"),
             ("rouse.dev/idle-timeout", "1.5s"),
+            ("rouse.dev/bounce", "false"),
+            ("rouse.dev/soft-limit", "7"),
             (names::DRAIN_GRACE, "1m30s"),
             (names::PORTS, "8080,grpc"),
             ("rouse.dev/sidecar-cpu-request", "100m"),
@@ -201,6 +218,7 @@ mod tests {
         assert_eq!(asked.idle_timeout, Some(Duration::from_millis(1_500)));
         assert_eq!(asked.probe_paths, ["/healthz", "/metrics"]);
         assert!(asked.openai_errors);
+        assert_eq!((asked.bounce, asked.soft_limit), (false, Some(7)));
         assert_eq!(asked.drain_grace, Some(Duration::from_secs(90)));
         assert_eq!(asked.ports.as_deref(), Some("8080,grpc"));
     }
@@ -219,6 +237,8 @@ mod tests {
             ("rouse.dev/max-connection-age", "1ms", "0s or 1s <= 1ms"),
             ("rouse.dev/request-timeout", "300", "from 1s to 24h"),
             ("rouse.dev/idle-timeout", "25h", "<= 24h"),
+            ("rouse.dev/bounce", "no", "true or false"),
+            ("rouse.dev/soft-limit", "-1", "0 <= -1 <= 1000000"),
             ("rouse.dev/container-concurrency", "-1", "1000"),
             ("rouse.dev/allowed-namespaces", "a,B", "separated by commas"),
             ("autoscaling.knative.dev/window", "1s", "6s <= 1s <= 1h0m0s"),

@@ -213,6 +213,10 @@ pub struct TargetSpec {
     pub response_start_timeout: Option<Duration>,
     /// Longest silence of a model that has a request, none for no limit (`rouse.dev/idle-timeout`).
     pub idle_timeout: Option<Duration>,
+    /// Whether pods hand requests on that would wait there for long (`rouse.dev/bounce`).
+    pub bounce: bool,
+    /// Requests at an unlimited pod above which it hands further ones on, none for no limit (`rouse.dev/soft-limit`).
+    pub soft_limit: Option<u32>,
     /// Path that answers once the model is ready (`rouse.dev/ready-path`).
     pub ready_path: Option<String>,
     /// What is done for clients beside serving them.

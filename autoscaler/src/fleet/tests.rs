@@ -31,6 +31,8 @@ fn stat(uid: &str, last: u64, in_flight: u64) -> PodStat {
         draining: false,
         open: in_flight,
         load: in_flight,
+        relayed: 0,
+        relayed_total: 0,
         started_total: 0,
         ended_total: 0,
         seconds: (last.saturating_sub(9)..=last).map(second).collect(),

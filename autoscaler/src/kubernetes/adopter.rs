@@ -608,6 +608,7 @@ impl Action {
             Self::Claim { .. } => "claim",
             Self::Reclaim { .. } => "reclaim",
             Self::KeepCompanion(_) => "companion",
+            Self::KeepRelay(_) => "relay",
             Self::KeepSlice { .. } => "slice",
             Self::Flip { .. } => "flip",
             Self::FlipBack { .. } => "flip-back",

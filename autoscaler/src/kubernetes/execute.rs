@@ -28,7 +28,7 @@ use tokio::{net::TcpStream, time::timeout};
 use super::{
     claims::{NoPort, Ports},
     gate::{Denied, Gate},
-    plan::{Action, Companion, Flip, Owner},
+    plan::{Action, Companion, CompanionPort, Flip, Owner, Relay},
     view::{SliceView, is_ready},
 };
 
@@ -104,21 +104,14 @@ impl Executor {
             }
             Action::Forget { port } => self.forget(*port).await,
             Action::KeepCompanion(wanted) => {
+                let name = names::companion(&wanted.service);
                 let object = companion(namespace, wanted);
-                if wanted.exists {
-                    // It replaces lists as a whole. Server-side apply would leave ports that the creation has set.
-                    let name = names::companion(&wanted.service);
-                    let patch = Patch::Merge(&object);
-                    self.gate
-                        .write(services.patch(&name, &ours(), &patch))
-                        .await?;
-                } else {
-                    let object = serde_json::from_value(object)
-                        .map_err(|error| Failed::Api(error.to_string()))?;
-                    let params = params();
-                    self.gate.write(services.create(&params, &object)).await?;
-                }
-                Ok(())
+                self.keep(&services, &name, object, wanted.exists).await
+            }
+            Action::KeepRelay(wanted) => {
+                let object = relay(namespace, wanted);
+                self.keep(&services, &wanted.name, object, wanted.exists)
+                    .await
             }
             Action::KeepSlice { slice, owner } => {
                 let patch = Patch::Apply(slice_object(namespace, slice, owner));
@@ -164,6 +157,29 @@ impl Executor {
                 gone(self.gate.write(services.delete(name, &params)).await)
             }
         }
+    }
+
+    /// Makes a Service of ours, or changes the one that there is.
+    async fn keep(
+        &self,
+        services: &Api<Service>,
+        name: &str,
+        object: Value,
+        exists: bool,
+    ) -> Result<(), Failed> {
+        if exists {
+            // It replaces lists as a whole. Server-side apply would leave ports that the creation has set.
+            let patch = Patch::Merge(&object);
+            self.gate
+                .write(services.patch(name, &ours(), &patch))
+                .await?;
+        } else {
+            let object =
+                serde_json::from_value(object).map_err(|error| Failed::Api(error.to_string()))?;
+            let params = params();
+            self.gate.write(services.create(&params, &object)).await?;
+        }
+        Ok(())
     }
 
     /// Makes a claim on the lowest free port; on the next if somebody has it already.
@@ -359,9 +375,9 @@ fn flip_patch(uid: &str, ports: &[Flip]) -> Value {
     Value::Array(operations)
 }
 
-fn companion(namespace: &str, wanted: &Companion) -> Value {
-    let ports: Vec<_> = wanted
-        .ports
+/// The ports of a Service of ours.
+fn service_ports(ports: &[CompanionPort]) -> Vec<Value> {
+    ports
         .iter()
         .map(|port| {
             let mut object = json!({
@@ -377,7 +393,10 @@ fn companion(namespace: &str, wanted: &Companion) -> Value {
             }
             object
         })
-        .collect();
+        .collect()
+}
+
+fn companion(namespace: &str, wanted: &Companion) -> Value {
     let adopted: &Adopted = &wanted.adopted;
     json!({
         "apiVersion": "v1",
@@ -389,8 +408,27 @@ fn companion(namespace: &str, wanted: &Companion) -> Value {
             "annotations": {names::ADOPTED: adopted.to_text()},
             "ownerReferences": [owner_reference(&wanted.service, &wanted.service_uid)],
         },
-        "spec": {"type": "ClusterIP", "ipFamilyPolicy": "PreferDualStack", "ports": ports},
+        "spec": service_spec(&wanted.ports),
     })
+}
+
+fn relay(namespace: &str, wanted: &Relay) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": wanted.name,
+            "namespace": namespace,
+            "labels": {names::RELAY: names::TRUE, names::MANAGED_BY: names::MANAGER},
+            "annotations": {names::ADOPTED: wanted.adopted.to_text()},
+        },
+        "spec": service_spec(&wanted.ports),
+    })
+}
+
+fn service_spec(ports: &[CompanionPort]) -> Value {
+    let ports = service_ports(ports);
+    json!({"type": "ClusterIP", "ipFamilyPolicy": "PreferDualStack", "ports": ports})
 }
 
 fn slice_object(namespace: &str, slice: &SliceView, owner: &Owner) -> Value {
@@ -447,6 +485,13 @@ mod tests {
         }]
     }
 
+    fn wanted_by_model() -> Adopted {
+        Adopted {
+            workload: "model".into(),
+            ..Adopted::default()
+        }
+    }
+
     #[test]
     fn a_flip_tests_everything_before_it_replaces() {
         assert_eq!(
@@ -487,10 +532,7 @@ mod tests {
         let wanted = Companion {
             service: "iris".into(),
             service_uid: "s".into(),
-            adopted: Adopted {
-                workload: "model".into(),
-                ..Adopted::default()
-            },
+            adopted: wanted_by_model(),
             ports: Vec::new(),
             exists: false,
         };
@@ -498,9 +540,30 @@ mod tests {
         object["metadata"]["uid"] = json!("c");
         let object: Service = serde_json::from_value(object).unwrap();
         let view = ServiceView::of(&object).unwrap();
-        assert!(view.companion);
+        assert!(view.is_companion());
         assert_eq!(view.name, "iris-rouse");
         assert_eq!(view.owner.as_deref(), Some("s"));
+        assert_eq!(view.adopted, Some(wanted.adopted));
+        assert!(!view.is_relay());
+
+        let wanted = Relay {
+            name: "model-rouse-relay".into(),
+            adopted: wanted_by_model(),
+            ports: vec![CompanionPort {
+                name: "rouse-0".into(),
+                port: 8012,
+                app_protocol: None,
+                claim: 10_000,
+            }],
+            exists: false,
+        };
+        let mut object = relay("n", &wanted);
+        object["metadata"]["uid"] = json!("r");
+        let object: Service = serde_json::from_value(object).unwrap();
+        let view = ServiceView::of(&object).unwrap();
+        assert!(view.is_relay() && !view.is_companion());
+        assert_eq!((&view.name, view.ports[0].port), (&wanted.name, 8012));
+        assert_eq!(view.ports[0].target, TargetPort::Int(10_000));
         assert_eq!(view.adopted, Some(wanted.adopted));
     }
 

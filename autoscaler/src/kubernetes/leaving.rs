@@ -145,7 +145,7 @@ pub(crate) fn give_back(world: &World, replicas: u32, stage: Stage) -> Plan {
 pub(crate) fn is_given_back(world: &World, plan: &Plan) -> bool {
     let rests = |action: &Action| matches!(action, Action::Forget { .. });
     plan.actions.iter().all(rests)
-        && world.companions.values().all(|one| !one.companion)
+        && !plan::has_companions(world)
         && world.slices.is_empty()
         && world.claims.iter().all(|claim| claim.released.is_some())
 }

@@ -8,6 +8,8 @@
 //! - In: claims → companion with the record of what will be changed → slices of companion and Service → (activators seen
 //!   listening on the claims, slices seen in place, every ready pod seen with its sidecar) → flip. Before the flip the Service
 //!   leads to models as ever; after it to sidecars, and where no pod is ready the fallback was there before.
+//! - Beside these, once anything is adopted: the relay, by which sidecars hand requests to the activators. Nobody else is led by it,
+//!   and sidecars that find nobody there go on by themselves, so it may come late and go early.
 //! - Out: record marked, so that no webhook flips again → flip back (pods still have their models' ports, so both ways lead to
 //!   them) → a workload at zero is woken → once a pod is ready, or there is no workload any more, the fallback goes → then the
 //!   companion → then the claims, when no slice names them.
@@ -23,10 +25,11 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString as TargetPort;
 use kubernetes::{Adopted, AdoptedPort, Claim, Labels, WorkloadView, claim, labels, names};
 use shared::TargetId;
 
-use super::view::{Conditions, Refusal, ServiceView, SliceView};
+use super::view::{Conditions, PortView, Refusal, ServiceView, SliceView};
 
 mod leave;
 mod ports;
+mod relay;
 #[cfg(test)]
 mod tests;
 
@@ -45,6 +48,8 @@ pub(crate) struct World {
     pub(crate) services: Vec<Arc<ServiceView>>,
     /// The Service of a companion's name beside each of them, by the name of the Service; also where that one is gone.
     pub(crate) companions: BTreeMap<String, Arc<ServiceView>>,
+    /// The Service of its relay's name.
+    pub(crate) relay: Option<Arc<ServiceView>>,
     /// Our slices of all of these.
     pub(crate) slices: Vec<Arc<SliceView>>,
     pub(crate) claims: Vec<Claim>,
@@ -91,6 +96,7 @@ pub(crate) enum Action {
         port: u16,
     },
     KeepCompanion(Companion),
+    KeepRelay(Relay),
     KeepSlice {
         slice: SliceView,
         owner: Owner,
@@ -120,6 +126,7 @@ pub(crate) enum Action {
     RemoveSlice {
         name: String,
     },
+    /// Of a relay too.
     RemoveCompanion {
         name: String,
         uid: String,
@@ -150,6 +157,17 @@ pub(crate) struct CompanionPort {
     pub(crate) port: u16,
     pub(crate) app_protocol: Option<String>,
     pub(crate) claim: u16,
+}
+
+/// A relay as it should be.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Relay {
+    pub(crate) name: String,
+    /// Whose it is, and nothing else.
+    pub(crate) adopted: Adopted,
+    pub(crate) ports: Vec<CompanionPort>,
+    /// One was seen that is ours; if not, making it must not overwrite anybody else's.
+    pub(crate) exists: bool,
 }
 
 /// The Service with which a slice goes.
@@ -242,6 +260,7 @@ pub(crate) fn plan(world: &World) -> Plan {
             None => leave::service(world, service, selects, &mut plan.actions),
         }
     }
+    relay::keep(world, &claims, !plan.adopted.is_empty(), &mut plan.actions);
     leave::orphans(world, &mut plan.actions);
     leave::claims(world, &claims, &mut plan.actions);
     plan.actions.retain(|action| !is_under_way(world, action));
@@ -251,10 +270,16 @@ pub(crate) fn plan(world: &World) -> Plan {
     plan.may_sleep = all_adopted && !plan.adopted.is_empty();
     plan.finished = !matches!(world.standing, Standing::In(_))
         && plan.actions.is_empty()
-        && world.companions.values().all(|one| !one.companion)
+        && !has_companions(world)
         && world.slices.is_empty()
         && world.claims.is_empty();
     plan
+}
+
+/// Whether any Service that we made for it is there.
+pub(crate) fn has_companions(world: &World) -> bool {
+    let ours = |one: &Arc<ServiceView>| one.is_companion() || one.is_relay();
+    world.companions.values().chain(&world.relay).any(ours)
 }
 
 /// Whether what an action deletes is being deleted already: a finalizer, which anybody may put there, keeps it for as long as
@@ -266,7 +291,7 @@ fn is_under_way(world: &World, action: &Action) -> bool {
             slices.any(|slice| slice.terminating && slice.name == *name)
         }
         Action::RemoveCompanion { uid, .. } => {
-            let mut companions = world.companions.values();
+            let mut companions = world.companions.values().chain(&world.relay);
             companions.any(|one| one.terminating && one.uid == *uid)
         }
         _ => false,
@@ -311,7 +336,7 @@ fn judge(
     let entries = resolved.clone().unwrap_or_default();
     let refusal = if name.len() > 63 {
         Some(Refusal::LongName(name))
-    } else if companion.is_some_and(|one| !one.companion) {
+    } else if companion.is_some_and(|one| !one.is_companion()) {
         // Without a companion nothing is offered either.
         return (Vec::new(), Some(Refusal::Taken(name)));
     } else if let Some(refused) = &service.refused {
@@ -465,26 +490,29 @@ fn fallback_conditions(world: &World, service: &ServiceView) -> Conditions {
 }
 
 fn is_as(seen: &ServiceView, wanted: &Companion) -> bool {
-    let ports: Vec<_> = seen
-        .ports
-        .iter()
-        .filter_map(|port| {
-            let TargetPort::Int(claim) = port.target else {
-                return None;
-            };
-            Some(CompanionPort {
-                name: port.name.clone(),
-                port: port.port,
-                app_protocol: port.app_protocol.clone(),
-                claim: u16::try_from(claim).ok()?,
-            })
-        })
-        .collect();
     !seen.terminating
         && seen.adopted.as_ref() == Some(&wanted.adopted)
         && seen.owner.as_ref() == Some(&wanted.service_uid)
-        && seen.ports.len() == ports.len()
-        && ports == wanted.ports
+        && has_ports(seen, &wanted.ports)
+}
+
+/// Whether a Service of ours has exactly these ports.
+fn has_ports(seen: &ServiceView, wanted: &[CompanionPort]) -> bool {
+    let ports: Vec<_> = seen.ports.iter().filter_map(claimed).collect();
+    seen.ports.len() == ports.len() && ports == wanted
+}
+
+/// A port that leads to a claim.
+fn claimed(port: &PortView) -> Option<CompanionPort> {
+    let TargetPort::Int(claim) = port.target else {
+        return None;
+    };
+    Some(CompanionPort {
+        name: port.name.clone(),
+        port: port.port,
+        app_protocol: port.app_protocol.clone(),
+        claim: u16::try_from(claim).ok()?,
+    })
 }
 
 /// One slice per IP family of the activators. True if all are as they should be. Without any activator they stay as they are.

@@ -15,6 +15,9 @@ use litemap::LiteMap;
 /// Kubernetes' annotation by which a `ReplicaSet` chooses the pods that it deletes first: those with the lowest number.
 pub(crate) const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
+/// How the name of a relay ends, see [`names::relay`].
+const RELAY_END: &str = "-rouse-relay";
+
 /// One port of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PortView {
@@ -28,7 +31,7 @@ pub(crate) struct PortView {
     pub(crate) tcp: bool,
 }
 
-/// A Service that selects pods, or a companion of one.
+/// A Service that selects pods, a companion of one, or a workload's relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ServiceView {
     pub(crate) namespace: String,
@@ -42,13 +45,23 @@ pub(crate) struct ServiceView {
     pub(crate) headless: bool,
     /// The annotation `rouse.dev/ports`.
     pub(crate) chosen: Option<String>,
-    /// It has our label of companions.
-    pub(crate) companion: bool,
-    /// What a companion says was done to its Service.
+    pub(crate) role: Role,
+    /// What a companion says was done to its Service; a relay says whose it is.
     pub(crate) adopted: Option<Adopted>,
     /// UID of its owner.
     pub(crate) owner: Option<String>,
     pub(crate) terminating: bool,
+}
+
+/// Whose a Service is, by its labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// A user's.
+    Theirs,
+    /// It has our label of companions.
+    Companion,
+    /// It has our label of relays.
+    Relay,
 }
 
 /// Why a Service is left as it is.
@@ -87,16 +100,33 @@ pub(crate) enum Refusal {
 }
 
 impl ServiceView {
-    /// None for one without a selector that is no companion.
+    /// Whether it is a companion of ours.
+    pub(crate) fn is_companion(&self) -> bool {
+        self.role == Role::Companion
+    }
+
+    /// Whether it is a relay of ours.
+    pub(crate) fn is_relay(&self) -> bool {
+        self.role == Role::Relay
+    }
+
+    /// None for one without a selector that is neither companion nor relay.
     pub(crate) fn of(service: &Service) -> Option<Self> {
         let meta = &service.metadata;
         let spec = service.spec.as_ref()?;
         let label = |key| meta.labels.as_ref().and_then(|all| all.get(key));
-        let companion = label(names::COMPANION).is_some();
+        let role = if label(names::COMPANION).is_some() {
+            Role::Companion
+        } else if label(names::RELAY).is_some() {
+            Role::Relay
+        } else {
+            Role::Theirs
+        };
         let selector = labels::kept(spec.selector.as_ref());
         let name = meta.name.clone()?;
-        // A Service that merely has the name of a companion is watched too: it is in the way of one.
-        if selector.is_empty() && !companion && !name.ends_with(&names::companion("")) {
+        // A Service that merely has the name of a companion or a relay is watched too: it is in the way of one.
+        let in_the_way = name.ends_with(&names::companion("")) || name.ends_with(RELAY_END);
+        if selector.is_empty() && role == Role::Theirs && !in_the_way {
             return None;
         }
         let headless = spec.cluster_ip.as_deref() == Some("None");
@@ -137,7 +167,7 @@ impl ServiceView {
             refused,
             headless,
             chosen: annotation(names::PORTS).cloned(),
-            companion,
+            role,
             adopted: annotation(names::ADOPTED).and_then(|text| Adopted::parse(text)),
             owner: meta
                 .owner_references

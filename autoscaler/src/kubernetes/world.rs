@@ -204,7 +204,10 @@ impl Snapshot {
         let mut targets: BTreeSet<_> = self.workloads.keys().cloned().collect();
         targets.extend(self.claims.keys().cloned());
         for (namespace, space) in &self.spaces {
-            let records = space.services.values().filter(|one| one.companion);
+            let records = space
+                .services
+                .values()
+                .filter(|one| one.is_companion() || one.is_relay());
             let records = records.filter_map(|one| Some(&one.adopted.as_ref()?.workload));
             let slices = space.slices.iter().map(|slice| &slice.workload);
             let names = records.chain(slices);
@@ -237,7 +240,7 @@ impl Snapshot {
         let space = self.spaces.get(target.namespace()).unwrap_or(&nothing);
         let is_of = |companion: &ServiceView| {
             let record = companion.adopted.as_ref();
-            companion.companion && record.is_some_and(|r| r.workload == target.name())
+            companion.is_companion() && record.is_some_and(|r| r.workload == target.name())
         };
         let selects = |service: &ServiceView| matches!(&standing, Standing::In(workload) if workload.selected_by(&service.selector));
         let beside = space.of_workload(target.name());
@@ -245,7 +248,10 @@ impl Snapshot {
         let mut companions = BTreeMap::new();
         let mut services = Vec::new();
         for name in space.concern(target.name()) {
-            let service = space.services.get(name).filter(|one| !one.companion);
+            let service = space
+                .services
+                .get(name)
+                .filter(|one| !one.is_companion() && !one.is_relay());
             let Some(service) = service else {
                 continue;
             };
@@ -268,8 +274,13 @@ impl Snapshot {
                 .entry(service.to_owned())
                 .or_insert_with(|| Arc::clone(companion));
         }
-        let led_by = companions.values().filter(|one| one.companion);
-        let led_by = led_by.chain(&services).map(|one| one.name.as_str());
+        let relay = names::relay(target.name());
+        let relay = relay.and_then(|name| space.services.get(name.as_str()).cloned());
+        let led_by = companions.values().filter(|one| one.is_companion());
+        let led_by = led_by
+            .chain(&services)
+            .chain(&relay)
+            .map(|one| one.name.as_str());
         let shared = services.iter().filter_map(|service| {
             let other = space.other(&service.name, target.name())?;
             Some((service.name.clone(), other.target.to_string()))
@@ -293,6 +304,7 @@ impl Snapshot {
             shared: shared.collect(),
             services,
             companions,
+            relay,
             contested,
             now,
         }

@@ -126,7 +126,7 @@ async fn worker(
 }
 
 /// One request and its answer: the status, and whether the connection may be used again.
-async fn exchange(
+pub(crate) async fn exchange(
     stream: &mut TcpStream,
     message: &[u8],
     buffer: &mut [u8],

@@ -10,12 +10,15 @@
     reason = "a command line tool"
 )]
 
+mod abuse;
 mod arm;
+mod attacker;
 mod backend;
 mod blast;
 mod compare;
 mod figures;
 mod hold;
+mod paced;
 mod process;
 mod streams;
 
@@ -37,6 +40,14 @@ enum Command {
     Compare(compare::Args),
     /// Holds requests at an activator without a pod, then brings the pod: memory of each, and how quickly they are let go.
     Hold(hold::Args),
+    /// Attacks a sidecar or an activator over HTTP/2 and times another client of the same process.
+    Abuse(abuse::Args),
+    /// The attacker alone. Prints JSON.
+    Attacker(attacker::Args),
+    /// Something to attack that only reads.
+    Sink(attacker::Sink),
+    /// A client at a steady pace alone. Prints JSON.
+    Paced(paced::Args),
     /// The backend alone: answers every request with a few bytes, `/sse/FRAMES/MILLISECONDS` with a stream.
     Backend(backend::Args),
     /// The generator alone: as many connections as asked for, one request after the other on each. Prints JSON.
@@ -54,6 +65,10 @@ fn main() -> anyhow::Result<()> {
         match cli.command {
             Command::Compare(args) => compare::run(args).await,
             Command::Hold(args) => hold::run(args).await,
+            Command::Abuse(args) => abuse::run(args).await,
+            Command::Attacker(args) => attacker::run(args).await,
+            Command::Sink(args) => attacker::sink(args).await,
+            Command::Paced(args) => paced::run(args).await,
             Command::Backend(args) => backend::run(args).await,
             Command::Blast(args) => blast::run(args).await,
             Command::Streams(args) => streams::run(args).await,

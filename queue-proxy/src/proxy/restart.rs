@@ -2,20 +2,20 @@
 //!
 //! A model that is killed (out of memory, mostly) is started again in the same pod, and until endpoints follow, the pod's clients
 //! still come here. What was at the model is lost, and nobody knows how far it had come. What finds nobody at its port was never
-//! sent, so it waits for the new one, as it would have waited for the first. It keeps its slot meanwhile: it is the next to be
-//! served, and who comes later queues behind it.
+//! sent, so it goes to the activators if any can be reached. Otherwise it waits for the new one, as it would have waited for the
+//! first. It keeps its slot meanwhile: it is the next to be served, and who comes later queues behind it.
 
 use std::time::Duration;
 
 use http::{Request, Response};
 use shared::http::{
-    body::{Body, BodyBroken, Prefetch},
+    body::{Body, Prefetch},
     client::{SendError, is_connect_error},
     serve::Peer,
 };
 use tokio::time::{Instant, sleep_until};
 
-use super::Front;
+use super::{Front, exchange::of_sending};
 use crate::{pod::Budget, rescue::Failure};
 
 /// Between two attempts. A refused connection on loopback costs some 10 us, and a start of a model seconds.
@@ -26,10 +26,25 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(super) struct Patience {
     /// Whether it may wait at all.
     pub(super) may_wait: bool,
+    /// Whether it had better go elsewhere than wait.
+    pub(super) may_leave: bool,
     /// Bytes of its body that may be read meanwhile.
     pub(super) read_ahead: usize,
     /// When it has waited for too long in all, here and for its slot.
     pub(super) deadline: Instant,
+}
+
+/// How a request ended that has no answer.
+pub(super) enum Unanswered {
+    Failed(Failure),
+    /// Nothing of it was sent, and it may go elsewhere.
+    Leaves(Box<Request<Body>>),
+}
+
+impl From<Failure> for Unanswered {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
 }
 
 impl Front {
@@ -40,13 +55,16 @@ impl Front {
         mut request: Request<Body>,
         patience: Patience,
         peer: &Peer,
-    ) -> Result<Response<Body>, Failure> {
+    ) -> Result<Response<Body>, Unanswered> {
         let (mut end, mut broke) = (None, false);
         let mut budget = Budget::new(&self.pod);
         loop {
             let error = match self.pod.clients[port].send(request).await {
                 Ok(answer) => return Ok(answer),
-                Err(SendError::Sent(error)) => return Err(sent_failure(&error)),
+                Err(SendError::Sent(error)) => {
+                    tracing::debug!(%error, "Model gave no answer");
+                    return Err(of_sending(&error, Failure::ModelBroke).into());
+                }
                 Err(SendError::NotSent {
                     error,
                     request: back,
@@ -56,6 +74,10 @@ impl Front {
                 }
             };
             tracing::debug!(%error, "Model takes no connection");
+            // Any other error than that may be of a model that speaks another protocol: the activators would meet it too.
+            if patience.may_leave && is_connect_error(&error) && self.elsewhere(port).is_some() {
+                return Err(Unanswered::Leaves(Box::new(request)));
+            }
             let now = Instant::now();
             let end = *end.get_or_insert_with(|| {
                 let longest = now + self.pod.config.restart_patience;
@@ -65,7 +87,7 @@ impl Front {
             // refusal; or else the model speaks another protocol, and will for ever.
             let is_hopeless = !is_connect_error(&error) && std::mem::replace(&mut broke, true);
             if !patience.may_wait || !self.may_come_back() || is_hopeless || now >= end {
-                return Err(Failure::ModelUnreachable);
+                return Err(Failure::ModelUnreachable.into());
             }
             let (parts, body) = request.into_parts();
             // What comes from a client has no gate.
@@ -97,14 +119,5 @@ async fn pause(
             () = peer.gone() => return Err(Failure::BodyBroken),
             () = sleep_until(until) => return Ok(()),
         }
-    }
-}
-
-/// A failure after sending is the model's, unless the client's own body broke first.
-fn sent_failure(error: &shared::BoxError) -> Failure {
-    tracing::debug!(%error, "Model gave no answer");
-    match BodyBroken::behind(error) {
-        Some(broken) => broken.into(),
-        None => Failure::ModelBroke,
     }
 }

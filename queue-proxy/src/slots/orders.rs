@@ -14,6 +14,7 @@ use schedules::{Patience, explore, point};
 use shuttle::{future::block_on, thread};
 
 use super::*;
+use crate::bounce::Rule;
 
 /// The pod's slots and how many are at the model.
 #[derive(Clone)]
@@ -21,6 +22,7 @@ struct Scene {
     slots: Arc<Slots>,
     at_model: Arc<AtomicU32>,
     served: Arc<AtomicU32>,
+    bounced: Arc<AtomicU32>,
     limit: u32,
 }
 
@@ -30,6 +32,7 @@ impl Scene {
             slots: Slots::new(Breaker::new(limit, depth, depth)),
             at_model: Arc::default(),
             served: Arc::default(),
+            bounced: Arc::default(),
             limit,
         }
     }
@@ -45,9 +48,22 @@ impl Scene {
 
     /// One request, on a thread of its own.
     fn request(&self, source: Source, patience: Patience) -> thread::JoinHandle<()> {
+        self.request_or_bounce(source, patience, None)
+    }
+
+    /// The same where activators can be reached.
+    fn request_or_bounce(
+        &self,
+        source: Source,
+        patience: Patience,
+        elsewhere: Option<Elsewhere>,
+    ) -> thread::JoinHandle<()> {
         let scene = self.clone();
-        thread::spawn(move || match scene.slots.ask(source) {
+        thread::spawn(move || match scene.slots.ask_or_bounce(source, elsewhere) {
             Err(Full(())) => {}
+            Ok(Asked::Bounce) => {
+                scene.bounced.fetch_add(1, Relaxed);
+            }
             Ok(Asked::Slot(slot)) => scene.be_served(slot),
             Ok(Asked::Wait(mut waiting)) => match patience {
                 Patience::None => drop(waiting),
@@ -127,5 +143,32 @@ fn whoever_finds_the_queue_full_takes_nothing_with_him() {
             scene.request(Source::Service, Patience::Endless),
         ];
         scene.ends(all);
+    });
+}
+
+#[test]
+fn whoever_is_bounced_takes_nothing_with_him_and_comes_back_through_the_other_queue() {
+    let elsewhere = Some(Elsewhere {
+        rule: Rule {
+            depth: 1,
+            soft_limit: None,
+        },
+        draining: false,
+    });
+    explore(move || {
+        let scene = Scene::new(1, 8);
+        scene.slots.open();
+        let mut all: Vec<_> = (0..3)
+            .map(|_| scene.request_or_bounce(Source::Service, Patience::Endless, elsewhere))
+            .collect();
+        all.push(scene.request_or_bounce(Source::Activator, Patience::Endless, elsewhere));
+        all.push(scene.request_or_bounce(Source::Service, Patience::OneLook, elsewhere));
+        let (served, bounced) = (Arc::clone(&scene.served), Arc::clone(&scene.bounced));
+        scene.ends(all);
+        let (served, bounced) = (served.load(Relaxed), bounced.load(Relaxed));
+        // Who looks once and goes is neither, and may have been the first of its queue.
+        let gone = 5 - served - bounced;
+        assert!(gone <= 1, "{served} {bounced}");
+        assert!(served + gone >= 2, "the first of each queue");
     });
 }

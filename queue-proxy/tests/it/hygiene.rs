@@ -2,7 +2,7 @@
 
 use crate::{
     model::{Model, text},
-    raw::{Raw, get},
+    raw::{Raw, get, post},
     rig::{activator, addressed, config, front, pod, ready},
 };
 
@@ -144,4 +144,31 @@ async fn an_http_1_0_client_is_served_and_the_model_gets_a_host() {
     assert_eq!(client.answer().await.text(), "ok");
     client.closed().await;
     assert!(model.seen.last().contains_key("host"));
+}
+
+#[tokio::test]
+async fn neither_framing_nor_routing_can_be_named_away_and_a_long_via_is_a_field_like_others() {
+    let model = Model::ok().await;
+    let proxy = pod(model.address, 0).await;
+    let via = format!("via: {}1.1 x\r\n", "1.1 x, ".repeat(1_000));
+    for lines in [
+        "connection: close, x-forwarded-for, host, content-length\r\n",
+        &via,
+    ] {
+        let mut client = Raw::sent(front(&proxy), post("/", lines, "body")).await;
+        assert_eq!(client.answer().await.status, 200);
+        let last = model.seen.last();
+        assert_eq!(
+            (&last["host"], &last["content-length"]),
+            (&"a".parse().unwrap(), &"4".parse().unwrap())
+        );
+        assert_eq!(last["x-forwarded-for"], "127.0.0.1");
+    }
+    let many = get("/", &"via: 1.1 x\r\n".repeat(1_000));
+    let answer = Raw::sent(front(&proxy), many).await.answer().await;
+    assert_eq!(answer.status, 431);
+    let odd = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: \xff\r\n\r\n";
+    let answer = Raw::sent(front(&proxy), odd).await.answer().await;
+    assert_eq!(answer.status, 400);
+    assert_eq!(model.seen.count(), 2);
 }

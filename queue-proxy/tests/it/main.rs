@@ -1,8 +1,10 @@
 //! The queue-proxy over real sockets: raw clients on one side, small models of our own on the other.
 #![expect(clippy::unwrap_used, reason = "a test may stop where its set-up fails")]
 
+mod abuse;
 mod admission;
 mod age;
+mod bounce;
 mod breaker;
 mod drain;
 mod expect;

@@ -3,7 +3,10 @@
 
 use std::collections::VecDeque;
 
-use queue_proxy::breaker::{Breaker, Entry, Source, Ticket};
+use queue_proxy::{
+    bounce::{Elsewhere, Rule},
+    breaker::{Breaker, Entry, Source, Ticket},
+};
 
 const SOURCES: [Source; 2] = [Source::Service, Source::Activator];
 
@@ -51,9 +54,9 @@ impl Model {
         self.queues.iter().map(VecDeque::len).sum()
     }
 
-    fn enter(&mut self, which: usize) {
+    fn enter(&mut self, which: usize, elsewhere: Option<Elsewhere>) {
         let had_room = self.has_room();
-        match self.breaker.enter(SOURCES[which]) {
+        match self.breaker.enter_or_bounce(SOURCES[which], elsewhere) {
             Entry::Admitted => {
                 assert!(had_room && self.queues[which].is_empty(), "{self:?}");
                 self.in_flight += 1;
@@ -68,6 +71,13 @@ impl Model {
                 });
             }
             Entry::Full => assert_eq!(self.queues[which].len(), self.depth[which]),
+            // That it left no trace is checked after each operation.
+            Entry::Bounced => {
+                assert_eq!(SOURCES[which], Source::Service);
+                let soft = elsewhere.and_then(|there| there.rule.soft_limit);
+                let would_wait = !had_room || !self.queues[which].is_empty();
+                assert!(would_wait || soft.is_some(), "{self:?}");
+            }
         }
     }
 
@@ -142,7 +152,15 @@ pub(crate) fn check(bytes: &[u8]) {
     for operation in operations {
         let (which, nth) = (usize::from(operation / 8 % 2), usize::from(operation / 16));
         match operation % 8 {
-            0..=2 => model.enter(which),
+            0 | 1 => model.enter(which, None),
+            2 => {
+                let rule = Rule {
+                    depth: nth / 2,
+                    soft_limit: (nth > 8).then_some(3),
+                };
+                let draining = nth % 2 == 1;
+                model.enter(which, Some(Elsewhere { rule, draining }));
+            }
             3 | 4 => {
                 model.leave();
             }
@@ -188,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_fuzzer_kept_of_the_breaker_still_holds() {
+    fn the_kept_operations_of_the_breaker_still_hold() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fuzz/corpus/breaker");
         let kept: Vec<_> = fs::read_dir(folder).unwrap().collect();
         assert!(!kept.is_empty());
@@ -274,6 +292,7 @@ mod tests {
                         queues[which].push_back((ticket, come, ahead));
                     }
                     Entry::Full => {}
+                    Entry::Bounced => unreachable!("there is nowhere else to go"),
                 }
                 let queue = &mut queues[which];
                 if gives_up > 0 && !queue.is_empty() && random.below(gives_up) == 0 {

@@ -1,5 +1,7 @@
 //! What models answer, proper or not, and what becomes of it.
 
+use std::sync::Arc;
+
 use http::Response;
 use http_body_util::{BodyExt, Full};
 use tokio::{
@@ -220,4 +222,46 @@ async fn early_hints_are_swallowed_and_the_answer_passes() {
     let proxy = pod(model.address, 0).await;
     let answer = Raw::connect(front(&proxy)).await.get("/").await;
     assert_eq!((answer.status, answer.text()), (200, "ok"));
+}
+
+#[tokio::test]
+async fn a_flood_of_interim_answers_is_swallowed_and_heads_and_trailers_have_an_end() {
+    let hints = "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n".repeat(10_000);
+    let fields = "x: y\r\n".repeat(10_000);
+    let large = format!("x: {}\r\n", "y".repeat(2_000_000));
+    let chunks = "transfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n";
+    for (bytes, status) in [
+        (
+            format!("{hints}HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"),
+            Some(200),
+        ),
+        (format!("HTTP/1.1 200 OK\r\n{fields}\r\n"), Some(502)),
+        (format!("HTTP/1.1 200 OK\r\n{large}\r\n"), Some(502)),
+        // The head has gone out when they come: the answer is not whole.
+        (format!("HTTP/1.1 200 OK\r\n{chunks}{fields}\r\n"), None),
+        (format!("HTTP/1.1 200 OK\r\n{chunks}{large}\r\n"), None),
+    ] {
+        let bytes: Arc<[u8]> = bytes.into_bytes().into();
+        let answer = Arc::clone(&bytes);
+        let model = Model::raw(move |mut stream| {
+            let answer = Arc::clone(&answer);
+            async move {
+                read_head(&mut stream).await;
+                // It may have enough before the last byte.
+                let _refused = stream.write_all(&answer).await;
+                let _gone = stream.read(&mut [0]).await;
+            }
+        })
+        .await;
+        let proxy = pod(model.address, 1).await;
+        let mut client = Raw::sent(front(&proxy), get("/", "")).await;
+        let shown = bytes[..60].escape_ascii();
+        if let Some(status) = status {
+            assert_eq!(client.answer().await.status, status, "{shown}");
+        } else {
+            let rest = client.rest().await;
+            assert!(!rest.ends_with(b"\r\n0\r\n\r\n"), "{shown}: {rest:?}");
+        }
+        until("the slot to be free", || proxy.open() == 0).await;
+    }
 }

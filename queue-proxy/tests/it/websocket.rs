@@ -11,11 +11,11 @@ use crate::{
     rig::{activator, addressed, front, pod, soon, until, within},
 };
 
-const ASK: &str = "connection: keep-alive, Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+pub(crate) const ASK: &str = "connection: keep-alive, Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 const ACCEPT: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\nhello";
 
 /// Accepts every upgrade, says hello, then echoes until the other side is done and says bye.
-async fn echoing() -> Model {
+pub(crate) async fn echoing() -> Model {
     Model::raw(|mut stream| async move {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {

@@ -100,7 +100,9 @@ fn left(services: &[Service], slices: &[EndpointSlice], whose: Whose<'_>) -> Vec
         )
     };
     let led = services.iter().filter_map(|service| {
-        let companion = service.labels().contains_key(names::COMPANION);
+        let companion = [names::COMPANION, names::RELAY]
+            .iter()
+            .any(|label| service.labels().contains_key(*label));
         let left = if companion {
             // Only one that we made: it says for whom.
             Adopted::of(service).is_some_and(|adopted| is_meant(Some(&adopted.workload)))

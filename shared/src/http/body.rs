@@ -23,7 +23,7 @@ pub use self::{
     prefetch::{BodyBroken, Prefetch},
 };
 use self::{inbound::Inbound, limit::Limited, prefetch::Prefixed};
-use super::client::Reply;
+use super::{client::Reply, sanitize::strip_trailers};
 use crate::BoxError;
 
 /// Anything that must live exactly as long as a body: a slot, an in-flight count, a pooled connection.
@@ -258,7 +258,7 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
-        let frame = match &mut this.kind {
+        let mut frame = match &mut this.kind {
             Kind::Empty => None,
             Kind::Full(bytes) => {
                 let bytes = std::mem::take(bytes);
@@ -274,6 +274,11 @@ impl http_body::Body for Body {
             Kind::Made(made) => ready!(made.as_mut().poll_frame(cx)),
             Kind::Limited(limited) => ready!(limited.poll_frame(cx)),
         };
+        if let Some(Ok(frame)) = &mut frame
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            strip_trailers(trailers);
+        }
         match &frame {
             None => this.finish(End::Whole),
             Some(Err(_)) => this.finish(End::Broken),

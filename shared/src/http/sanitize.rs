@@ -8,8 +8,9 @@ use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version,
     header::{
-        CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
-        SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TE, TRANSFER_ENCODING, UPGRADE,
+        AUTHORIZATION, CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TE, TRAILER,
+        TRANSFER_ENCODING, UPGRADE,
     },
     uri::{Authority, PathAndQuery, Scheme},
 };
@@ -35,6 +36,15 @@ pub fn check_request<B>(request: &mut Request<B>) -> Result<(), Refusal> {
         return Err(Refusal::new(405, "method not allowed"));
     }
     if request.version() == Version::HTTP_2 {
+        // h2 looks at the first one only; whoever turns this into HTTP/1 may believe another.
+        for (name, reason) in [
+            (CONTENT_LENGTH, "more than one Content-Length"),
+            (HOST, "more than one Host"),
+        ] {
+            if request.headers().get_all(name).iter().nth(1).is_some() {
+                return Err(Refusal::bad(reason));
+            }
+        }
         match (request.uri().authority(), request.headers().get(HOST)) {
             (None, None) => return Err(Refusal::bad("no authority")),
             // Allowed (RFC 9113 section 8.3.1), but only the other form can be sent on.
@@ -167,6 +177,16 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Removes from trailers what only a head may say: framing, routing, who somebody is, what concerns one connection, and what poses as
+/// ours (RFC 9110 section 6.5.1). Whoever merges trailers into a head would believe it.
+pub(super) fn strip_trailers(trailers: &mut HeaderMap) {
+    strip_hop_by_hop(trailers);
+    crate::headers::strip_ours(trailers);
+    for name in [AUTHORIZATION, CONTENT_LENGTH, HOST, TE, TRAILER] {
+        trailers.remove(name);
     }
 }
 

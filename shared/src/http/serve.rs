@@ -5,6 +5,7 @@ mod age;
 mod flow;
 mod http1;
 mod http2;
+mod meter;
 mod rewind;
 mod server;
 mod socket;
@@ -23,11 +24,11 @@ use tokio::{
     io::AsyncReadExt,
     net::{TcpListener, TcpStream},
     sync::watch,
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 pub use self::server::{Disposer, Server};
-use self::{age::Age, flow::Flow, socket::Socket};
+use self::{age::Age, flow::Flow, meter::Meter, socket::Socket};
 use super::{
     body::Body,
     guard::{GuardIo, Link, Timeouts},
@@ -231,8 +232,16 @@ async fn unwanted(mut disposition: watch::Receiver<Disposition>) {
         .await;
 }
 
-/// Gives bytes back that were read to find out the protocol.
+/// Gives bytes back that were read to find out the protocol, and counts the frames of an HTTP/2 client.
 struct Rewind {
     first: BytesMut,
     io: TcpStream,
+    meter: Meter,
+}
+
+impl Rewind {
+    fn new(first: BytesMut, io: TcpStream) -> Self {
+        let meter = Meter::new(Instant::now());
+        Self { first, io, meter }
+    }
 }

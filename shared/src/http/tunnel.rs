@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use http::{Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
@@ -18,9 +19,30 @@ use tokio::{
 
 use super::{
     body::{End, Ending, Late},
-    client::Upgraded,
+    client::{Upgraded, upgraded},
 };
 use crate::shutdown;
+
+/// An answer switches protocols although nobody asked for it, or leaves no connection to do so: what follows could not be
+/// understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a switch of protocols that nobody asked for")]
+pub struct Unasked;
+
+/// Both sides of a tunnel, if `answer` opens one: the `client` that asked for it, and the connection on which the answer came.
+///
+/// # Errors
+/// [`Unasked`].
+pub fn sides<B>(
+    client: Option<OnUpgrade>,
+    answer: &mut Response<B>,
+) -> Result<Option<(OnUpgrade, Upgraded)>, Unasked> {
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(None);
+    }
+    let upstream = upgraded(answer).ok_or(Unasked)?;
+    Ok(Some((client.ok_or(Unasked)?, upstream)))
+}
 
 /// Joins a client's upgraded connection and that of its upstream. `guard` (a slot, an in-flight count) lives until both directions have ended, until nothing
 /// has come from either side for `idle`, or until `cut` is triggered; the last two end the tunnel at once.

@@ -27,8 +27,9 @@ fn replay(name: &str, check: fn(&[u8])) {
 }
 
 #[test]
-fn what_a_fuzzer_kept_still_holds() {
+fn the_kept_inputs_still_hold() {
     replay("scanner", scanner::check);
+    replay("chunked", scanner::check_chunked);
     replay("sanitize", sanitize::check);
     replay("statistics", statistics::check);
 }
@@ -49,6 +50,14 @@ proptest! {
             }
         }
         scanner::check(&bytes);
+    }
+
+    #[test]
+    fn whatever_a_chunked_body_is_made_of_it_ends_where_hyper_has_it_end(
+        seed in any::<[u8; 4]>(),
+        pieces in prop::collection::vec(prop::sample::select(scanner::CHUNKS), 0..16),
+    ) {
+        scanner::check_chunked(&[&seed[..], &pieces.concat()].concat());
     }
 
     #[test]

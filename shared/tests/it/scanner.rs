@@ -53,6 +53,36 @@ pub(crate) const PIECES: &[&[u8]] = &[
     b":",
 ];
 
+/// What chunks are made of, and what breaks them.
+pub(crate) const CHUNKS: &[&[u8]] = &[
+    b"0",
+    b"1",
+    b"5",
+    b"a",
+    b"F",
+    b"fffffffffffffff",
+    b"\r\n",
+    b"\r\n",
+    b"\r\n",
+    b"\n",
+    b"\r",
+    b";",
+    b"e=f",
+    b"\"",
+    b" ",
+    b"\t",
+    b"x",
+    b"hello",
+    b"5\r\nhello\r\n",
+    b"1;e\r\nx\r\n",
+    b"0\r\n\r\n",
+    b"T: u\r\n",
+    b": ",
+    b"\0",
+    b"\xff",
+    b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+];
+
 /// Bytes of one input that are looked at: the cut into single bytes reads each head once for every byte of it.
 const MOST: usize = 8 * 1024;
 
@@ -174,6 +204,18 @@ pub(crate) fn check(bytes: &[u8]) {
         beside_httparse(message);
     }
     beside_hyper(&whole.messages);
+}
+
+/// The same with bytes that stand in a chunked body from the first one after the seed.
+///
+/// # Panics
+/// If anything does not hold.
+pub(crate) fn check_chunked(bytes: &[u8]) {
+    const HEAD: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    if let Some((seed, body)) = bytes.split_first_chunk::<4>() {
+        // The head is within the small limits too.
+        check(&[seed, HEAD, body].concat());
+    }
 }
 
 /// The head as httparse reads it. Returns the method, the target, and whether the connection may end after it.

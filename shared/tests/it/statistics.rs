@@ -71,10 +71,11 @@ impl Lies {
     fn pod(&self) -> String {
         let [open, load, total] = self.gauges.each_ref().map(Option::as_ref);
         format!(
-            r#"{{"version":{},"pod_uid":"p","boot":1,"last_second":{},"ready":true,"draining":false,"open":{},"load":{},"started_total":{},"ended_total":0,"seconds":[{}]}}"#,
+            r#"{{"version":{},"pod_uid":"p","boot":1,"last_second":{},"ready":true,"draining":false,"open":{},"load":{},"relayed":{},"started_total":{},"ended_total":0,"seconds":[{}]}}"#,
             or(self.version.as_ref(), VERSION.into()),
             self.last,
             or(open, 1),
+            or(load, 1),
             or(load, 1),
             or(total, 1),
             self.seconds()

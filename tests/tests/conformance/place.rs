@@ -18,6 +18,9 @@ const TOOLS: &str = "ROUSE_CONFORMANCE_TOOLS";
 /// The folder of our programs that are to be tried.
 const PROGRAMS: &str = "ROUSE_CONFORMANCE_PROGRAMS";
 
+/// Set to anything for everything, however long it takes.
+const FULL: &str = "ROUSE_CONFORMANCE_FULL";
+
 /// A folder, the programs and the tools.
 pub(crate) struct Place {
     scene: Scene,
@@ -44,6 +47,11 @@ impl Place {
             scene: Scene::new(programs),
             tools: folder(TOOLS),
         }
+    }
+
+    /// Whether everything is to be run, not the part that CI has time for.
+    pub(crate) fn full() -> bool {
+        env::var_os(FULL).is_some_and(|value| !value.is_empty())
     }
 
     /// Its folder.

@@ -61,6 +61,8 @@ const EXCEPTIONS: &[Exception] = &[
         reason: "the field Trailer passes as it is, and names Content-Length; no trailer of that name follows",
     },
 ];
+/// Of so many cases CI has time for one. A prime, so that it goes through every combination of what the groups are made of.
+const STEP: usize = 7;
 /// Connections at once.
 const AT_ONCE: usize = 24;
 /// Findings that are printed in full, of each kind.
@@ -69,7 +71,7 @@ const SHOWN: usize = 3;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_upstream_sees_what_our_reader_declares_and_nothing_else() {
     let place = Place::new();
-    let cases = Arc::new(corpus());
+    let cases = Arc::new(corpus(if Place::full() { 1 } else { STEP }));
     let readings: Arc<Vec<_>> = Arc::new(cases.iter().map(|case| read(&case.bytes)).collect());
     tell(&cases, &readings);
 

@@ -1,5 +1,6 @@
 //! Our programs as programs, each configured by flags alone: what a cluster does around them is played by the test.
 
+mod bounce;
 mod scale;
 
 use std::{

@@ -48,10 +48,14 @@ pub(super) fn review(
         &lookup.annotations(&target).unwrap_or_default(),
         &annotations::of(meta),
     );
+    let soft_limit = annotations::soft_limit(&asked_for, &settings.config);
     // A pod must not fail over how it is scaled: a cluster's limits may have changed since its workload was let in.
     asked_for.retain(|key, _| annotations::sidecar_keys().any(|known| known == key));
     let asked = match annotations::read(&asked_for, &settings.config) {
-        Ok((asked, _)) => asked,
+        Ok((asked, _)) => annotations::Asked {
+            soft_limit,
+            ..asked
+        },
         Err(wrong) => return Ok(Verdict::denied(wrong.errors.join("\n"))),
     };
     let plan = match plan(&spec, &asked) {

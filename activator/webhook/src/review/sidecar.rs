@@ -13,7 +13,8 @@ use k8s_openapi::{
     apimachinery::pkg::util::intstr::IntOrString,
 };
 use kubernetes::names::{
-    ACTIVATOR_PORT, FIRST_REQUEST_PORT, LIFECYCLE_PORT, SIDECAR, STATS_PORT, request_port_name,
+    self, ACTIVATOR_PORT, FIRST_REQUEST_PORT, LIFECYCLE_PORT, SIDECAR, STATS_PORT,
+    request_port_name,
 };
 use shared::TargetId;
 
@@ -120,6 +121,10 @@ fn environment(
             "ROUSE_CONTAINER_CONCURRENCY",
             &asked.container_concurrency.to_string(),
         ),
+        variable(
+            "ROUSE_SOFT_LIMIT",
+            &asked.soft_limit.unwrap_or_default().to_string(),
+        ),
         variable("ROUSE_GRACE", &plan.drain_seconds.to_string()),
         variable(
             "ROUSE_MAX_CONNECTION_AGE",
@@ -133,6 +138,11 @@ fn environment(
         ("ROUSE_IDLE_TIMEOUT", asked.idle_timeout),
     ] {
         env.extend(limit.map(|limit| variable(name, &seconds(limit))));
+    }
+    if let Some(relay) = names::relay(target.name()).filter(|_| asked.bounce) {
+        let there = |port: u16| format!("{relay}.{}.svc:{port}", target.namespace());
+        let all = joined(&mut request_ports(plan.upstreams.len()).map(there));
+        env.push(variable("ROUSE_BOUNCE_TO", &all));
     }
     if let Some(path) = &plan.ready_path {
         env.push(variable("ROUSE_READY_PATH", path));

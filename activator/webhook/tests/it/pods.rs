@@ -438,3 +438,44 @@ fn a_pod_that_has_its_sidecar_stays_as_it_is() {
         with(|pod| pod["spec"]["initContainers"] = injected["spec"]["initContainers"].clone());
     assert!(denied(&half).contains("named queue-proxy"));
 }
+
+#[test]
+fn a_sidecar_is_told_where_the_activators_are_before_there_is_any_service() {
+    let of = |annotations: &[(&str, &str)], name: &str| {
+        let (injected, warnings) = inject(&with(|pod| {
+            for (key, value) in annotations {
+                pod["metadata"]["annotations"][*key] = json!(value);
+            }
+        }));
+        assert_eq!(warnings, Vec::<String>::new());
+        variable(&injected, name)
+    };
+    let there = "iris-rouse-relay.models.svc:8012";
+    assert_eq!(of(&[], "ROUSE_BOUNCE_TO").as_deref(), Some(there));
+    let two = of(&[("rouse.dev/ports", "8080,9000")], "ROUSE_BOUNCE_TO");
+    let both = format!("{there},iris-rouse-relay.models.svc:8013");
+    assert_eq!(two, Some(both));
+    assert_eq!(
+        of(&[("rouse.dev/bounce", "false")], "ROUSE_BOUNCE_TO"),
+        None
+    );
+    let bounced = of(&[("rouse.dev/bounce", "true")], "ROUSE_BOUNCE_TO");
+    assert_eq!(bounced.as_deref(), Some(there));
+
+    let soft = |annotations: &[(&str, &str)]| of(annotations, "ROUSE_SOFT_LIMIT").unwrap();
+    assert_eq!(soft(&[]), "200");
+    assert_eq!(soft(&[("autoscaling.knative.dev/target", "30")]), "60");
+    assert_eq!(soft(&[("rouse.dev/soft-limit", "0")]), "0");
+    // How it is scaled keeps no pod from being made.
+    assert_eq!(soft(&[("autoscaling.knative.dev/target", "many")]), "200");
+
+    let long = "a".repeat(60);
+    let (injected, _) = inject(&with(|pod| {
+        pod["metadata"]["ownerReferences"][0]["name"] = json!(format!("{long}-7d9c5b8f6d"));
+    }));
+    assert_eq!(
+        variable(&injected, "ROUSE_BOUNCE_TO"),
+        None,
+        "no name for it"
+    );
+}

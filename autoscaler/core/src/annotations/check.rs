@@ -13,6 +13,8 @@ mod scales;
 
 const SECOND: Nanos = 1_000_000_000;
 const HOUR: Nanos = 3600 * SECOND;
+/// Bytes of a path, with its query.
+const LONGEST_PATH: usize = 2_048;
 /// Characters of a page's title.
 const LONGEST_TITLE: usize = 80;
 
@@ -209,6 +211,7 @@ impl Check<'_> {
         for (key, low, high) in [
             (keys::CONTAINER_CONCURRENCY, 0, 1000),
             (keys::MAX_HELD, 1, 1_000_000),
+            (keys::SOFT_LIMIT, 0, 1_000_000),
         ] {
             let Some((name, value)) = self.find(key) else {
                 continue;
@@ -234,6 +237,7 @@ impl Check<'_> {
         );
         self.duration(keys::MIN_STAY, (0, "0s"), (24 * HOUR, "24h0m0s"), false);
         self.boolean(keys::COLD_START_AWARE);
+        self.boolean(keys::BOUNCE);
         if let Some((name, value)) = self.find(keys::READY_PATH)
             && !is_absolute_path(&value)
         {
@@ -289,13 +293,14 @@ fn is_title(text: &str) -> bool {
     (1..=LONGEST_TITLE).contains(&length) && !text.chars().any(char::is_control)
 }
 
-/// A path that the path of a request can be equal to, and that a list separated by commas can name. The sidecar is given it by a
-/// flag that takes no other.
+/// A path that the path of a request can be equal to, and that a list separated by commas can name.
 fn is_bare_path(text: &str) -> bool {
-    is_absolute_path(text) && !text.contains(['?', '<', '>', '`', ','])
+    is_absolute_path(text) && !text.contains(['?', ','])
 }
 
-/// Something that can stand in a request line as it is.
+/// Something that can stand in a request line as it is. The sidecar is given it by a flag that takes the same: a test there holds
+/// the two against each other.
 fn is_absolute_path(text: &str) -> bool {
-    text.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic() && b != b'#')
+    let allowed = |b: u8| b.is_ascii_graphic() && !b"\"#<>`".contains(&b);
+    text.starts_with('/') && text.len() <= LONGEST_PATH && text.bytes().all(allowed)
 }

@@ -238,9 +238,23 @@ pub(super) const IDLE_TIMEOUT: Key = Key::new(
     "Longest silence of the model, before and in its answer; then it is answered 504, or its answer is broken off. A WebSocket ends \
      when neither side has sent anything for so long. Knative has it as idleTimeoutSeconds.",
 );
+pub(super) const BOUNCE: Key = Key::new(
+    "rouse.dev/bounce",
+    "true or false",
+    "true",
+    "Whether a pod hands a request that would wait there for long on to the activators, which know of room at other pods. With false it \
+     waits, as long as the pod's queue has room. Only on a cluster.",
+);
+pub(super) const SOFT_LIMIT: Key = Key::new(
+    "rouse.dev/soft-limit",
+    "an integer from 0 (none) to 1000000",
+    "twice the target, at least 10; none with metric rps",
+    "Requests at one replica above which it hands further ones on to the activators, if the container concurrency is unlimited. They may \
+     come back to it if no other replica has less to do.",
+);
 pub(super) const READY_PATH: Key = Key::new(
     "rouse.dev/ready-path",
-    "an absolute path such as /health",
+    "an absolute path such as /health, of at most 2048 visible characters of ASCII other than \" # < > and the backtick",
     "none: the port takes a connection",
     "Path that answers 200 to 399 once the model is ready. It counts only where the container has no readiness probe.",
 );
@@ -294,7 +308,7 @@ pub(super) const OPENAI_ERRORS: Key = Key::new(
 );
 
 /// Every key that this crate reads.
-pub const ALL: [Key; 33] = [
+pub const ALL: [Key; 35] = [
     CLASS,
     METRIC,
     TARGET,
@@ -320,6 +334,8 @@ pub const ALL: [Key; 33] = [
     REQUEST_TIMEOUT,
     RESPONSE_START_TIMEOUT,
     IDLE_TIMEOUT,
+    BOUNCE,
+    SOFT_LIMIT,
     READY_PATH,
     ALLOWED_NAMESPACES,
     PROBE_PATHS,

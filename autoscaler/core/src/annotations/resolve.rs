@@ -34,6 +34,13 @@ const CLEAR_FRACTION: u32 = 30;
 /// nobody anything.
 const MAX_CONNECTION_AGE: Duration = Duration::from_secs(30);
 
+/// Targets that an unlimited pod may have at once before it hands requests on. The autoscaler aims below one, so at two something is
+/// uneven that more pods do not mend: most often connections that were kept while pods came.
+const SOFT_TARGETS: f64 = 2.0;
+
+/// The least soft limit. Below it the ups and downs of arrivals would send requests the longer way.
+const MIN_SOFT_LIMIT: f64 = 10.0;
+
 /// The values in force, whether or not the annotations are valid.
 ///
 /// Knative's controllers do the same with what has got past admission: what cannot be read counts as absent, and
@@ -108,6 +115,8 @@ pub fn resolve_with(
         request_timeout: given.limit(keys::REQUEST_TIMEOUT),
         response_start_timeout: given.limit(keys::RESPONSE_START_TIMEOUT),
         idle_timeout: given.limit(keys::IDLE_TIMEOUT),
+        bounce: keys::BOUNCE.value(annotations) != Some("false"),
+        soft_limit: given.soft_limit(&load),
         ready_path: keys::READY_PATH.value(annotations).map(str::to_owned),
         opt_ins: given.opt_ins(),
         policy: Policy {
@@ -208,6 +217,17 @@ impl Given<'_> {
     fn duration(&self, key: Key) -> Option<Duration> {
         parse_duration(key.value(self.0)?)
             .map(|nanos| Duration::from_nanos(u64::try_from(nanos).unwrap_or(0)))
+    }
+
+    /// What is given, zero for none, else so many targets; what a replica carries a second says nothing of how many it has at once.
+    fn soft_limit(&self, load: &Load) -> Option<u32> {
+        let given = keys::SOFT_LIMIT.value(self.0).and_then(parse_int);
+        if let Some(given) = given.and_then(|number| u32::try_from(number).ok()) {
+            return Some(given).filter(|limit| *limit > 0);
+        }
+        let limit = (load.total * SOFT_TARGETS).ceil().max(MIN_SOFT_LIMIT);
+        // No count of pods, but a count: this is how all of them are made.
+        (load.metric == Metric::Concurrency).then_some(Replicas::from_f64(limit).get())
     }
 
     fn is_true(&self, key: Key) -> bool {

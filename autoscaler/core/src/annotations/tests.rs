@@ -126,7 +126,12 @@ fn our_own_keys_have_ranges_and_defaults() {
         ("request-timeout", &["999ms", "-1s", "24h1s", "60", ""]),
         ("response-start-timeout", &["999ms", "-1s", "24h1s", "60"]),
         ("idle-timeout", &["999ms", "-1s", "24h1s", "60", "none"]),
-        ("ready-path", &["", "health", "/a b", "/#top", "/\u{e9}"]),
+        (
+            "ready-path",
+            &[
+                "", "health", "/a b", "/#top", "/\u{e9}", "/<a>", "/`a`", "/?\"",
+            ],
+        ),
         (
             "probe-paths",
             &["healthz", "/a,,/b", "/a b", "/a?b", "/<a>", "/a,"],
@@ -136,6 +141,8 @@ fn our_own_keys_have_ranges_and_defaults() {
         ("placeholder", &["", "yes", "True"]),
         ("placeholder-title", &["", " ", "a\nb", "\u{7f}"]),
         ("openai-errors", &["", "1"]),
+        ("bounce", &["", "no"]),
+        ("soft-limit", &["-1", "1000001", "10.5", "none"]),
     ] {
         for value in values {
             assert!(
@@ -144,6 +151,26 @@ fn our_own_keys_have_ranges_and_defaults() {
             );
         }
     }
+}
+
+#[test]
+fn a_pod_hands_on_what_is_far_above_its_target_unless_it_is_told_not_to() {
+    let of = |pairs: &[(&str, &str)]| {
+        let spec = read(pairs).expect("in range").spec;
+        (spec.bounce, spec.soft_limit)
+    };
+    let target = |target| of(&[("autoscaling.knative.dev/target", target)]);
+    assert_eq!(of(&[]), (true, Some(200)), "the cluster's target is 100");
+    assert_eq!(target("7"), (true, Some(14)));
+    assert_eq!(target("7.2"), (true, Some(15)));
+    assert_eq!(target("0.01"), (true, Some(10)));
+    assert!(!of(&[("rouse.dev/bounce", "false")]).0);
+    let soft = |limit| of(&[("rouse.dev/soft-limit", limit)]);
+    assert_eq!(soft("3"), (true, Some(3)));
+    assert_eq!(soft("0"), (true, None));
+    let rps = ("autoscaling.knative.dev/metric", "rps");
+    assert_eq!(of(&[rps]), (true, None), "no number of requests at once");
+    assert_eq!(of(&[rps, ("rouse.dev/soft-limit", "5")]), (true, Some(5)));
 }
 
 #[test]

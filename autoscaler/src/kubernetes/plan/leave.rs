@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString as TargetPort;
 use kubernetes::{Adopted, names};
 
 use super::{
-    Action, Flip, Owner, Standing, World, bare_is_selected, has_rested,
+    Action, Flip, Owner, Standing, World, bare_is_selected, has_companions, has_rested,
     ports::{flipped_to, recorded},
 };
 use crate::kubernetes::view::{Conditions, ServiceView, SliceView};
@@ -21,7 +21,7 @@ pub(super) fn service(
     let companion = world
         .companions
         .get(&service.name)
-        .filter(|one| one.companion);
+        .filter(|one| one.is_companion());
     let record = companion.and_then(|one| one.adopted.as_ref());
     let is_ours = |slice: &&std::sync::Arc<SliceView>| slice.service == service.name;
     let fallback: Vec<_> = world.slices.iter().filter(is_ours).collect();
@@ -134,7 +134,7 @@ pub(super) fn flip_back(world: &World, service: &ServiceView, actions: &mut Vec<
 pub(super) fn orphans(world: &World, actions: &mut Vec<Action>) {
     let has_service = |name: &str| world.services.iter().any(|service| service.name == name);
     for (service, companion) in &world.companions {
-        if companion.companion && !has_service(service) {
+        if companion.is_companion() && !has_service(service) {
             actions.push(Action::RemoveCompanion {
                 name: companion.name.clone(),
                 uid: companion.uid.clone(),
@@ -142,10 +142,8 @@ pub(super) fn orphans(world: &World, actions: &mut Vec<Action>) {
         }
     }
     let is_companion = |name: &str| {
-        world
-            .companions
-            .values()
-            .any(|one| one.companion && one.name == name)
+        let mut ours = world.companions.values().chain(&world.relay);
+        ours.any(|one| (one.is_companion() || one.is_relay()) && one.name == name)
     };
     for slice in &world.slices {
         if !has_service(&slice.service) && !is_companion(&slice.service) {
@@ -164,7 +162,7 @@ pub(super) fn claims(world: &World, live: &BTreeMap<usize, u16>, actions: &mut V
         Standing::Out { .. } | Standing::Gone => 0,
     };
     let settled = matches!(world.standing, Standing::In(_))
-        || (world.companions.values().all(|one| !one.companion) && world.slices.is_empty());
+        || (!has_companions(world) && world.slices.is_empty());
     let is_led_to = |port: u16| {
         let mut ports = world.slices.iter().flat_map(|slice| slice.ports.values());
         ports.any(|(number, _)| *number == port)

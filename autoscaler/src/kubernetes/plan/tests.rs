@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::kubernetes::{
     leaving::{self, Stage},
-    view::PortView,
+    view::{PortView, Role},
 };
 
 fn workload(change: impl FnOnce(&mut Value)) -> Arc<WorkloadView> {
@@ -48,6 +48,7 @@ fn world() -> World {
         bare: Vec::new(),
         services: vec![two_ports()],
         companions: BTreeMap::new(),
+        relay: None,
         slices: Vec::new(),
         claims: Vec::new(),
         activators: ["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()].into(),
@@ -108,7 +109,7 @@ fn apply(world: &mut World, action: &Action) {
                 refused: None,
                 headless: false,
                 chosen: None,
-                companion: true,
+                role: Role::Companion,
                 adopted: Some(wanted.adopted.clone()),
                 owner: Some(wanted.service_uid.clone()),
                 terminating: false,
@@ -117,12 +118,24 @@ fn apply(world: &mut World, action: &Action) {
                 .companions
                 .insert(wanted.service.clone(), Arc::new(view));
         }
+        Action::KeepRelay(wanted) => {
+            assert_eq!(wanted.exists, world.relay.is_some());
+            let ports = service_ports(&wanted.ports);
+            let mut object = json!({
+                "metadata": {"namespace": "n", "name": wanted.name, "uid": "r", "labels": {names::RELAY: "true"},
+                    "annotations": {names::ADOPTED: wanted.adopted.to_text()}},
+            });
+            object["spec"] = json!({"ports": ports});
+            let object: Service = serde_json::from_value(object).unwrap();
+            world.relay = Some(Arc::new(ServiceView::of(&object).unwrap()));
+        }
         Action::MarkLeaving { adopted, .. } => {
             let companion = world.companions.get_mut("iris").unwrap();
             Arc::make_mut(companion).adopted = Some(adopted.clone());
         }
         Action::RemoveCompanion { name, .. } => {
             world.companions.retain(|_, one| one.name != *name);
+            world.relay.take_if(|one| one.name == *name);
             world.slices.retain(|slice| slice.service != *name);
         }
         Action::KeepSlice { slice, .. } => {
@@ -148,6 +161,11 @@ fn apply(world: &mut World, action: &Action) {
             }
         }
     }
+}
+
+fn service_ports(ports: &[CompanionPort]) -> Vec<Value> {
+    let port = |port: &CompanionPort| json!({"name": port.name, "port": port.port, "targetPort": port.claim});
+    ports.iter().map(port).collect()
 }
 
 fn claim_of(world: &mut World, port: u16) -> &mut Claim {
@@ -571,7 +589,7 @@ fn a_service_that_is_not_ours_is_never_taken_for_a_companion() {
         settled.refused,
         [("iris".into(), Refusal::Taken("iris-rouse".into()))]
     );
-    assert!(!world.companions["iris"].companion);
+    assert!(!world.companions["iris"].is_companion());
 }
 
 #[test]
@@ -592,14 +610,14 @@ fn what_is_being_deleted_already_is_not_deleted_again() {
     };
     assert_eq!(
         removals(&world),
-        2,
-        "the companion, and the Service's slice"
+        3,
+        "the companion, the relay, and the Service's slice"
     );
     for slice in &mut world.slices {
         Arc::make_mut(slice).terminating = true;
     }
-    assert_eq!(removals(&world), 1);
-    for companion in world.companions.values_mut() {
+    assert_eq!(removals(&world), 2);
+    for companion in world.companions.values_mut().chain(&mut world.relay) {
         Arc::make_mut(companion).terminating = true;
     }
     assert_eq!(removals(&world), 0);
@@ -836,4 +854,99 @@ proptest! {
         listen(&mut world);
         settle(&mut world);
     }
+}
+
+fn relay_slice(world: &World) -> Option<&Arc<SliceView>> {
+    let mut slices = world.slices.iter();
+    slices.find(|slice| slice.service == "iris-rouse-relay")
+}
+
+#[test]
+fn sidecars_reach_the_activators_at_a_name_and_ports_that_were_known_before_any_service() {
+    let mut world = world();
+    settle(&mut world);
+    let relay = world.relay.clone().unwrap();
+    let ports: Vec<_> = relay.ports.iter().map(|port| port.port).collect();
+    assert_eq!(
+        (&*relay.name, &*ports),
+        ("iris-rouse-relay", &[8012, 8013][..])
+    );
+    let slice = relay_slice(&world).unwrap();
+    assert_eq!(slice.conditions, Conditions::Ready);
+    assert_eq!(slice.workload, "iris");
+    for claim in &world.claims {
+        let led = &slice.ports[&names::request_port_name(claim.index)];
+        assert_eq!(led.0, claim.port);
+    }
+    // Another request port.
+    let grown = workload(|object| {
+        let ports = &mut object["spec"]["template"]["spec"]["containers"][0]["ports"];
+        ports[2]["name"] = json!("http-more");
+    });
+    assert_eq!(grown.upstreams.len(), 3);
+    world.standing = Standing::In(grown);
+    settle(&mut world);
+    assert_eq!(relay_slice(&world).unwrap().ports.len(), 3);
+    // Activators have moved.
+    world.activators = ["10.0.0.9".parse().unwrap()].into();
+    settle(&mut world);
+    assert_eq!(
+        *relay_slice(&world).unwrap().addresses,
+        ["10.0.0.9".parse::<IpAddr>().unwrap()]
+    );
+}
+
+#[test]
+fn a_relay_goes_with_the_workload_that_it_is_of() {
+    for standing in [
+        Standing::Gone,
+        Standing::Out {
+            replicas: 1,
+            ready: true,
+        },
+    ] {
+        let mut world = world();
+        settle(&mut world);
+        world.standing = standing.clone();
+        if matches!(standing, Standing::Gone) {
+            world.services.clear();
+        }
+        let plan = plan(&world);
+        let removed = Action::RemoveCompanion {
+            name: "iris-rouse-relay".into(),
+            uid: "r".into(),
+        };
+        assert!(plan.actions.contains(&removed), "{standing:?}: {plan:?}");
+        assert!(!plan.finished);
+        settle(&mut world);
+        assert_eq!((&world.relay, relay_slice(&world)), (&None, None));
+        assert!(world.claims.iter().all(|claim| claim.released.is_some()));
+    }
+}
+
+#[test]
+fn a_service_of_somebody_else_that_has_a_relays_name_is_left_alone() {
+    let mut world = world();
+    let object = json!({
+        "metadata": {"namespace": "n", "name": "iris-rouse-relay", "uid": "x"},
+        "spec": {"ports": [{"port": 80}]},
+    });
+    let object: Service = serde_json::from_value(object).unwrap();
+    let theirs = Arc::new(ServiceView::of(&object).expect("it is in the way"));
+    world.relay = Some(Arc::clone(&theirs));
+    let settled = settle(&mut world);
+    assert_eq!(settled.adopted, ["iris"], "sidecars do without");
+    assert_eq!(
+        (world.relay.as_ref(), relay_slice(&world)),
+        (Some(&theirs), None)
+    );
+    world.standing = Standing::Out {
+        replicas: 1,
+        ready: true,
+    };
+    world.now += 600;
+    settle(&mut world);
+    assert_eq!(world.relay, Some(theirs));
+    world.now += 600;
+    assert!(settle(&mut world).finished);
 }

@@ -21,7 +21,7 @@ pub(super) struct Space {
     pub(super) workloads: Vec<Arc<WorkloadView>>,
     /// Labels of ready pods without a sidecar.
     pub(super) bare: Vec<Labels>,
-    /// What each Service selects that is no companion.
+    /// What each Service selects that is neither companion nor relay.
     selected: HashMap<Arc<str>, Selected>,
     /// Places in `workloads`, by name.
     places: HashMap<String, usize>,
@@ -63,7 +63,7 @@ impl Space {
                 let of = self.recorded.entry(record.workload.clone()).or_default();
                 of.push(Arc::clone(name));
             }
-            if service.companion {
+            if service.is_companion() || service.is_relay() {
                 continue;
             }
             let mut selected = Vec::new();

@@ -173,11 +173,11 @@ fn plainly(all: &Everything, target: &TargetId) -> [BTreeSet<String>; 5] {
     let by_name = |name: &str| services.iter().find(|one| one.name == name);
     let is_of = |companion: &ServiceView| {
         let record = companion.adopted.as_ref();
-        companion.companion && record.is_some_and(|r| r.workload == target.name())
+        companion.is_companion() && record.is_some_and(|r| r.workload == target.name())
     };
     let mut seen: [BTreeSet<String>; 5] = Default::default();
     let mut companions = BTreeSet::new();
-    for service in services.iter().filter(|one| !one.companion) {
+    for service in services.iter().filter(|one| !one.is_companion()) {
         let companion = by_name(&names::companion(&service.name));
         let slice = slices().any(|s| s.service == service.name && s.workload == target.name());
         let ours = companion.is_some_and(|one| is_of(one)) || slice;
@@ -187,7 +187,7 @@ fn plainly(all: &Everything, target: &TargetId) -> [BTreeSet<String>; 5] {
             seen[1].insert(service.name.clone());
             if let Some(companion) = companion {
                 seen[2].insert(format!("{}: {}", service.name, companion.name));
-                companions.extend(companion.companion.then(|| companion.name.clone()));
+                companions.extend(companion.is_companion().then(|| companion.name.clone()));
             }
             let mut rest = all.workloads.iter().filter(|one| one.1.target != *target);
             let other = rest.find(|one| selects(&one.1));

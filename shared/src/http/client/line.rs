@@ -114,7 +114,7 @@ pub(super) struct Exchange<'a> {
     pub(super) upload: &'a mut Upload,
     pub(super) method: &'a Method,
     pub(super) informational: Option<&'a OnInformational>,
-    /// Bytes of heads that may still come, informational ones together with the answer's.
+    /// Bytes of a head. However many informational ones there are, no more than one is in memory.
     pub(super) head_bytes: usize,
     /// Bytes in which no head ends.
     pub(super) seen: usize,
@@ -166,9 +166,11 @@ impl Exchange<'_> {
                 if let Some(answer) = answer::parse(&mut self.line.buffer, self.method)? {
                     let length = before - self.line.buffer.len();
                     self.seen = 0;
-                    let left = self.head_bytes.checked_sub(length);
-                    self.head_bytes = left.ok_or(Broken::Malformed(TOO_LARGE))?;
-                    return Poll::Ready(Ok(answer));
+                    return Poll::Ready(if length > self.head_bytes {
+                        Err(Broken::Malformed(TOO_LARGE))
+                    } else {
+                        Ok(answer)
+                    });
                 }
             }
             self.seen = self.line.buffer.len();

@@ -4,11 +4,8 @@ use std::fmt::Write as _;
 
 use bytes::{Bytes, BytesMut};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Request,
-    header::{
-        AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HOST, TE,
-        TRAILER, TRANSFER_ENCODING,
-    },
+    HeaderMap, HeaderValue, Request,
+    header::{CONTENT_LENGTH, TRANSFER_ENCODING},
 };
 use http_body::Body as _;
 
@@ -98,15 +95,11 @@ pub(super) fn head<B>(request: &Request<B>) -> Bytes {
 
 fn put_fields(out: &mut BytesMut, fields: &HeaderMap) {
     for (name, value) in fields {
-        put_field(out, name, value);
+        out.extend_from_slice(name.as_str().as_bytes());
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value.as_bytes());
+        out.extend_from_slice(b"\r\n");
     }
-}
-
-fn put_field(out: &mut BytesMut, name: &HeaderName, value: &HeaderValue) {
-    out.extend_from_slice(name.as_str().as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value.as_bytes());
-    out.extend_from_slice(b"\r\n");
 }
 
 /// What goes before the bytes of a chunk.
@@ -117,30 +110,13 @@ pub(super) fn chunk_head(length: usize) -> Bytes {
     head.freeze()
 }
 
-/// The end of a chunked body, with its trailers. Those that frame, route or authorise a message have no place there (RFC 9110
-/// section 6.5.1): whoever merges them into the head would be told something else than who read it without them.
+/// The end of a chunked body, with its trailers.
 pub(super) fn last_chunk(trailers: Option<&HeaderMap>) -> Bytes {
     let Some(trailers) = trailers else {
         return Bytes::from_static(b"0\r\n\r\n");
     };
     let mut end = BytesMut::from(&b"0\r\n"[..]);
-    for (name, value) in trailers {
-        let has_its_place = [
-            AUTHORIZATION,
-            CONTENT_ENCODING,
-            CONTENT_LENGTH,
-            CONTENT_RANGE,
-            CONTENT_TYPE,
-            HOST,
-            TE,
-            TRAILER,
-            TRANSFER_ENCODING,
-        ]
-        .contains(name);
-        if !has_its_place {
-            put_field(&mut end, name, value);
-        }
-    }
+    put_fields(&mut end, trailers);
     end.extend_from_slice(b"\r\n");
     end.freeze()
 }
@@ -197,20 +173,13 @@ mod tests {
     }
 
     #[test]
-    fn trailers_do_not_say_what_belongs_into_a_head() {
+    fn chunks_have_their_size_and_the_last_one_the_trailers() {
         let mut trailers = HeaderMap::new();
-        for name in [
-            "content-length",
-            "host",
-            "authorization",
-            "transfer-encoding",
-        ] {
-            trailers.insert(name, HeaderValue::from_static("1"));
-        }
         trailers.append("x-sum", HeaderValue::from_static("a"));
         trailers.append("x-sum", HeaderValue::from_static("b"));
         let end = last_chunk(Some(&trailers));
         assert_eq!(end, "0\r\nx-sum: a\r\nx-sum: b\r\n\r\n");
+        assert_eq!(last_chunk(None), "0\r\n\r\n");
         assert_eq!(chunk_head(0x1a2b), "1a2b\r\n");
     }
 

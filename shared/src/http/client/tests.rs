@@ -293,7 +293,7 @@ async fn who_drops_an_answer_that_began_early_ends_the_request_too() {
 }
 
 #[tokio::test]
-async fn informational_answers_are_told_and_bounded() {
+async fn informational_answers_are_told_and_a_head_without_an_end_is_none() {
     let (listener, client) = server().await;
     let serving = tokio::spawn(async move {
         let early = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n".as_slice();
@@ -303,7 +303,9 @@ async fn informational_answers_are_told_and_bounded() {
             stream.write_all(part).await.unwrap();
         }
         read_head(&mut stream, &mut Vec::new()).await;
-        while stream.write_all(early).await.is_ok() {}
+        stream.write_all(&early.repeat(10_000)).await.unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\n").await.unwrap();
+        while stream.write_all(b"a: b\r\n").await.is_ok() {}
     });
     let seen = Arc::new(Mutex::new(Vec::new()));
     let mut request = get();

@@ -47,7 +47,8 @@ pub(super) async fn serve<H: Handler>(
             Ok::<_, Infallible>(answer.map(|body| Flowing::new(body.guarded(active), flow)))
         }
     });
-    // h2's own defaults bound resets and CONTINUATION frames; they are stated so that no upgrade loosens them.
+    // h2's own defaults bound resets and CONTINUATION frames; they are stated so that no upgrade loosens them. What it does not bound,
+    // the meter does.
     let connection = conn::http2::Builder::new(Streams(config.send))
         .timer(TokioTimer::new())
         .max_concurrent_streams(config.max_streams)
@@ -56,7 +57,7 @@ pub(super) async fn serve<H: Handler>(
         .max_local_error_reset_streams(1024)
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(10))
-        .serve_connection(TokioIo::new(Rewind { first, io: stream }), service);
+        .serve_connection(TokioIo::new(Rewind::new(first, stream)), service);
     let mut connection = pin!(connection);
     let idle = config.timeouts.idle;
     let mut looks = interval_at(Instant::now() + idle, idle);

@@ -1,13 +1,16 @@
-//! Reading what was already read, then the socket.
+//! Reading what was already read, then the socket; what a client sends too much of ends it.
 
 use std::{
     io,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Instant,
+};
 
 use super::Rewind;
 
@@ -17,16 +20,19 @@ impl AsyncRead for Rewind {
         cx: &mut Context<'_>,
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = out.filled().len();
         if self.first.is_empty() {
-            return Pin::new(&mut self.io).poll_read(cx, out);
+            ready!(Pin::new(&mut self.io).poll_read(cx, out))?;
+        } else {
+            let n = self.first.len().min(out.remaining());
+            out.put_slice(&self.first[..n]);
+            self.first.advance(n);
+            if self.first.is_empty() {
+                self.first = BytesMut::new();
+            }
         }
-        let n = self.first.len().min(out.remaining());
-        out.put_slice(&self.first[..n]);
-        self.first.advance(n);
-        if self.first.is_empty() {
-            self.first = BytesMut::new();
-        }
-        Poll::Ready(Ok(()))
+        let read = self.meter.read(&out.filled()[before..], Instant::now);
+        Poll::Ready(read.map_err(io::Error::other))
     }
 }
 
@@ -36,7 +42,9 @@ impl AsyncWrite for Rewind {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+        let written = ready!(Pin::new(&mut self.io).poll_write(cx, bytes))?;
+        self.meter.sent(written);
+        Poll::Ready(Ok(written))
     }
 
     fn poll_write_vectored(
@@ -44,7 +52,9 @@ impl AsyncWrite for Rewind {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bytes)
+        let written = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, bytes))?;
+        self.meter.sent(written);
+        Poll::Ready(Ok(written))
     }
 
     fn is_write_vectored(&self) -> bool {
