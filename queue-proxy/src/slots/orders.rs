@@ -168,6 +168,9 @@ fn whoever_is_bounced_takes_nothing_with_him_and_comes_back_through_the_other_qu
         // Who looks once and goes is neither.
         let (served, bounced) = (served.load(Relaxed), bounced.load(Relaxed));
         assert!((4..=5).contains(&(served + bounced)), "{served} {bounced}");
-        assert!(served >= 2, "the first of each queue");
+        // The first of each source is never bounced, and may be the one who goes.
+        let left = 5 - served - bounced;
+        assert!(served + left >= 2, "{served} {left}");
+        assert!(served >= 1, "the activator's");
     });
 }
