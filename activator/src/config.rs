@@ -6,6 +6,7 @@ use autoscaler_core::OptIns;
 use shared::{
     TargetId, files,
     http::{body::Pace, client, sanitize::TrustedProxies, serve},
+    record::Recorder,
 };
 
 use crate::Access;
@@ -104,6 +105,8 @@ pub struct Config {
     pub timing_header: bool,
     /// Whether a refusal says all that [`crate::Failed`] does of why a workload cannot start.
     pub explain_failures: bool,
+    /// What is told of each request.
+    pub recorder: Recorder,
 }
 
 impl Default for Config {
@@ -123,6 +126,7 @@ impl Default for Config {
             min_pace: Some(Pace::default()),
             timing_header: true,
             explain_failures: false,
+            recorder: Recorder::default(),
         }
     }
 }

@@ -4,9 +4,12 @@ use std::{net::SocketAddr, time::Duration};
 
 use clap::Parser;
 use http::HeaderMap;
+#[cfg(feature = "otlp")]
+use shared::record::otlp;
 use shared::{
     TargetId,
     http::{body::Pace, probe::Probe, sanitize::TrustedProxies},
+    record::{Form, Settings},
 };
 
 use crate::{
@@ -30,6 +33,7 @@ use crate::{
 ///     rouse-queue-proxy --listen 127.0.0.1:8012 --upstream 127.0.0.1:8080 --container-concurrency 10
 ///
 /// Exit status: 0 after a drain, 2 for a flag that cannot be or a port that cannot be had.
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
 #[derive(Debug, Parser)]
 #[command(
     name = "rouse-queue-proxy",
@@ -197,6 +201,36 @@ pub struct Args {
     #[arg(long, env = "ROUSE_WORKER_THREADS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(0..=256), value_name = "N")]
     pub worker_threads: u16,
 
+    /// Write a line about each request to standard output when its answer has ended: `json`, or a template such as
+    /// "{method} {path} {status}", with {{ and }} for braces. The fields are those of docs/reference/request-log.md
+    /// [default: none].
+    #[arg(long, env = "ROUSE_REQUEST_LOG", value_name = "json|TEMPLATE")]
+    request_log: Option<Form>,
+
+    /// Request log: tell the query with the path. Queries tend to have secrets in them.
+    #[arg(long, env = "ROUSE_REQUEST_LOG_QUERY", requires = "request_log")]
+    request_log_query: bool,
+
+    /// Request log: tell of requests to probe paths as well.
+    #[arg(long, env = "ROUSE_REQUEST_LOG_PROBES", requires = "request_log")]
+    request_log_probes: bool,
+
+    /// Send spans of requests to the OpenTelemetry collector at this address, by OTLP over HTTP [default: none are made].
+    #[cfg(feature = "otlp")]
+    #[arg(long, env = "ROUSE_OTLP_ENDPOINT", value_name = "http://HOST:PORT")]
+    otlp_endpoint: Option<otlp::Endpoint>,
+
+    /// Spans: the share of requests that have them, from 0 to 1, of those whose caller has not decided.
+    #[cfg(feature = "otlp")]
+    #[arg(
+        long,
+        env = "ROUSE_TRACE_RATIO",
+        requires = "otlp_endpoint",
+        default_value = "1",
+        value_name = "RATIO"
+    )]
+    trace_ratio: otlp::Ratio,
+
     /// Log as JSON, one object a line. The level is set by `RUST_LOG`.
     #[arg(long, env = "ROUSE_LOG_JSON")]
     pub log_json: bool,
@@ -292,6 +326,25 @@ impl Args {
             };
         }
         Ok(config)
+    }
+
+    /// What goes into the request log, if there is to be one.
+    pub fn request_log(&self) -> Option<Settings> {
+        Some(Settings {
+            form: self.request_log.clone()?,
+            query: self.request_log_query,
+            probes: self.request_log_probes,
+        })
+    }
+
+    /// Where spans go, if there are to be any.
+    #[cfg(feature = "otlp")]
+    pub fn tracing(&self) -> Option<otlp::Settings> {
+        Some(otlp::Settings {
+            endpoint: self.otlp_endpoint.clone()?,
+            ratio: self.trace_ratio,
+            service: "rouse-queue-proxy",
+        })
     }
 }
 
@@ -463,6 +516,11 @@ mod tests {
             ),
             (&format!("{base}--soft-limit -1"), "soft-limit"),
             (&format!("{base}--bounce-depth x"), "bounce-depth"),
+            (
+                &format!("{base}--request-log {{methd}}"),
+                "no field \"methd\": expected one of time, program",
+            ),
+            (&format!("{base}--request-log-query"), "--request-log"),
         ] {
             let error = parse(flags).unwrap_err();
             assert!(error.contains(says), "{flags}: {error}");

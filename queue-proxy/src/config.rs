@@ -5,6 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use shared::{
     TargetId,
     http::{body::Pace, client, guard, sanitize::TrustedProxies, serve},
+    record::Recorder,
 };
 
 use crate::{bounce, drain, model, relay::HostPort, timeouts::Timeouts};
@@ -91,6 +92,8 @@ pub struct Config {
     pub timing_header: bool,
     /// Whether errors have OpenAI's form where the path is one of its API.
     pub openai_errors: bool,
+    /// What is told of each request.
+    pub recorder: Recorder,
 }
 
 impl Config {
@@ -132,6 +135,7 @@ impl Config {
             min_pace: Some(Pace::default()),
             timing_header: true,
             openai_errors: false,
+            recorder: Recorder::default(),
         }
     }
 

@@ -23,9 +23,12 @@ mod limits;
 mod model;
 mod openai;
 mod operations;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod placeholders;
 mod ports;
 mod probes;
+mod request_log;
 mod retire;
 mod stat;
 mod stop;

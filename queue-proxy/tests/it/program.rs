@@ -26,10 +26,11 @@ fn program() -> Command {
 }
 
 /// Starts it in front of a model and reads from its log where it listens.
-async fn running(model: &Model) -> (Child, SocketAddr) {
+async fn running(model: &Model, more: &[&str]) -> (Child, SocketAddr) {
     let upstream = model.address.to_string();
     let mut child = program()
         .args(["--listen", "127.0.0.1:0", "--upstream", &upstream])
+        .args(more)
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -59,7 +60,7 @@ fn signal(child: &Child, signal: rustix::process::Signal) {
 #[tokio::test]
 async fn on_sigterm_a_request_in_flight_is_finished_and_the_status_is_0() {
     let (model, gate) = Model::gated().await;
-    let (mut child, address) = running(&model).await;
+    let (mut child, address) = running(&model, &[]).await;
     let mut client = Raw::sent(address, get("/in-flight", "")).await;
     until("it to arrive", || model.seen.count() == 1).await;
     let started = Instant::now();
@@ -83,7 +84,7 @@ async fn on_sigterm_a_request_in_flight_is_finished_and_the_status_is_0() {
 #[tokio::test]
 async fn on_sigint_it_ends_as_soon_as_the_request_in_flight_has() {
     let (model, gate) = Model::gated().await;
-    let (mut child, address) = running(&model).await;
+    let (mut child, address) = running(&model, &[]).await;
     let mut client = Raw::sent(address, get("/in-flight", "")).await;
     until("it to arrive", || model.seen.count() == 1).await;
     signal(&child, rustix::process::Signal::INT);
@@ -91,6 +92,27 @@ async fn on_sigint_it_ends_as_soon_as_the_request_in_flight_has() {
     assert_eq!(client.answer().await.text(), "/in-flight");
     let status = within("the exit", child.wait()).await.unwrap();
     assert_eq!(status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn the_request_log_is_on_standard_output_and_whole_at_the_exit() {
+    let model = Model::ok().await;
+    let log = ["--request-log", "{method} {path} {status} {outcome}"];
+    let (mut child, address) = running(&model, &log).await;
+    let mut client = Raw::connect(address).await;
+    for n in 0..100 {
+        assert_eq!(client.get(&format!("/{n}?secret")).await.status, 200);
+    }
+    signal(&child, rustix::process::Signal::INT);
+    let status = within("the exit", child.wait()).await.unwrap();
+    assert_eq!(status.code(), Some(0));
+    let mut said = String::new();
+    let mut stdout = child.stdout.take().unwrap();
+    within("the log", stdout.read_to_string(&mut said))
+        .await
+        .unwrap();
+    let expected: Vec<_> = (0..100).map(|n| format!("GET /{n} 200 2xx")).collect();
+    assert_eq!(said.lines().collect::<Vec<_>>(), expected);
 }
 
 #[tokio::test]
@@ -122,6 +144,7 @@ async fn a_flag_that_cannot_be_is_status_2_and_nothing_binds() {
         "--listen 127.0.0.1:0,127.0.0.1:0 --upstream 127.0.0.1:1",
         "--listen 127.0.0.1:0 --upstream 127.0.0.1:1 --queue-timeout -1",
         "--listen 127.0.0.1:0 --upstream 127.0.0.1:1 --lifecycle-listen 127.0.0.1:0 --lifecycle-token=",
+        "--listen 127.0.0.1:0 --upstream 127.0.0.1:1 --request-log {methd}",
     ] {
         let output = program().args(flags.split(' ')).output();
         let output = within("the end", output).await.unwrap();

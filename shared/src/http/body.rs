@@ -26,7 +26,7 @@ pub use self::{
 };
 use self::{inbound::Inbound, limit::Limited, prefetch::Prefixed};
 use super::sanitize::strip_trailers;
-use crate::BoxError;
+use crate::{BoxError, record::Tally};
 
 /// Anything that must live exactly as long as a body: a slot, an in-flight count, a pooled connection.
 pub trait Guard: Send + Sync {}
@@ -68,6 +68,7 @@ pub struct Body {
     kind: Kind,
     guards: Vec<Box<dyn Ending>>,
     on_end: Option<OnEnd>,
+    tally: Tally,
 }
 
 /// What to do when a body has ended as it should.
@@ -123,6 +124,13 @@ impl Body {
     #[must_use]
     pub fn ending(mut self, ending: impl Ending + 'static) -> Self {
         self.guards.push(Box::new(ending));
+        self
+    }
+
+    /// Adds what is read of it up in `tally`.
+    #[must_use]
+    pub fn tallied(mut self, tally: Tally) -> Self {
+        self.tally = tally;
         self
     }
 
@@ -244,6 +252,7 @@ impl From<Kind> for Body {
             kind,
             guards: Vec::new(),
             on_end: None,
+            tally: Tally::default(),
         }
     }
 }
@@ -305,6 +314,8 @@ impl http_body::Body for Body {
         {
             strip_trailers(trailers);
         }
+        // First, since whoever is told of the end wants to know.
+        this.tally.add_frame(frame.as_ref());
         match &frame {
             None => this.finish(End::Whole),
             Some(Err(_)) => this.finish(End::Broken),

@@ -254,8 +254,8 @@ impl TrustedProxies {
     }
 }
 
-/// Makes a checked request fit for the next hop: what concerns only this one and what poses as ours is removed, an accepted
-/// WebSocket upgrade is put back, and everything that is not HTTP/2 goes on as HTTP/1.1. With `origin`, the peer and those
+/// Makes a checked request fit for the next hop: what concerns only this one, what poses as ours and what is no trace context is
+/// removed, an accepted WebSocket upgrade is put back, and everything that is not HTTP/2 goes on as HTTP/1.1. With `origin`, the peer and those
 /// whose word counts, it is stated where the request came from; the hop before has done so otherwise.
 pub fn prepare<B>(
     request: &mut Request<B>,
@@ -264,6 +264,7 @@ pub fn prepare<B>(
 ) {
     strip_hop_by_hop(request.headers_mut());
     crate::headers::strip_ours(request.headers_mut());
+    crate::trace::sanitize(request.headers_mut());
     if let Some((peer, trusted)) = origin {
         let host = host(request);
         forwarded(request.headers_mut(), peer, host.as_ref(), trusted);

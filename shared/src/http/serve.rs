@@ -124,7 +124,7 @@ pub trait Handler: Clone + Send + Sync + 'static {
         peer: Arc<Peer>,
     ) -> impl Future<Output = Response<Body>> + Send;
     /// Answers a message that is refused before it is a request.
-    fn refuse(&self, refusal: Refusal) -> Response<Body>;
+    fn refuse(&self, refusal: Refusal, peer: &Peer) -> Response<Body>;
 }
 
 /// Binds a listener: address reuse on, a backlog that survives a burst at zero.

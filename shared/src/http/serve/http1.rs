@@ -67,7 +67,7 @@ pub(super) async fn serve<H: Handler>(
         let flow = Arc::clone(&flow);
         async move {
             let mut answer = match peer.link.refusal_of(index) {
-                Some(refusal) => handler.refuse(refusal),
+                Some(refusal) => handler.refuse(refusal, &peer),
                 None => handler.handle(request, peer).await,
             };
             let upgraded = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
