@@ -8,9 +8,12 @@ use std::{
 
 use ::kubernetes::names;
 use clap::Parser;
+#[cfg(feature = "otlp")]
+use shared::record::otlp;
 use shared::{
     TargetId,
-    http::{body::Pace, sanitize::TrustedProxies, serve},
+    http::{body::Pace, client, sanitize::TrustedProxies, serve, tls::TlsError},
+    record::{Form, Settings},
     scale::ScaleUrl,
 };
 
@@ -20,6 +23,8 @@ use crate::{
     config::{MAX_HELD, max_connections},
     kubernetes,
 };
+
+mod tls;
 
 /// Holds requests while a workload has no pod, wakes it, and hands them out.
 ///
@@ -31,7 +36,8 @@ use crate::{
 ///
 ///     rouse-activator --listen 127.0.0.1:8080 --pod a=127.0.0.1:8030
 ///
-/// Exit status: 0 after it was stopped, 2 for a flag that cannot be or a port that cannot be had.
+/// Exit status: 0 after it was stopped, 2 for a flag that cannot be, a file that cannot be used, or a
+/// port that cannot be had.
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
 #[derive(Debug, Parser)]
 #[command(
@@ -178,6 +184,41 @@ pub struct Args {
     /// Threads that serve requests; 0 = one per CPU.
     #[arg(long, env = "ROUSE_WORKER_THREADS", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=256), value_name = "N")]
     pub worker_threads: u16,
+    #[command(flatten)]
+    tls: tls::Listeners,
+
+    #[command(flatten)]
+    sidecar_tls: tls::Sidecars,
+
+    /// Write a line about each request to standard output when its answer has ended: `json`, or a template such as
+    /// "{method} {path} {status}", with {{ and }} for braces. The fields are those of docs/reference/request-log.md
+    /// [default: none].
+    #[arg(long, env = "ROUSE_REQUEST_LOG", value_name = "json|TEMPLATE")]
+    request_log: Option<Form>,
+
+    /// Request log: tell the query with the path. Queries tend to have secrets in them.
+    #[arg(long, env = "ROUSE_REQUEST_LOG_QUERY", requires = "request_log")]
+    request_log_query: bool,
+
+    /// Request log: tell of requests to probe paths (rouse.dev/probe-paths) as well.
+    #[arg(long, env = "ROUSE_REQUEST_LOG_PROBES", requires = "request_log")]
+    request_log_probes: bool,
+
+    /// Send spans of requests to the OpenTelemetry collector at this address, by OTLP over HTTP [default: none are made].
+    #[cfg(feature = "otlp")]
+    #[arg(long, env = "ROUSE_OTLP_ENDPOINT", value_name = "http://HOST:PORT")]
+    otlp_endpoint: Option<otlp::Endpoint>,
+
+    /// Spans: the share of requests that have them, from 0 to 1, of those whose caller has not decided.
+    #[cfg(feature = "otlp")]
+    #[arg(
+        long,
+        env = "ROUSE_TRACE_RATIO",
+        requires = "otlp_endpoint",
+        default_value = "1",
+        value_name = "RATIO"
+    )]
+    trace_ratio: otlp::Ratio,
 
     /// Log as JSON, one object a line. The level is set by `RUST_LOG`.
     #[arg(long, env = "ROUSE_LOG_JSON")]
@@ -185,12 +226,16 @@ pub struct Args {
 }
 
 impl Args {
-    /// Settings of the process.
-    pub fn config(&self) -> Config {
+    /// Settings of the process. Reads the files that were given.
+    ///
+    /// # Errors
+    /// When one of them cannot be used.
+    pub fn config(&self) -> Result<Config, TlsError> {
         let on_cluster = self
             .kubernetes
             .then(|| SocketAddr::from(([0, 0, 0, 0], names::ACTIVATOR_STATS_PORT)));
-        Config {
+        let default = Config::default();
+        Ok(Config {
             stats: self.stats_listen.or(on_cluster),
             trusted: self.trusted_proxies.clone().unwrap_or_default(),
             serve: serve::Config {
@@ -209,8 +254,32 @@ impl Args {
                 .map_or_else(max_connections, |most| most as usize),
             // Kubernetes' word for it, and nothing more.
             explain_failures: self.kubernetes,
-            ..Config::default()
-        }
+            tls: self.tls.load()?,
+            client: client::Config {
+                tls: self.sidecar_tls.load()?,
+                ..default.client
+            },
+            ..default
+        })
+    }
+
+    /// What goes into the request log, if there is to be one.
+    pub fn request_log(&self) -> Option<Settings> {
+        Some(Settings {
+            form: self.request_log.clone()?,
+            query: self.request_log_query,
+            probes: self.request_log_probes,
+        })
+    }
+
+    /// Where spans go, if there are to be any.
+    #[cfg(feature = "otlp")]
+    pub fn tracing(&self) -> Option<otlp::Settings> {
+        Some(otlp::Settings {
+            endpoint: self.otlp_endpoint.clone()?,
+            ratio: self.trace_ratio,
+            service: "rouse-activator",
+        })
     }
 
     /// Settings of the workload.
@@ -344,13 +413,44 @@ mod tests {
                 "http://ADDRESS:PORT/PATH",
             ),
             (
+                "--listen 127.0.0.1:1 --request-log {nobody}",
+                "no field \"nobody\": expected one of time, program",
+            ),
+            ("--listen 127.0.0.1:1 --request-log-probes", "--request-log"),
+            (
                 "--listen 127.0.0.1:1 --container-concurrency -1",
                 "container-concurrency",
+            ),
+            ("--listen 127.0.0.1:1 --tls-key a", "--tls-certificate"),
+            ("--kubernetes --tls-client-ca a", "--tls-certificate"),
+            ("--kubernetes --sidecar-tls-name a", "--sidecar-tls-ca"),
+            (
+                "--kubernetes --sidecar-tls-ca a --sidecar-tls-name spiffe://a/*/b",
+                "may be * for any rest",
             ),
         ] {
             let args = std::iter::once("rouse-activator").chain(flags.split_whitespace());
             let error = Args::try_parse_from(args).unwrap_err().to_string();
             assert!(error.contains(says), "{flags}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_tls_that_cannot_be_used_is_named_with_its_flag() {
+        for (flags, says) in [
+            (
+                "--tls-certificate /none.crt --tls-key /none.key",
+                "--tls-certificate /none.crt: cannot be read: No such file",
+            ),
+            (
+                "--sidecar-tls-ca /dev/null --sidecar-tls-name a",
+                "--sidecar-tls-ca /dev/null: has no certificate",
+            ),
+        ] {
+            let flags = format!("rouse-activator --kubernetes {flags}");
+            let args = Args::try_parse_from(flags.split_whitespace()).unwrap();
+            let error = args.config().unwrap_err().to_string();
+            assert!(error.starts_with(says), "{error}");
         }
     }
 }

@@ -5,7 +5,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use autoscaler_core::OptIns;
 use shared::{
     TargetId, files,
-    http::{body::Pace, client, sanitize::TrustedProxies, serve},
+    http::{body::Pace, client, sanitize::TrustedProxies, serve, tls::ServerTls},
+    record::Recorder,
 };
 
 use crate::Access;
@@ -94,6 +95,8 @@ pub struct Config {
     pub max_connections: usize,
     /// Limits towards clients.
     pub serve: serve::Config,
+    /// TLS of the workloads' listeners; none for none. The port for statistics never has it.
+    pub tls: Option<ServerTls>,
     /// Connections to queue-proxies.
     pub client: client::Config,
     /// Whose `X-Forwarded-*` headers are believed.
@@ -104,6 +107,8 @@ pub struct Config {
     pub timing_header: bool,
     /// Whether a refusal says all that [`crate::Failed`] does of why a workload cannot start.
     pub explain_failures: bool,
+    /// What is told of each request.
+    pub recorder: Recorder,
 }
 
 impl Default for Config {
@@ -114,6 +119,7 @@ impl Default for Config {
             max_held: MAX_HELD,
             max_connections: max_connections(),
             serve: serve::Config::default(),
+            tls: None,
             client: client::Config {
                 // The queue-proxy keeps connections for 600 s, so this side always closes first.
                 idle: Duration::from_secs(30),
@@ -123,6 +129,7 @@ impl Default for Config {
             min_pace: Some(Pace::default()),
             timing_header: true,
             explain_failures: false,
+            recorder: Recorder::default(),
         }
     }
 }

@@ -14,10 +14,11 @@ use shared::{
     http::{
         body::{Body, End, Ending, Prefetch},
         h1::Refusal,
-        sanitize,
+        sanitize::{self, Sender},
         serve::{Handler, Peer},
         tunnel,
     },
+    record::{Place, Record},
     shutdown,
 };
 use tokio::time::{Duration, Instant};
@@ -59,33 +60,52 @@ enum Reply {
 /// The outcome of a request whose client did not wait for its end.
 const GONE: &str = "client-gone";
 
-/// Counts the one outcome of a request that has no answer of a pod yet. Dropped without one, the client was gone.
+/// Counts and records the one outcome of a request that has no answer of a pod yet. Dropped without one, the client was gone.
 struct Outcome {
     workload: Arc<Workload>,
     /// None once it is the business of [`Answering`].
     code: Option<&'static str>,
+    record: Record,
+}
+
+impl Outcome {
+    /// The outcome is known, and its record to end later.
+    fn recorded(mut self) -> Record {
+        self.record.outcome(self.code.unwrap_or(GONE));
+        std::mem::take(&mut self.record)
+    }
+
+    /// An answer of our own, whose outcome is known: its record ends with its body.
+    fn go_with(self, answer: Response<Body>) -> Response<Body> {
+        self.recorded().go_with(answer)
+    }
 }
 
 impl Drop for Outcome {
     fn drop(&mut self) {
         if let Some(code) = self.code {
             self.workload.metrics.count(self.workload.id(), code);
+            self.record.outcome(code);
         }
     }
 }
 
-/// What a request has of its workload while its answer is on its way. How that ends is the outcome, which it counts.
+/// What a request has of its workload while its answer is on its way. How that ends is the outcome, which it counts and records.
 struct Answering {
     workload: Arc<Workload>,
     outcome: &'static str,
+    record: Record,
     _lease: Lease,
 }
 
 impl Answering {
-    fn new(workload: &Arc<Workload>, status: StatusCode, lease: Lease) -> Self {
+    /// Takes over from `outcome`.
+    fn new(outcome: &mut Outcome, status: StatusCode, lease: Lease) -> Self {
+        outcome.code = None;
         Self {
-            workload: Arc::clone(workload),
+            workload: Arc::clone(&outcome.workload),
             outcome: class(status),
+            record: std::mem::take(&mut outcome.record),
             _lease: lease,
         }
     }
@@ -107,28 +127,27 @@ impl Drop for Answering {
         self.workload
             .metrics
             .count(self.workload.id(), self.outcome);
+        self.record.outcome(self.outcome);
     }
 }
 
 impl Handler for Front {
     async fn handle(&self, request: Request<Incoming>, peer: Arc<Peer>) -> Response<Body> {
+        let opt_ins = self.workload.opt_ins();
+        let opt_ins = opt_ins.as_deref();
         let mut outcome = Outcome {
             workload: Arc::clone(&self.workload),
             code: Some(GONE),
+            record: self.record(&request, &peer, opt_ins),
         };
-        let opt_ins = self.workload.opt_ins();
-        let opt_ins = opt_ins.as_deref();
         let openai = opt_ins.is_some_and(|asked| asked.openai_errors);
         let form = Form::of(openai, request.uri().path());
         let explain = self.workload.process.config.explain_failures;
-        match self.try_handle(request, &peer, opt_ins).await {
-            Ok(Reply::OfPod(answer)) => {
-                outcome.code = None;
-                answer
-            }
+        match self.try_handle(request, &peer, opt_ins, &mut outcome).await {
+            Ok(Reply::OfPod(answer)) => answer,
             Ok(Reply::Own(answer, code)) => {
                 outcome.code = Some(code);
-                answer
+                outcome.go_with(answer)
             }
             Ok(Reply::Held(exchange, held, every)) => {
                 let answering = self.clone().go_on(exchange, held, peer);
@@ -138,24 +157,51 @@ impl Handler for Front {
                 let rule = failure.rule();
                 outcome.code = Some(rule.code);
                 tracing::debug!(target = %self.workload.id(), outcome = rule.code, origin = rule.origin.as_str(), "Not answered by a pod");
-                failure.answer(explain, form)
+                outcome.go_with(failure.answer(explain, form))
             }
         }
     }
 
-    fn refuse(&self, refusal: Refusal) -> Response<Body> {
-        self.workload.metrics.count(self.workload.id(), "malformed");
+    fn refuse(&self, refusal: Refusal, peer: &Peer) -> Response<Body> {
+        let recorder = &self.workload.process.config.recorder;
+        let failure = Failure::Refused(refusal);
+        let outcome = Outcome {
+            workload: Arc::clone(&self.workload),
+            code: Some(failure.rule().code),
+            record: recorder.begin_refused(|| self.place(peer, false)),
+        };
         // What was refused may have no path.
-        Failure::Refused(refusal).answer(false, Form::Line)
+        outcome.go_with(failure.answer(false, Form::Line))
     }
 }
 
 impl Front {
+    /// What will be told of a request.
+    fn record(&self, request: &Request<Incoming>, peer: &Peer, opt_ins: Option<&OptIns>) -> Record {
+        let recorder = &self.workload.process.config.recorder;
+        recorder.begin(request, || {
+            let is_probe = opt_ins.is_some_and(|asked| probe::is_path(asked, request.uri().path()));
+            self.place(peer, is_probe)
+        })
+    }
+
+    fn place(&self, peer: &Peer, is_probe: bool) -> Place {
+        Place {
+            program: "activator",
+            workload: self.workload.id().to_string(),
+            port: Some(self.port),
+            pod: None,
+            client: peer.address,
+            is_probe,
+        }
+    }
+
     async fn try_handle(
         &self,
         mut request: Request<Incoming>,
         peer: &Arc<Peer>,
         opt_ins: Option<&OptIns>,
+        outcome: &mut Outcome,
     ) -> Result<Reply, Failure> {
         sanitize::check_request(&mut request).map_err(Failure::Refused)?;
         // Before anything of it is kept, counted or waited for.
@@ -170,20 +216,26 @@ impl Front {
         // To HTTP/1.0 nothing can be sent of which the length is not known but by closing the connection.
         let streams = !websocket && request.version() != Version::HTTP_10;
         let every = opt_ins.filter(|_| streams).and_then(|o| o.sse_heartbeat);
-        let trusted = &self.workload.process.config.trusted;
         self.workload.hears(request.headers(), peer.address.ip());
-        sanitize::prepare(&mut request, websocket, Some((peer.address.ip(), trusted)));
+        let sender = Sender {
+            address: peer.address.ip(),
+            is_tls: peer.is_tls,
+            trusted: &self.workload.process.config.trusted,
+        };
+        sanitize::prepare(&mut request, websocket, Some(sender));
         // Reading a body for which 100-continue is expected answers that at once: it waits for a pod.
         let limit = if request.headers_mut().remove(EXPECT).is_some() {
             0
         } else {
             RESENDABLE_BYTES
         };
+        let notes = outcome.record.notes();
+        notes.propagate(request.headers_mut());
         let (parts, incoming) = request.into_parts();
         let pace = self.workload.process.config.min_pace;
         let pace = pace.and_then(|pace| pace.of(&parts.headers));
-        let prefetch = Prefetch::new(incoming, limit).paced(pace);
-        let mut exchange = Exchange::new(self, parts, prefetch, every);
+        let prefetch = Prefetch::new(incoming, limit, notes.received()).paced(pace);
+        let mut exchange = Exchange::new(self, parts, prefetch, every, notes.clone());
         exchange.read_ahead().await?;
         let entered = self.workload.enter()?;
         let mut answered = match exchange.pursue(self, entered, peer).await? {
@@ -198,15 +250,18 @@ impl Front {
         } = answered;
         let upgrade = tunnel::sides(client_upgrade, &mut answer);
         let upgrade = upgrade.map_err(|_| Failure::PodBroke)?;
-        let guard = Answering::new(&self.workload, answer.status(), lease);
+        outcome.record.status(answer.status());
+        let guard = Answering::new(outcome, answer.status(), lease);
         if let Some((client, pod)) = upgrade {
             peer.switch_to_raw();
             sanitize::add_websocket(answer.headers_mut());
             // Its silence is limited by the pod, if at all.
-            tunnel::join(client, pod, guard, None, self.cut.clone());
+            tunnel::join(client, pod, guard, None, &notes, self.cut.clone());
             return Ok(Reply::OfPod(answer.map(|_| Body::empty())));
         }
-        Ok(Reply::OfPod(answer.map(|body| body.ending(guard))))
+        Ok(Reply::OfPod(
+            answer.map(|body| body.tallied(notes.sent()).ending(guard)),
+        ))
     }
 
     /// The answer to a request that need not go to a pod, if it is one.

@@ -7,12 +7,22 @@ use ::kubernetes::{
     leaving, names,
 };
 use activator::{
-    Activator, Endpoints, Lookups, StartError,
+    Activator, Config, Endpoints, Lookups, StartError,
     args::{Args, UrlScale},
     kubernetes,
 };
 use clap::Parser;
-use shared::{files, metrics, runtime, shutdown::Signals, telemetry};
+#[cfg(feature = "otlp")]
+use shared::record::otlp::Tracer;
+use shared::{
+    files,
+    http::tls::TlsError,
+    metrics::{self, Exporter},
+    record::{Log, Recorder},
+    runtime,
+    shutdown::Signals,
+    telemetry,
+};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
@@ -20,6 +30,8 @@ use tokio::{
 
 /// What was handed out in the last moment of the grace gets this long to be answered.
 const LAST_ANSWERS: Duration = Duration::from_secs(30);
+/// How long the last lines of the request log may take.
+const LAST_LINES: Duration = Duration::from_secs(1);
 /// How long reviews that have begun may take when the program ends.
 const LAST_REVIEWS: Duration = Duration::from_secs(5);
 /// If Rouse is being deleted, what is led here stays so until workloads are given back, but not for longer than this: the
@@ -58,21 +70,53 @@ enum Ended {
     #[error(transparent)]
     Start(#[from] StartError),
     #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
     Cluster(#[from] ConnectError),
     #[error("cannot serve the admission webhook: {0}")]
     Webhook(std::io::Error),
+    #[error("cannot start the request log: {0}")]
+    RequestLog(std::io::Error),
+    #[cfg(feature = "otlp")]
+    #[error("cannot send spans: {0}")]
+    Spans(#[from] shared::record::otlp::StartError),
 }
 
 async fn serve(args: Args) -> Result<(), Ended> {
-    if args.kubernetes {
-        return on_cluster(args).await;
-    }
-    // Before anybody can be served: from then on there is something to finish.
-    let signals = Signals::caught();
     let metrics = metrics::install().ok();
     if let Some(handle) = metrics.clone() {
         tokio::spawn(metrics::upkeep(handle));
     }
+    // Its metric is that of the recorder that is installed by now.
+    let log = args.request_log().map(|settings| {
+        let dropped = metrics::ACTIVATOR_LOG_DROPPED.counter(&[]);
+        Log::start(settings, std::io::stdout(), dropped)
+    });
+    let recorder = Recorder::new(log.transpose().map_err(Ended::RequestLog)?);
+    #[cfg(feature = "otlp")]
+    let recorder = {
+        let dropped = metrics::ACTIVATOR_SPANS_DROPPED.counter(&[]);
+        let tracer = args
+            .tracing()
+            .map(|settings| Tracer::start(&settings, dropped));
+        recorder.traced(tracer.transpose()?)
+    };
+    let config = Config {
+        recorder: recorder.clone(),
+        ..args.config()?
+    };
+    let ended = if args.kubernetes {
+        on_cluster(args, config, metrics).await
+    } else {
+        alone(args, config, metrics).await
+    };
+    recorder.flush(LAST_LINES).await;
+    ended
+}
+
+async fn alone(args: Args, config: Config, metrics: Option<Exporter>) -> Result<(), Ended> {
+    // Before anybody can be served: from then on there is something to finish.
+    let signals = Signals::caught();
     // Without a scale the pods are simply there.
     let (tx, endpoints) = watch::channel(args.endpoints(u32::from(args.scale_url.is_none())));
     let listeners = args
@@ -93,17 +137,13 @@ async fn serve(args: Args) -> Result<(), Ended> {
             .map(drop)
     };
     tokio::select! {
-        done = activator::run(args.config(), scale, metrics, add, stop, args.grace()) => Ok(done?),
+        done = activator::run(config, scale, metrics, add, stop, args.grace()) => Ok(done?),
         () = poll_scale(&args, tx) => Ok(()),
     }
 }
 
-async fn on_cluster(args: Args) -> Result<(), Ended> {
+async fn on_cluster(args: Args, config: Config, metrics: Option<Exporter>) -> Result<(), Ended> {
     let signals = Signals::caught();
-    let metrics = metrics::install().ok();
-    if let Some(handle) = metrics.clone() {
-        tokio::spawn(metrics::upkeep(handle));
-    }
     let access = client::config().await?;
     // Each wake has a connection of its own, and none of them is what large lists come over.
     let wakes: Result<Vec<_>, _> = (0..kubernetes::LANES)
@@ -112,7 +152,7 @@ async fn on_cluster(args: Args) -> Result<(), Ended> {
     let watches = client::connect(&access)?;
     let (events, queue) = kubernetes::events();
     let scale = Arc::new(kubernetes::KubeScale::new(wakes?, events.clone()));
-    let activator = Activator::start(args.config(), Arc::clone(&scale) as _, metrics)?;
+    let activator = Activator::start(config, Arc::clone(&scale) as _, metrics)?;
     activator.set_ready(false);
     let (nudges, nudging) = kubernetes::nudges();
     // Questions that requests wait for share no connection with large lists.

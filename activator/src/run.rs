@@ -11,7 +11,7 @@ use dashmap::DashMap;
 use shared::metrics::Exporter;
 use shared::{
     TargetId,
-    http::serve::{Disposition, Server, bind},
+    http::serve::{self, Disposition, Server, bind},
     shutdown,
     stat::boot_number,
 };
@@ -59,6 +59,7 @@ pub struct Activator {
     stats: Option<Server>,
     cut: shutdown::Tx,
     cut_rx: shutdown::Rx,
+    _tasks: JoinSet<()>,
 }
 
 /// A workload with its listeners and its task.
@@ -83,7 +84,14 @@ impl Activator {
             .stats
             .map(|address| listen("statistics", address))
             .transpose()?;
-        let serve = config.serve;
+        let serve = config.serve.clone();
+        let mut tasks = JoinSet::new();
+        if let Some(tls) = config.tls.clone() {
+            tasks.spawn(tls.follow());
+        }
+        if let Some(tls) = config.client.tls.clone() {
+            tasks.spawn(tls.follow());
+        }
         let process = Process::new(config, scale);
         let workloads = Arc::new(DashMap::new());
         let port = stats_port(State {
@@ -108,6 +116,7 @@ impl Activator {
             stats,
             cut,
             cut_rx,
+            _tasks: tasks,
         })
     }
 
@@ -164,7 +173,12 @@ impl Activator {
             cut: self.cut_rx.clone(),
         };
         let share = Some(Arc::clone(&workload.connections));
-        let served = Server::spawn_within(listener, self.process.config.serve, front, share);
+        let config = &self.process.config;
+        let serve = serve::Config {
+            tls: config.tls.clone(),
+            ..config.serve.clone()
+        };
+        let served = Server::spawn_within(listener, serve, front, share);
         served.map_err(|source| StartError {
             what: workload.id().to_string(),
             address,

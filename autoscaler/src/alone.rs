@@ -87,6 +87,7 @@ async fn ask(given: impl Iterator<Item = &(String, SocketAddr)>) -> Vec<Pod> {
             let ready = Probe::Http {
                 path: "/readyz".to_owned(),
                 headers: http::HeaderMap::new(),
+                https: false,
             };
             (number, ready.ask(stats, LIMIT).await.is_ok())
         });

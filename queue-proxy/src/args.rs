@@ -4,9 +4,12 @@ use std::{net::SocketAddr, time::Duration};
 
 use clap::Parser;
 use http::HeaderMap;
+#[cfg(feature = "otlp")]
+use shared::record::otlp;
 use shared::{
     TargetId,
-    http::{body::Pace, probe::Probe, sanitize::TrustedProxies},
+    http::{body::Pace, probe::Probe, sanitize::TrustedProxies, tls::TlsError},
+    record::{Form, Settings},
 };
 
 use crate::{
@@ -16,6 +19,8 @@ use crate::{
     relay::{HostPort, InvalidHostPort},
     timeouts::Timeouts,
 };
+
+mod tls;
 
 /// The Rouse sidecar: admits requests to one model, counts them to the last byte, and knows when it
 /// is ready.
@@ -29,7 +34,9 @@ use crate::{
 ///
 ///     rouse-queue-proxy --listen 127.0.0.1:8012 --upstream 127.0.0.1:8080 --container-concurrency 10
 ///
-/// Exit status: 0 after a drain, 2 for a flag that cannot be or a port that cannot be had.
+/// Exit status: 0 after a drain, 2 for a flag that cannot be, a file that cannot be used, or a port
+/// that cannot be had.
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
 #[derive(Debug, Parser)]
 #[command(
     name = "rouse-queue-proxy",
@@ -196,6 +203,41 @@ pub struct Args {
     /// Threads that serve requests; 0 = one per CPU. One carries some 30,000 requests a second, which few models do.
     #[arg(long, env = "ROUSE_WORKER_THREADS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(0..=256), value_name = "N")]
     pub worker_threads: u16,
+    #[command(flatten)]
+    tls: tls::Listeners,
+
+    #[command(flatten)]
+    model_tls: tls::Model,
+
+    /// Write a line about each request to standard output when its answer has ended: `json`, or a template such as
+    /// "{method} {path} {status}", with {{ and }} for braces. The fields are those of docs/reference/request-log.md
+    /// [default: none].
+    #[arg(long, env = "ROUSE_REQUEST_LOG", value_name = "json|TEMPLATE")]
+    request_log: Option<Form>,
+
+    /// Request log: tell the query with the path. Queries tend to have secrets in them.
+    #[arg(long, env = "ROUSE_REQUEST_LOG_QUERY", requires = "request_log")]
+    request_log_query: bool,
+
+    /// Request log: tell of requests to probe paths as well.
+    #[arg(long, env = "ROUSE_REQUEST_LOG_PROBES", requires = "request_log")]
+    request_log_probes: bool,
+
+    /// Send spans of requests to the OpenTelemetry collector at this address, by OTLP over HTTP [default: none are made].
+    #[cfg(feature = "otlp")]
+    #[arg(long, env = "ROUSE_OTLP_ENDPOINT", value_name = "http://HOST:PORT")]
+    otlp_endpoint: Option<otlp::Endpoint>,
+
+    /// Spans: the share of requests that have them, from 0 to 1, of those whose caller has not decided.
+    #[cfg(feature = "otlp")]
+    #[arg(
+        long,
+        env = "ROUSE_TRACE_RATIO",
+        requires = "otlp_endpoint",
+        default_value = "1",
+        value_name = "RATIO"
+    )]
+    trace_ratio: otlp::Ratio,
 
     /// Log as JSON, one object a line. The level is set by `RUST_LOG`.
     #[arg(long, env = "ROUSE_LOG_JSON")]
@@ -206,9 +248,9 @@ pub struct Args {
 #[derive(Clone, Debug)]
 struct BounceTarget(Option<HostPort>);
 
-/// Flags that do not fit together.
+/// Flags that cannot be.
 #[derive(Debug, thiserror::Error)]
-pub enum Mismatch {
+pub enum InvalidArgs {
     /// A request port without a model, or the other way round.
     #[error(
         "--listen has {listen} addresses and --upstream has {upstream}: each --listen needs its --upstream"
@@ -229,14 +271,17 @@ pub enum Mismatch {
         /// How many there are.
         bounce_to: usize,
     },
+    /// A file that they name cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 impl Args {
-    /// What was typed, as a checked configuration.
+    /// What was typed, as a checked configuration. Reads the files that it names.
     ///
     /// # Errors
-    /// When flags contradict each other.
-    pub fn config(&self) -> Result<Config, Mismatch> {
+    /// When flags contradict each other, or a file cannot be used.
+    pub fn config(&self) -> Result<Config, InvalidArgs> {
         let (listen, upstream) = (self.listen.len(), self.upstream.len());
         let ports: Vec<Port> = self
             .listen
@@ -245,11 +290,11 @@ impl Args {
             .map(|(&listen, &upstream)| Port { listen, upstream })
             .collect();
         let (Some(&first), true) = (ports.first(), listen == upstream) else {
-            return Err(Mismatch::Upstream { listen, upstream });
+            return Err(InvalidArgs::Upstream { listen, upstream });
         };
         let bounce_to = self.bounce_to.len();
         if ![0, listen].contains(&bounce_to) {
-            return Err(Mismatch::BounceTo { listen, bounce_to });
+            return Err(InvalidArgs::BounceTo { listen, bounce_to });
         }
         let mut config = Config::new(
             self.target.clone(),
@@ -280,6 +325,8 @@ impl Args {
             response_start: unless_zero(self.response_start_timeout),
             idle: unless_zero(self.idle_timeout),
         };
+        config.tls = self.tls.load()?;
+        config.client.tls = self.model_tls.load()?;
         config.timing_header = !self.no_timing_header;
         config.openai_errors = self.openai_errors;
         if let Some(readiness) = &self.readiness_probe {
@@ -289,9 +336,29 @@ impl Args {
             config.model.probe = Probe::Http {
                 path: path.clone(),
                 headers: HeaderMap::new(),
+                https: config.client.tls.is_some(),
             };
         }
         Ok(config)
+    }
+
+    /// What goes into the request log, if there is to be one.
+    pub fn request_log(&self) -> Option<Settings> {
+        Some(Settings {
+            form: self.request_log.clone()?,
+            query: self.request_log_query,
+            probes: self.request_log_probes,
+        })
+    }
+
+    /// Where spans go, if there are to be any.
+    #[cfg(feature = "otlp")]
+    pub fn tracing(&self) -> Option<otlp::Settings> {
+        Some(otlp::Settings {
+            endpoint: self.otlp_endpoint.clone()?,
+            ratio: self.trace_ratio,
+            service: "rouse-queue-proxy",
+        })
     }
 }
 
@@ -463,6 +530,40 @@ mod tests {
             ),
             (&format!("{base}--soft-limit -1"), "soft-limit"),
             (&format!("{base}--bounce-depth x"), "bounce-depth"),
+            (&format!("{base}--tls-certificate a"), "--tls-key"),
+            (&format!("{base}--tls-mode permissive"), "--tls-certificate"),
+            (
+                &format!("{base}--tls-certificate a --tls-key b --tls-mode any"),
+                "strict, permissive",
+            ),
+            (
+                &format!("{base}--tls-certificate a --tls-key b --tls-protocols h3"),
+                "http/1.1, h2",
+            ),
+            (
+                &format!("{base}--tls-certificate a --tls-key b --tls-client-name c"),
+                "--tls-client-ca",
+            ),
+            (
+                &format!(
+                    "{base}--tls-certificate a --tls-key b --tls-client-ca c --tls-client-name spiffe://A/b"
+                ),
+                "a DNS name, or spiffe://",
+            ),
+            (&format!("{base}--model-tls-ca a"), "--model-tls-name"),
+            (
+                &format!("{base}--model-tls-ca a --model-tls-name b --model-tls-key c"),
+                "--model-tls-certificate",
+            ),
+            (
+                &format!("{base}--tls-certificate /none.crt --tls-key /none.key"),
+                "--tls-certificate /none.crt: cannot be read: No such file",
+            ),
+            (
+                &format!("{base}--request-log {{methd}}"),
+                "no field \"methd\": expected one of time, program",
+            ),
+            (&format!("{base}--request-log-query"), "--request-log"),
         ] {
             let error = parse(flags).unwrap_err();
             assert!(error.contains(says), "{flags}: {error}");

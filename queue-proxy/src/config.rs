@@ -4,7 +4,8 @@ use std::{net::SocketAddr, time::Duration};
 
 use shared::{
     TargetId,
-    http::{body::Pace, client, guard, sanitize::TrustedProxies, serve},
+    http::{body::Pace, client, guard, sanitize::TrustedProxies, serve, tls::ServerTls},
+    record::Recorder,
 };
 
 use crate::{bounce, drain, model, relay::HostPort, timeouts::Timeouts};
@@ -67,6 +68,8 @@ pub struct Config {
     pub trusted: TrustedProxies,
     /// Limits towards clients.
     pub serve: serve::Config,
+    /// TLS of the ports for clients and for activators; none for none. The other ports never have it.
+    pub tls: Option<ServerTls>,
     /// Connections to the model.
     pub client: client::Config,
     /// When a draining pod may go.
@@ -91,6 +94,8 @@ pub struct Config {
     pub timing_header: bool,
     /// Whether errors have OpenAI's form where the path is one of its API.
     pub openai_errors: bool,
+    /// What is told of each request.
+    pub recorder: Recorder,
 }
 
 impl Config {
@@ -115,6 +120,7 @@ impl Config {
             probe_paths: Vec::new(),
             trusted: TrustedProxies::default(),
             serve: serve::Config::default(),
+            tls: None,
             client: client::Config {
                 max_idle: if limit == 0 { 256 } else { limit },
                 ..client::Config::default()
@@ -132,6 +138,7 @@ impl Config {
             min_pace: Some(Pace::default()),
             timing_header: true,
             openai_errors: false,
+            recorder: Recorder::default(),
         }
     }
 
@@ -139,7 +146,8 @@ impl Config {
     pub(crate) fn front_serve(&self) -> serve::Config {
         serve::Config {
             max_age: self.max_connection_age,
-            ..self.serve
+            tls: self.tls.clone(),
+            ..self.serve.clone()
         }
     }
 
@@ -154,7 +162,8 @@ impl Config {
                 ..self.serve.timeouts
             },
             send: self.serve.send.map(|limit| limit.saturating_mul(2)),
-            ..self.serve
+            tls: self.tls.clone().map(ServerTls::any_protocol),
+            ..self.serve.clone()
         }
     }
 }

@@ -1,19 +1,28 @@
 //! `rouse-queue-proxy`: reads the command line, runs the library, maps outcomes to exit codes.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::Parser;
 use queue_proxy::args::Args;
-use shared::{files, metrics, runtime, shutdown, telemetry};
+#[cfg(feature = "otlp")]
+use shared::record::otlp::Tracer;
+use shared::{
+    files, metrics,
+    record::{Log, Recorder},
+    runtime, shutdown, telemetry,
+};
 
 /// musl's own allocator takes more CPU than everything else that the program does for a request (`loadtests/runs`).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// How long the last lines of the request log may take.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
 fn main() -> ExitCode {
     // A bad flag ends here, with status 2, before anything else exists.
     let args = Args::parse();
-    let config = match args.config() {
+    let mut config = match args.config() {
         Ok(config) => config,
         Err(error) => return fail(2, &error),
     };
@@ -35,6 +44,27 @@ fn main() -> ExitCode {
         if let Some(handle) = metrics.clone() {
             tokio::spawn(metrics::upkeep(handle));
         }
+        // Its metric is that of the recorder that is installed by now.
+        let log = args.request_log().map(|settings| {
+            let dropped = metrics::PROXY_LOG_DROPPED.counter(&[]);
+            Log::start(settings, std::io::stdout(), dropped)
+        });
+        let recorder = match log.transpose() {
+            Ok(log) => Recorder::new(log),
+            Err(error) => return fail(1, &error),
+        };
+        #[cfg(feature = "otlp")]
+        let recorder = {
+            let dropped = metrics::PROXY_SPANS_DROPPED.counter(&[]);
+            let tracer = args
+                .tracing()
+                .map(|settings| Tracer::start(&settings, dropped));
+            match tracer.transpose() {
+                Ok(tracer) => recorder.traced(tracer),
+                Err(error) => return fail(2, &error),
+            }
+        };
+        config.recorder = recorder.clone();
         // Caught before the first request can come in.
         let mut signals = match shutdown::Signals::caught() {
             Ok(signals) => signals,
@@ -42,7 +72,9 @@ fn main() -> ExitCode {
         };
         // A terminal's Ctrl-C has nobody to tell that the pod is going; a SIGTERM has.
         let stop = async { signals.next().await == "SIGTERM" };
-        match queue_proxy::run(config, metrics, stop).await {
+        let ended = queue_proxy::run(config, metrics, stop).await;
+        recorder.flush(LAST_LINES).await;
+        match ended {
             Ok(0) => ExitCode::SUCCESS,
             Ok(cut) => {
                 tracing::warn!(cut, "Requests were cut at the end of the grace period");

@@ -5,14 +5,16 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-use http::StatusCode;
+use http::{Response, StatusCode};
 use shared::{
     Origin,
     http::{
-        body::{End, Ending},
+        body::{Body, End, Ending},
         client::Client,
     },
-    metrics as names, shutdown,
+    metrics as names,
+    record::{Notes, Record},
+    shutdown,
 };
 use tokio::{sync::watch, time::Instant};
 
@@ -73,9 +75,9 @@ impl Pod {
             clients: config
                 .ports
                 .iter()
-                .map(|port| Client::new(port.upstream, config.client))
+                .map(|port| Client::new(port.upstream, config.client.clone()))
                 .collect(),
-            relays: relays(&config.bounce_to, config.client),
+            relays: relays(&config.bounce_to, &config.client),
             tickets: Tickets::default(),
             started: Instant::now(),
             buffered: AtomicUsize::new(0),
@@ -136,18 +138,25 @@ impl Metrics {
 /// The outcome of a request that activators answered, whatever their answer was.
 const RELAYED: &str = "relayed";
 
-/// Counts the one outcome of a request that has no answer of the model yet. Dropped without one, the client was gone.
+/// Counts and records the one outcome of a request that has no answer of the model yet. Dropped without one, the client was gone.
 pub(crate) struct Outcome<'a> {
     metrics: &'a Metrics,
     code: Option<&'static str>,
+    record: Record,
 }
 
 impl<'a> Outcome<'a> {
-    pub(crate) fn unknown(metrics: &'a Metrics) -> Self {
+    pub(crate) fn unknown(metrics: &'a Metrics, record: Record) -> Self {
         Self {
             metrics,
             code: Some("client-gone"),
+            record,
         }
+    }
+
+    /// Where to note what is learned of the request.
+    pub(crate) fn notes(&self) -> Notes {
+        self.record.notes()
     }
 
     /// It is this one, unless that is [`Admitted`]'s business.
@@ -155,9 +164,20 @@ impl<'a> Outcome<'a> {
         self.code = self.code.and(Some(code));
     }
 
-    /// The answer is on its way: how it ends is the outcome.
-    pub(crate) fn hand_over(&mut self) {
+    /// The answer is on its way: how it ends is the outcome, and goes into the record.
+    pub(crate) fn hand_over(&mut self) -> Record {
         self.code = None;
+        std::mem::take(&mut self.record)
+    }
+
+    /// An answer of our own: its outcome is known, and its record ends with its body. That of the model has its own by now.
+    pub(crate) fn go_with(&mut self, answer: Response<Body>) -> Response<Body> {
+        let mut record = std::mem::take(&mut self.record);
+        if let (Some(code), false) = (self.code, record.is_off()) {
+            record.outcome(code);
+            return record.go_with(answer);
+        }
+        answer
     }
 }
 
@@ -169,12 +189,13 @@ impl Drop for Outcome<'_> {
     }
 }
 
-/// What a request has of the pod while its answer is on its way. In the end it observes the time to the last byte and counts the
-/// outcome.
+/// What a request has of the pod while its answer is on its way. In the end it observes the time to the last byte, counts the
+/// outcome and records it.
 pub(crate) struct Admitted {
     pod: Arc<Pod>,
     since: Instant,
     outcome: &'static str,
+    record: Record,
     _slot: Slot,
     _entry: Entry,
 }
@@ -185,13 +206,14 @@ impl Admitted {
         pod: &Arc<Pod>,
         since: Instant,
         outcome: &'static str,
-        slot: Slot,
-        entry: Entry,
+        record: Record,
+        (slot, entry): (Slot, Entry),
     ) -> Self {
         Self {
             pod: Arc::clone(pod),
             since,
             outcome,
+            record,
             _slot: slot,
             _entry: entry,
         }
@@ -216,6 +238,7 @@ impl Drop for Admitted {
         self.pod.metrics.duration.record(took);
         self.pod.stats.took(took);
         self.pod.metrics.count(self.outcome);
+        self.record.outcome(self.outcome);
     }
 }
 
@@ -223,14 +246,16 @@ impl Drop for Admitted {
 pub(crate) struct Relayed {
     pod: Arc<Pod>,
     outcome: &'static str,
+    record: Record,
     _entry: Entry,
 }
 
 impl Relayed {
-    pub(crate) fn new(pod: &Arc<Pod>, entry: Entry) -> Self {
+    pub(crate) fn new(pod: &Arc<Pod>, record: Record, entry: Entry) -> Self {
         Self {
             pod: Arc::clone(pod),
             outcome: RELAYED,
+            record,
             _entry: entry,
         }
     }
@@ -250,6 +275,7 @@ impl Ending for Relayed {
 impl Drop for Relayed {
     fn drop(&mut self) {
         self.pod.metrics.count(self.outcome);
+        self.record.outcome(self.outcome);
     }
 }
 

@@ -15,9 +15,10 @@ use shared::{
     http::{
         body::{Body, Pace, Prefetch},
         h1::Refusal,
-        sanitize,
+        sanitize::{self, Sender},
         serve::{Handler, Peer},
     },
+    record::{Place, Record},
 };
 use tokio::time::Instant;
 
@@ -47,10 +48,10 @@ pub(crate) enum FrontKind {
 
 impl Handler for Front {
     async fn handle(&self, request: Request<Incoming>, peer: Arc<Peer>) -> Response<Body> {
-        let mut outcome = Outcome::unknown(&self.pod.metrics);
+        let mut outcome = Outcome::unknown(&self.pod.metrics, self.record(&request, &peer));
         let to_activator = matches!(self.kind, FrontKind::Activator);
         let form = Form::of(self.pod.config.openai_errors, request.uri().path());
-        match self.try_handle(request, &peer, &mut outcome).await {
+        let answer = match self.try_handle(request, &peer, &mut outcome).await {
             Ok(answer) => {
                 outcome.is(class(answer.status()));
                 answer
@@ -59,17 +60,49 @@ impl Handler for Front {
                 outcome.is(failure.rule().code);
                 failure.answer(to_activator, form)
             }
-        }
+        };
+        outcome.go_with(answer)
     }
 
-    fn refuse(&self, refusal: Refusal) -> Response<Body> {
-        self.pod.metrics.count("malformed");
+    fn refuse(&self, refusal: Refusal, peer: &Peer) -> Response<Body> {
+        let recorder = &self.pod.config.recorder;
+        let record = recorder.begin_refused(|| self.came_in(peer, false));
+        let mut outcome = Outcome::unknown(&self.pod.metrics, record);
+        let failure = Failure::Refused(refusal);
+        outcome.is(failure.rule().code);
         // What was refused may have no path.
-        Failure::Refused(refusal).answer(matches!(self.kind, FrontKind::Activator), Form::Line)
+        let to_activator = matches!(self.kind, FrontKind::Activator);
+        outcome.go_with(failure.answer(to_activator, Form::Line))
     }
 }
 
 impl Front {
+    /// What will be told of a request. What an activator asks of the pod itself is none.
+    fn record(&self, request: &Request<Incoming>, peer: &Peer) -> Record {
+        let recorder = &self.pod.config.recorder;
+        if recorder.is_off()
+            || matches!(self.kind, FrontKind::Activator) && request.headers().contains_key(OP)
+        {
+            return Record::default();
+        }
+        let is_probe = self.pod.is_probe_path(request.uri().path());
+        recorder.begin(request, || self.came_in(peer, is_probe))
+    }
+
+    fn came_in(&self, peer: &Peer, is_probe: bool) -> Place {
+        Place {
+            program: "queue-proxy",
+            workload: self.pod.config.target.to_string(),
+            port: match self.kind {
+                FrontKind::Service(port) => Some(port),
+                FrontKind::Activator => None,
+            },
+            pod: Some(self.pod.config.pod_uid.as_str().into()),
+            client: peer.address,
+            is_probe,
+        }
+    }
+
     async fn try_handle(
         &self,
         mut request: Request<Incoming>,
@@ -97,11 +130,18 @@ impl Front {
         let websocket = sanitize::websocket(&request).map_err(Failure::Refused)?;
         let client_upgrade = websocket.then(|| hyper::upgrade::on(&mut request));
         let ticket = ticket(request.headers()).filter(|_| source == Source::Activator);
-        let origin =
-            (source == Source::Service).then_some((peer.address.ip(), &self.pod.config.trusted));
-        sanitize::prepare(&mut request, websocket, origin);
+        let sender = (source == Source::Service).then_some(Sender {
+            address: peer.address.ip(),
+            is_tls: peer.is_tls,
+            trusted: &self.pod.config.trusted,
+        });
+        sanitize::prepare(&mut request, websocket, sender);
+        let notes = outcome.notes();
+        notes.port(port);
+        notes.propagate(request.headers_mut());
 
         let arrived = Instant::now();
+        notes.waits();
         // An Expect means that reading the body answers 100 Continue, which means admitted: not before it is.
         let waits_for_continue = request.headers_mut().remove(EXPECT).is_some();
         let (parts, incoming) = request.into_parts();
@@ -110,6 +150,8 @@ impl Front {
         } else {
             RESENDABLE_BYTES
         };
+        let prefetch = Prefetch::new(incoming, limit, notes.received());
+        let mut prefetch = prefetch.paced(self.pace(source, &parts.headers));
         let call = Call {
             port,
             source,
@@ -117,8 +159,8 @@ impl Front {
             arrived,
             limit,
             ticket,
+            notes,
         };
-        let mut prefetch = Prefetch::new(incoming, limit).paced(self.pace(source, &parts.headers));
         let place = self.place(&call, &mut prefetch, peer).await?;
         let request = Request::from_parts(parts, prefetch.into_body());
         self.pursue(&call, place, request, client_upgrade, peer, outcome)

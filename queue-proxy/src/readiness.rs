@@ -107,11 +107,15 @@ impl Readiness {
 
 impl HttpGet {
     fn probe(&self) -> Result<Probe, String> {
-        if let Some(scheme) = self.scheme.as_deref().filter(|scheme| *scheme != "HTTP") {
-            return Err(format!(
-                "httpGet.scheme is {scheme:?}: only HTTP can be asked"
-            ));
-        }
+        let https = match self.scheme.as_deref() {
+            None | Some("" | "HTTP") => false,
+            Some("HTTPS") => true,
+            Some(scheme) => {
+                return Err(format!(
+                    "httpGet.scheme is {scheme:?}: expected HTTP or HTTPS"
+                ));
+            }
+        };
         let path = match self.path.as_deref() {
             None | Some("") => "/",
             Some(path) => path,
@@ -137,6 +141,7 @@ impl HttpGet {
         Ok(Probe::Http {
             path: path.to_owned(),
             headers,
+            https,
         })
     }
 }
@@ -160,13 +165,20 @@ mod tests {
             (config.timeout, config.success_threshold),
             (Duration::from_secs(1), 1)
         );
-        let Probe::Http { path, headers } = config.probe else {
+        let Probe::Http {
+            path,
+            headers,
+            https,
+        } = config.probe
+        else {
             panic!("{config:?}")
         };
         assert_eq!(
-            (path.as_str(), headers["x-a"].to_str().unwrap()),
-            ("/v2/health/ready", "1")
+            (path.as_str(), headers["x-a"].to_str().unwrap(), https),
+            ("/v2/health/ready", "1", false)
         );
+        let https = Readiness::parse(r#"{"httpGet":{"port":8443,"scheme":"HTTPS"}}"#).unwrap();
+        assert!(matches!(https.probe, Probe::Http { https: true, .. }));
         let tcp = Readiness::parse(r#"{"tcpSocket":{"port":7}}"#).unwrap();
         assert_eq!((tcp.probe, tcp.port), (Probe::Tcp, 7));
         let grpc =
@@ -191,7 +203,10 @@ mod tests {
                 "exactly one",
             ),
             (r#"{"tcpSocket":{"port":"http"}}"#, "numbered ports"),
-            (r#"{"httpGet":{"port":1,"scheme":"HTTPS"}}"#, "only HTTP"),
+            (
+                r#"{"httpGet":{"port":1,"scheme":"https"}}"#,
+                "HTTP or HTTPS",
+            ),
             (r#"{"httpGet":{"port":1,"path":"ready"}}"#, "absolute path"),
             (
                 r#"{"httpGet":{"port":1,"httpHeaders":[{"name":"a b","value":"c"}]}}"#,

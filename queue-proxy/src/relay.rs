@@ -243,7 +243,7 @@ impl Relay {
             .iter()
             .map(|&address| {
                 let kept = old.iter().find(|client| client.address() == address);
-                kept.map_or_else(|| Client::new(address, self.client), Clone::clone)
+                kept.map_or_else(|| Client::new(address, self.client.clone()), Clone::clone)
             })
             .collect();
         for client in old.iter().filter(|old| !addresses.contains(&old.address())) {
@@ -271,12 +271,17 @@ fn not_sent(error: BoxError, request: Request<Body>) -> SendError {
     }
 }
 
-/// The targets of a pod's ports, the n-th for the n-th port; none where there is none.
+/// The targets of a pod's ports, the n-th for the n-th port; none where there is none. Connections to them are made as those to the
+/// model, but for its TLS: that is between the sidecar and the model.
 pub(crate) fn relays(
     targets: &[Option<HostPort>],
-    client: client::Config,
+    client: &client::Config,
 ) -> Vec<Option<Arc<Relay>>> {
-    let relay = |target: &HostPort| Arc::new(Relay::new(target.clone(), client));
+    let client = client::Config {
+        tls: None,
+        ..client.clone()
+    };
+    let relay = |target: &HostPort| Arc::new(Relay::new(target.clone(), client.clone()));
     targets
         .iter()
         .map(|target| target.as_ref().map(relay))

@@ -75,9 +75,10 @@ impl QueueProxy {
 
         let (cut, cut_rx) = shutdown::channel();
         let (model_tx, model) = watch::channel(Model::default());
-        let (serve, activator_serve) = (config.serve, config.activator_serve());
+        let (serve, activator_serve) = (config.serve.clone(), config.activator_serve());
         let front_serve = config.front_serve();
         let model_config = config.model.clone();
+        let (tls, model_tls) = (config.tls.clone(), config.client.tls.clone());
         let (rule, grace) = (config.drain, config.grace);
         let pod = Pod::new(config, model, cut_rx);
         let drain = Arc::new(Drain::new(rule, grace, Arc::clone(&pod.stats)));
@@ -85,6 +86,12 @@ impl QueueProxy {
         tasks.spawn(model::watch(model_config, model_tx));
         tasks.spawn(open_when_ready(Arc::clone(&pod)));
         tasks.spawn(expire_tickets(Arc::clone(&pod)));
+        if let Some(tls) = tls {
+            tasks.spawn(tls.follow());
+        }
+        if let Some(tls) = model_tls {
+            tasks.spawn(tls.follow());
+        }
 
         let front = |kind| Front {
             pod: Arc::clone(&pod),
@@ -97,7 +104,7 @@ impl QueueProxy {
                 spawn(
                     "requests",
                     listener,
-                    front_serve,
+                    front_serve.clone(),
                     front(FrontKind::Service(index)),
                 )
             })
@@ -120,7 +127,7 @@ impl QueueProxy {
         tasks.spawn(close_when_draining(Arc::clone(&drain), disposers));
         let port = stats_port(Arc::clone(&pod), metrics);
         let stats = stats
-            .map(|l| spawn("statistics", l, serve, port))
+            .map(|l| spawn("statistics", l, serve.clone(), port))
             .transpose()?;
         let lifecycle = lifecycle
             .map(|(l, token)| {

@@ -70,7 +70,7 @@ where
         }
     }
 
-    fn refuse(&self, refusal: Refusal) -> Response<Body> {
+    fn refuse(&self, refusal: Refusal, _peer: &Peer) -> Response<Body> {
         refused(refusal)
     }
 }

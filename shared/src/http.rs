@@ -8,4 +8,6 @@ pub mod probe;
 mod read_size;
 pub mod sanitize;
 pub mod serve;
+pub mod tls;
 pub mod tunnel;
+mod wire;

@@ -12,6 +12,7 @@ pub mod http;
 pub mod load;
 pub mod metrics;
 pub mod openai;
+pub mod record;
 pub mod runtime;
 pub mod scale;
 pub mod share;
@@ -19,6 +20,7 @@ pub mod shutdown;
 pub mod stat;
 pub mod target;
 pub mod telemetry;
+pub mod trace;
 
 pub use error::{BoxError, Origin};
 pub use target::TargetId;

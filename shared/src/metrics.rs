@@ -117,6 +117,20 @@ pub const PROXY_CUT: Metric = row(
     &["target"],
     "Requests cut because the grace period ended.",
 );
+/// Lines of the request log that were left out.
+pub const PROXY_LOG_DROPPED: Metric = row(
+    "rouse_queue_proxy_request_log_dropped_total",
+    Kind::Counter,
+    &[],
+    "Lines of the request log that were left out since writing was too slow or failed.",
+);
+/// Spans that were left out.
+pub const PROXY_SPANS_DROPPED: Metric = row(
+    "rouse_queue_proxy_spans_dropped_total",
+    Kind::Counter,
+    &[],
+    "Spans that were left out since the collector was too slow or did not take them; only in a build with `otlp`.",
+);
 /// Requests that ended, by outcome and by whose doing it was.
 pub const ACTIVATOR_REQUESTS: Metric = row(
     "rouse_activator_requests_total",
@@ -158,6 +172,20 @@ pub const ACTIVATOR_RESENT: Metric = row(
     Kind::Counter,
     &["target"],
     "Requests sent to another pod because the first had not admitted them.",
+);
+/// Lines of the request log that were left out.
+pub const ACTIVATOR_LOG_DROPPED: Metric = row(
+    "rouse_activator_request_log_dropped_total",
+    Kind::Counter,
+    &[],
+    "Lines of the request log that were left out since writing was too slow or failed.",
+);
+/// Spans that were left out.
+pub const ACTIVATOR_SPANS_DROPPED: Metric = row(
+    "rouse_activator_spans_dropped_total",
+    Kind::Counter,
+    &[],
+    "Spans that were left out since the collector was too slow or did not take them; only in a build with `otlp`.",
 );
 /// Replicas wanted by the last decision.
 pub const AUTOSCALER_DESIRED: Metric = row(
@@ -274,12 +302,16 @@ pub const ALL: &[Metric] = &[
     PROXY_WAITING,
     PROXY_RELAYED,
     PROXY_CUT,
+    PROXY_LOG_DROPPED,
+    PROXY_SPANS_DROPPED,
     ACTIVATOR_REQUESTS,
     ACTIVATOR_HELD,
     ACTIVATOR_HOLD,
     ACTIVATOR_WAKES,
     ACTIVATOR_RESENT,
     ACTIVATOR_LISTEN_ERRORS,
+    ACTIVATOR_LOG_DROPPED,
+    ACTIVATOR_SPANS_DROPPED,
     AUTOSCALER_DESIRED,
     AUTOSCALER_READY,
     AUTOSCALER_STABLE,

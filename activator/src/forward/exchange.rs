@@ -1,9 +1,12 @@
 //! A request that no pod has answered yet: what there is of it, and how it waits for a pod and is given to one.
 
 use http::{Response, request::Parts};
-use shared::http::{
-    body::{Body, Prefetch},
-    serve::Peer,
+use shared::{
+    http::{
+        body::{Body, Prefetch},
+        serve::Peer,
+    },
+    record::Notes,
 };
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 
@@ -28,6 +31,7 @@ pub(super) struct Exchange {
     pub(super) arrived: Instant,
     deadline: Instant,
     beats: Option<Beats>,
+    pub(super) notes: Notes,
 }
 
 /// When the client gets a sign of life, if it wants one.
@@ -78,8 +82,10 @@ impl Exchange {
         parts: Parts,
         prefetch: Prefetch,
         every: Option<Duration>,
+        notes: Notes,
     ) -> Self {
         let arrived = Instant::now();
+        notes.waits();
         Self {
             parts,
             unsent: Unsent::Ahead(prefetch),
@@ -90,6 +96,7 @@ impl Exchange {
                 every,
                 next: arrived + every,
             }),
+            notes,
         }
     }
 
@@ -134,11 +141,13 @@ impl Exchange {
                 },
             };
             let forwarded = Instant::now();
+            self.notes.given(Some(&lease.pod.uid));
             let body = self.take_body();
             // In a box, so that a request that only waits is small.
             let attempt = front.attempt(&lease, &self.parts, body, &mut self.budget, peer);
             match Box::pin(attempt).await? {
                 Attempt::Answered(answer) => {
+                    self.notes.answered();
                     return Ok(Pursued::Answered(Answered {
                         answer,
                         lease,
@@ -146,6 +155,7 @@ impl Exchange {
                     }));
                 }
                 Attempt::NotAdmitted(back, why) => {
+                    self.notes.returned();
                     self.unsent = Unsent::Body(back);
                     match why {
                         Why::Full => front.workload.pod_is_full(&lease.pod),

@@ -18,7 +18,7 @@ use http::{
 };
 use http_body::{Body as _, Frame};
 use serde::Deserialize;
-use shared::{BoxError, http::body::Body, openai};
+use shared::{BoxError, http::body::Body, openai, record::Tally};
 use tokio::{
     task::JoinSet,
     time::{Duration, Interval, MissedTickBehavior, interval, timeout},
@@ -62,11 +62,13 @@ fn asks_to_stream(parts: &Parts, body: &Body) -> bool {
 pub(super) fn answer(
     every: Duration,
     answering: impl Future<Output = Result<Answered, Failure>> + Send + 'static,
-    outcome: Outcome,
+    mut outcome: Outcome,
     explain: bool,
 ) -> Response<Body> {
+    outcome.record.status(StatusCode::OK);
+    let sent = outcome.record.notes().sent();
     let rest = conclude(answering, outcome, explain);
-    let mut answer = Response::new(Body::made(Heartbeats::new(every, rest)));
+    let mut answer = Response::new(Body::made(Heartbeats::new(every, sent, rest)));
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -83,15 +85,15 @@ async fn conclude(
     match answering.await {
         Ok(Answered { answer, lease, .. }) => {
             if continues(&answer) {
-                outcome.code = None;
-                let guard = Answering::new(&outcome.workload, answer.status(), lease);
-                answer.into_body().ending(guard)
+                let sent = outcome.record.notes().sent();
+                let guard = Answering::new(&mut outcome, answer.status(), lease);
+                answer.into_body().tallied(sent).ending(guard)
             } else {
                 outcome.code = Some(class(answer.status()));
-                drop(outcome);
+                let record = outcome.recorded();
                 let event = event(&error_of(answer).await);
                 drop(lease);
-                event
+                record.end_with(event)
             }
         }
         Err(failure) => {
@@ -100,11 +102,9 @@ async fn conclude(
             if failure != Failure::BodyBroken {
                 outcome.code = Some(rule.code);
             }
-            event(&openai::error(
-                failure.status(),
-                rule.code,
-                failure.text(explain).trim_end(),
-            ))
+            let text = failure.text(explain);
+            let event = event(&openai::error(failure.status(), rule.code, text.trim_end()));
+            outcome.recorded().end_with(event)
         }
     }
 }
@@ -173,6 +173,8 @@ fn event(json: &str) -> Body {
 /// The body of the answer.
 struct Heartbeats {
     beats: Interval,
+    /// Of the comments; the rest of the body adds up its own bytes.
+    sent: Tally,
     stage: Stage,
 }
 
@@ -183,13 +185,18 @@ enum Stage {
 }
 
 impl Heartbeats {
-    fn new(every: Duration, rest: impl Future<Output = Body> + Send + 'static) -> Self {
+    fn new(
+        every: Duration,
+        sent: Tally,
+        rest: impl Future<Output = Body> + Send + 'static,
+    ) -> Self {
         let mut task = JoinSet::new();
         task.spawn(rest);
         let mut beats = interval(every);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             beats,
+            sent,
             stage: Stage::Waiting(task),
         }
     }
@@ -214,6 +221,7 @@ impl http_body::Body for Heartbeats {
                     Poll::Ready(None) => return Poll::Ready(None),
                     Poll::Pending => {
                         ready!(this.beats.poll_tick(cx));
+                        this.sent.add(COMMENT.len());
                         let comment = Bytes::from_static(COMMENT);
                         return Poll::Ready(Some(Ok(Frame::data(comment))));
                     }
@@ -239,10 +247,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_comment_comes_at_once_and_then_every_so_often_until_there_is_an_answer() {
         let started = Instant::now();
-        let mut body = Body::made(Heartbeats::new(Duration::from_secs(15), async {
-            sleep(Duration::from_secs(40)).await;
-            event("{}")
-        }));
+        let mut body = Body::made(Heartbeats::new(
+            Duration::from_secs(15),
+            Tally::default(),
+            async {
+                sleep(Duration::from_secs(40)).await;
+                event("{}")
+            },
+        ));
         let mut came = Vec::new();
         while let Some(bytes) = next(&mut body).await {
             let text = String::from_utf8(bytes.to_vec()).unwrap();
@@ -265,13 +277,17 @@ mod tests {
     async fn what_is_waited_for_goes_on_unread_and_ends_with_the_body() {
         let (alive, done) = (Arc::new(()), Arc::new(()));
         let (held, finished) = (Arc::clone(&alive), Arc::clone(&done));
-        let unread = Body::made(Heartbeats::new(Duration::from_secs(1), async move {
-            sleep(Duration::from_secs(2)).await;
-            drop(finished);
-            sleep(Duration::from_hours(1)).await;
-            drop(held);
-            Body::empty()
-        }));
+        let unread = Body::made(Heartbeats::new(
+            Duration::from_secs(1),
+            Tally::default(),
+            async move {
+                sleep(Duration::from_secs(2)).await;
+                drop(finished);
+                sleep(Duration::from_hours(1)).await;
+                drop(held);
+                Body::empty()
+            },
+        ));
         sleep(Duration::from_secs(3)).await;
         assert_eq!(Arc::strong_count(&done), 1, "nobody has read a byte");
         assert_eq!(Arc::strong_count(&alive), 2);

@@ -15,8 +15,12 @@ const TEXT: &str = "rouse: no pod is ready; nobody was asked, and nothing is wok
 pub(super) fn answered_with<B>(request: &Request<B>, asked: &OptIns) -> Option<StatusCode> {
     let status = StatusCode::from_u16(asked.probe_answer?).ok()?;
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-    let path = request.uri().path();
-    (reads && asked.probe_paths.iter().any(|probe| probe == path)).then_some(status)
+    (reads && is_path(asked, request.uri().path())).then_some(status)
+}
+
+/// Whether what asks for this path is a probe.
+pub(super) fn is_path(asked: &OptIns, path: &str) -> bool {
+    asked.probe_paths.iter().any(|probe| probe == path)
 }
 
 /// The answer. To a HEAD the body is left out where it is written.

@@ -103,7 +103,7 @@ impl Workload {
 
     fn meet(self: &Arc<Self>, state: &mut State, endpoint: &Endpoint, now: Instant) {
         let uid = Arc::clone(&endpoint.uid);
-        let config = self.process.config.client;
+        let config = self.process.config.client.clone();
         let mut known = Known {
             pod: Pod::new(Arc::clone(&uid), endpoint.address, config),
             asking: None,

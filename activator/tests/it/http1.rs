@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
@@ -13,8 +13,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
 
 /// A connection.
 #[derive(Debug)]
-pub(crate) struct Raw {
-    pub(crate) stream: TcpStream,
+pub(crate) struct Raw<S = TcpStream> {
+    pub(crate) stream: S,
     unread: Vec<u8>,
 }
 
@@ -45,8 +45,8 @@ impl Answer {
     }
 }
 
-impl From<TcpStream> for Raw {
-    fn from(stream: TcpStream) -> Self {
+impl<S> From<S> for Raw<S> {
+    fn from(stream: S) -> Self {
         Self {
             stream,
             unread: Vec::new(),
@@ -67,9 +67,18 @@ impl Raw {
         raw.send(bytes).await;
         raw
     }
+}
 
+impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).await.unwrap();
+        self.stream.flush().await.unwrap();
+    }
+
+    /// Sends to somebody who may be gone.
+    pub(crate) async fn try_send(&mut self, bytes: impl AsRef<[u8]>) {
+        let _gone = self.stream.write_all(bytes.as_ref()).await;
+        let _gone = self.stream.flush().await;
     }
 
     /// The next bytes; false at the end of the stream or when it is reset.

@@ -23,11 +23,18 @@ mod limits;
 mod model;
 mod openai;
 mod operations;
+#[cfg(feature = "otlp")]
+mod otlp;
+#[expect(dead_code, reason = "the queue-proxy's tests need more of it")]
+#[path = "../../../queue-proxy/tests/it/pki.rs"]
+mod pki;
 mod placeholders;
 mod ports;
 mod probes;
+mod request_log;
 mod retire;
 mod stat;
 mod stop;
+mod tls;
 mod websocket;
 mod zero;

@@ -19,7 +19,10 @@ use shared::{
 };
 use tokio::sync::Notify;
 
-use super::{Front, exchange::of_sending};
+use super::{
+    Front,
+    exchange::{Call, of_sending},
+};
 use crate::{
     bounce::Elsewhere,
     pod::{Outcome, Relayed},
@@ -45,15 +48,14 @@ impl Front {
         })
     }
 
-    /// Sends it to the activators. With `waits_for_continue` its body is not read before one of them says that it is wanted.
+    /// Sends it to the activators. If its client waits for `100 Continue`, its body is not read before one of them says that it is wanted.
     pub(super) async fn bounce(
         &self,
-        port: usize,
+        call: &Call,
         mut request: Request<Body>,
-        waits_for_continue: bool,
         peer: &Peer,
     ) -> Result<Bounced, Failure> {
-        let Some(relay) = self.pod.relays.get(port).and_then(Option::as_ref) else {
+        let Some(relay) = self.pod.relays.get(call.port).and_then(Option::as_ref) else {
             return Ok(Bounced::Here(request));
         };
         // Or the activator, which has not heard of this pod lately, would take it for an idle one.
@@ -63,7 +65,7 @@ impl Front {
         }
         headers.insert(LOAD, self.pod.stats.load().into());
         // hyper tells an HTTP/2 client nothing of 1xx answers.
-        let gate = if waits_for_continue && request.version() != Version::HTTP_2 {
+        let gate = if call.limit == 0 && request.version() != Version::HTTP_2 {
             let (gate, gated) = Gate::shut(std::mem::replace(request.body_mut(), Body::empty()));
             *request.body_mut() = gated;
             let wanted = HeaderValue::from_static("100-continue");
@@ -83,6 +85,7 @@ impl Front {
             });
         }
         let mut shut = gate.is_some();
+        call.notes.given(None);
         let mut sending = pin!(relay.send(request));
         let sent = loop {
             tokio::select! {
@@ -94,11 +97,15 @@ impl Front {
             }
         };
         match sent {
-            Ok(answer) => Ok(Bounced::Answered(match gate {
-                Some(gate) => answer.map(|body| body.guarded(GiveUp(gate))),
-                None => answer,
-            })),
+            Ok(answer) => {
+                call.notes.answered();
+                Ok(Bounced::Answered(match gate {
+                    Some(gate) => answer.map(|body| body.guarded(GiveUp(gate))),
+                    None => answer,
+                }))
+            }
             Err(SendError::NotSent { mut request, .. }) => {
+                call.notes.returned();
                 if let Some(gate) = gate {
                     request.headers_mut().remove(EXPECT);
                     *request.body_mut() = gate.take_back().ok_or(Failure::RelayBroke)?;
@@ -116,6 +123,7 @@ impl Front {
     /// Sends the answer of an activator back.
     pub(super) fn pass_on(
         &self,
+        call: &Call,
         mut answer: Response<Body>,
         entry: Entry,
         client_upgrade: Option<OnUpgrade>,
@@ -127,16 +135,18 @@ impl Front {
         headers::strip_ours(answer.headers_mut());
         let upgrade = tunnel::sides(client_upgrade, &mut answer);
         let upgrade = upgrade.map_err(|_| Failure::RelayBroke)?;
-        let guard = Relayed::new(&self.pod, entry);
-        outcome.hand_over();
+        let mut record = outcome.hand_over();
+        record.status(answer.status());
+        let guard = Relayed::new(&self.pod, record, entry);
         if let Some((client, activator)) = upgrade {
             peer.switch_to_raw();
             sanitize::add_websocket(answer.headers_mut());
             // Its silence is limited by the pod that has it, if at all.
-            tunnel::join(client, activator, guard, None, self.pod.cut.clone());
+            let cut = self.pod.cut.clone();
+            tunnel::join(client, activator, guard, None, &call.notes, cut);
             return Ok(answer.map(|_| Body::empty()));
         }
-        Ok(answer.map(|body| body.ending(guard)))
+        Ok(answer.map(|body| body.tallied(call.notes.sent()).ending(guard)))
     }
 }
 

@@ -12,6 +12,7 @@ use shared::{
         serve::Peer,
         tunnel,
     },
+    record::Notes,
 };
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -40,6 +41,8 @@ pub(super) struct Call {
     pub(super) limit: usize,
     /// The slot that was reserved for it.
     pub(super) ticket: Option<u64>,
+    /// What will be told of it.
+    pub(super) notes: Notes,
 }
 
 /// Where a request goes.
@@ -121,6 +124,7 @@ impl Front {
                         Err(Unanswered::Failed(failure)) => return Err(failure),
                         Err(Unanswered::Leaves(back)) => {
                             // In this order: until it is counted elsewhere it is counted here.
+                            call.notes.returned();
                             entry.relay();
                             drop(slot);
                             request = *back;
@@ -130,10 +134,17 @@ impl Front {
                 }
                 Place::Elsewhere(mut entry) => {
                     // In a box, as few requests need it: what waits for a slot is as large as the largest part here.
-                    let bounced = self.bounce(call.port, request, call.limit == 0, peer);
+                    let bounced = self.bounce(call, request, peer);
                     match Box::pin(bounced).await? {
                         Bounced::Answered(answer) => {
-                            return self.pass_on(answer, entry, client_upgrade, peer, outcome);
+                            return self.pass_on(
+                                call,
+                                answer,
+                                entry,
+                                client_upgrade,
+                                peer,
+                                outcome,
+                            );
                         }
                         Bounced::Here(back) => {
                             may_leave = false;
@@ -166,6 +177,7 @@ impl Front {
         let admitted = Instant::now();
         let waited = admitted - call.arrived;
         self.pod.metrics.queue_wait.record(waited);
+        call.notes.given(None);
         let patience = Patience {
             // An activator can go elsewhere, unless it had to give its only copy of the body.
             may_wait: call.source == Source::Service || call.ticket.is_some(),
@@ -178,6 +190,7 @@ impl Front {
             None => sent.await?,
             Some((at, failure)) => timeout_at(at, sent).await.map_err(|_| failure)??,
         };
+        call.notes.answered();
         Ok(Served {
             answer,
             admitted,
@@ -209,18 +222,23 @@ impl Front {
         let upgrade = tunnel::sides(client_upgrade, &mut answer);
         let upgrade = upgrade.map_err(|_| Failure::ModelBroke)?;
         let code = class(answer.status());
-        let guard = Admitted::new(&self.pod, admitted, code, slot, entry);
-        outcome.hand_over();
+        let mut record = outcome.hand_over();
+        record.status(answer.status());
+        let guard = Admitted::new(&self.pod, admitted, code, record, (slot, entry));
         let timeouts = self.pod.config.timeouts;
         if let Some((client, model)) = upgrade {
             peer.switch_to_raw();
             sanitize::add_websocket(answer.headers_mut());
             let (idle, cut) = (timeouts.idle, self.pod.cut.clone());
-            tunnel::join(client, model, guard, idle, cut);
+            tunnel::join(client, model, guard, idle, &call.notes, cut);
             return Ok(answer.map(|_| Body::empty()));
         }
         let limits = timeouts.of_answer(admitted);
-        Ok(answer.map(|body| body.ending(guard).limited(limits)))
+        Ok(answer.map(|body| {
+            body.tallied(call.notes.sent())
+                .ending(guard)
+                .limited(limits)
+        }))
     }
 
     /// Asks for a slot: it is there, it will come, or there is no room to wait for one.

@@ -85,6 +85,7 @@ async fn a_pod_that_was_never_ready_says_not_ready_at_once() {
     config.model.probe = Probe::Http {
         path: "/ready".into(),
         headers: http::HeaderMap::new(),
+        https: false,
     };
     let proxy = start(config);
     let mut lane = Raw::sent(activator(&proxy), post("/", &addressed(), "body")).await;

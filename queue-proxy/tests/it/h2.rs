@@ -11,7 +11,13 @@ use hyper::{
     client::conn::http2::{self, SendRequest},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::{net::TcpStream, sync::mpsc, task::JoinHandle, time::Duration};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    sync::mpsc,
+    task::JoinHandle,
+    time::Duration,
+};
 
 use crate::{
     model::{Feed, Model, echo, streamed, text},
@@ -26,7 +32,14 @@ pub(crate) type Out = BoxBody<Bytes, std::convert::Infallible>;
 pub(crate) async fn connect(
     address: SocketAddr,
 ) -> (SendRequest<Out>, JoinHandle<hyper::Result<()>>) {
-    let stream = TcpStream::connect(address).await.unwrap();
+    over(TcpStream::connect(address).await.unwrap()).await
+}
+
+/// The same on a connection that there is.
+pub(crate) async fn over<S>(stream: S) -> (SendRequest<Out>, JoinHandle<hyper::Result<()>>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
         .handshake(TokioIo::new(stream))
         .await

@@ -19,10 +19,12 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{Semaphore, mpsc},
     task::JoinSet,
 };
+use tokio_rustls::TlsAcceptor;
 
 use self::seen::{Active, Counted, Open, Seen};
 
@@ -48,6 +50,15 @@ impl Model {
         Self::serve(false, handler).await
     }
 
+    /// The same over TLS, in either version of HTTP.
+    pub(crate) async fn start_tls<F, R>(tls: TlsAcceptor, h2: bool, handler: F) -> Self
+    where
+        F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
+        R: Future<Output = Response<Reply>> + Send + 'static,
+    {
+        Self::serve_on(listener().await, Some(tls), h2, handler)
+    }
+
     /// The same over HTTP/2 by prior knowledge.
     pub(crate) async fn start_h2<F, R>(handler: F) -> Self
     where
@@ -63,7 +74,7 @@ impl Model {
         F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
         R: Future<Output = Response<Reply>> + Send + 'static,
     {
-        Self::serve_on(listener, false, handler)
+        Self::serve_on(listener, None, false, handler)
     }
 
     async fn serve<F, R>(h2: bool, handler: F) -> Self
@@ -71,18 +82,25 @@ impl Model {
         F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
         R: Future<Output = Response<Reply>> + Send + 'static,
     {
-        Self::serve_on(listener().await, h2, handler)
+        Self::serve_on(listener().await, None, h2, handler)
     }
 
-    fn serve_on<F, R>(listener: TcpListener, h2: bool, handler: F) -> Self
+    fn serve_on<F, R>(listener: TcpListener, tls: Option<TlsAcceptor>, h2: bool, handler: F) -> Self
     where
         F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
         R: Future<Output = Response<Reply>> + Send + 'static,
     {
         let handler = Arc::new(handler);
         Self::accept(listener, move |stream, seen| {
-            let handler = Arc::clone(&handler);
+            let (handler, tls) = (Arc::clone(&handler), tls.clone());
             async move {
+                let io: Box<dyn Io> = match tls {
+                    None => Box::new(stream),
+                    Some(tls) => match tls.accept(stream).await {
+                        Ok(stream) => Box::new(stream),
+                        Err(_) => return,
+                    },
+                };
                 let service = service_fn(move |request: Request<Incoming>| {
                     let (parts, body) = request.into_parts();
                     seen.requests
@@ -95,7 +113,7 @@ impl Model {
                         Ok::<_, Infallible>(answer.map(|inner| Counted::new(inner, active)))
                     }
                 });
-                let io = TokioIo::new(stream);
+                let io = TokioIo::new(io);
                 // How a connection ends is what the tests look at, not what hyper thinks of it.
                 let _end = if h2 {
                     http2::Builder::new(TokioExecutor::new())
@@ -152,7 +170,7 @@ impl Model {
 
     /// A model that answers `ok` to everything on a port that was chosen before.
     pub(crate) fn on(listener: TcpListener) -> Self {
-        Self::serve_on(listener, false, |_| async { text("ok") })
+        Self::serve_on(listener, None, false, |_| async { text("ok") })
     }
 
     /// A model that answers `ok` to everything.
@@ -175,6 +193,11 @@ impl Model {
         (model, gate)
     }
 }
+
+/// A connection with or without TLS.
+trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 
 async fn listener() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").await.unwrap()

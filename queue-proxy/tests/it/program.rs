@@ -10,6 +10,7 @@ use tokio::{
 
 use crate::{
     model::Model,
+    pki::{NAME, Pki, handshake},
     raw::{Raw, get},
     rig::{until, within},
 };
@@ -26,10 +27,11 @@ fn program() -> Command {
 }
 
 /// Starts it in front of a model and reads from its log where it listens.
-async fn running(model: &Model) -> (Child, SocketAddr) {
+async fn running(model: &Model, more: &[&str]) -> (Child, SocketAddr) {
     let upstream = model.address.to_string();
     let mut child = program()
         .args(["--listen", "127.0.0.1:0", "--upstream", &upstream])
+        .args(more)
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -59,7 +61,7 @@ fn signal(child: &Child, signal: rustix::process::Signal) {
 #[tokio::test]
 async fn on_sigterm_a_request_in_flight_is_finished_and_the_status_is_0() {
     let (model, gate) = Model::gated().await;
-    let (mut child, address) = running(&model).await;
+    let (mut child, address) = running(&model, &[]).await;
     let mut client = Raw::sent(address, get("/in-flight", "")).await;
     until("it to arrive", || model.seen.count() == 1).await;
     let started = Instant::now();
@@ -83,7 +85,7 @@ async fn on_sigterm_a_request_in_flight_is_finished_and_the_status_is_0() {
 #[tokio::test]
 async fn on_sigint_it_ends_as_soon_as_the_request_in_flight_has() {
     let (model, gate) = Model::gated().await;
-    let (mut child, address) = running(&model).await;
+    let (mut child, address) = running(&model, &[]).await;
     let mut client = Raw::sent(address, get("/in-flight", "")).await;
     until("it to arrive", || model.seen.count() == 1).await;
     signal(&child, rustix::process::Signal::INT);
@@ -91,6 +93,27 @@ async fn on_sigint_it_ends_as_soon_as_the_request_in_flight_has() {
     assert_eq!(client.answer().await.text(), "/in-flight");
     let status = within("the exit", child.wait()).await.unwrap();
     assert_eq!(status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn the_request_log_is_on_standard_output_and_whole_at_the_exit() {
+    let model = Model::ok().await;
+    let log = ["--request-log", "{method} {path} {status} {outcome}"];
+    let (mut child, address) = running(&model, &log).await;
+    let mut client = Raw::connect(address).await;
+    for n in 0..100 {
+        assert_eq!(client.get(&format!("/{n}?secret")).await.status, 200);
+    }
+    signal(&child, rustix::process::Signal::INT);
+    let status = within("the exit", child.wait()).await.unwrap();
+    assert_eq!(status.code(), Some(0));
+    let mut said = String::new();
+    let mut stdout = child.stdout.take().unwrap();
+    within("the log", stdout.read_to_string(&mut said))
+        .await
+        .unwrap();
+    let expected: Vec<_> = (0..100).map(|n| format!("GET /{n} 200 2xx")).collect();
+    assert_eq!(said.lines().collect::<Vec<_>>(), expected);
 }
 
 #[tokio::test]
@@ -122,10 +145,135 @@ async fn a_flag_that_cannot_be_is_status_2_and_nothing_binds() {
         "--listen 127.0.0.1:0,127.0.0.1:0 --upstream 127.0.0.1:1",
         "--listen 127.0.0.1:0 --upstream 127.0.0.1:1 --queue-timeout -1",
         "--listen 127.0.0.1:0 --upstream 127.0.0.1:1 --lifecycle-listen 127.0.0.1:0 --lifecycle-token=",
+        "--listen 127.0.0.1:0 --upstream 127.0.0.1:1 --request-log {methd}",
     ] {
         let output = program().args(flags.split(' ')).output();
         let output = within("the end", output).await.unwrap();
         assert_eq!(output.status.code(), Some(2), "{flags}");
         assert!(!output.stderr.is_empty());
     }
+}
+
+#[tokio::test]
+async fn a_file_of_tls_that_cannot_be_used_is_one_line_that_names_flag_and_file_and_status_2() {
+    let pki = Pki::new();
+    let pair = pki.issue(NAME);
+    let path = |name: &str, text: &str| {
+        let file = pki.file("", name, text);
+        file.path.to_str().unwrap().to_owned()
+    };
+    let ca = path("ca.crt", &pki.pem());
+    let (certificate, key) = (path("a.crt", &pair.certificate), path("a.key", &pair.key));
+    let other = path("other.key", &pki.issue(NAME).key);
+    let (expired, bad) = (
+        path("expired.crt", &pki.expired(NAME).certificate),
+        path(
+            "bad.pem",
+            "-----BEGIN CERTIFICATE-----\nMIIB!\n-----END CERTIFICATE-----\n",
+        ),
+    );
+    let empty = path("empty.pem", "");
+    let none = format!("{ca}.none");
+    let server = "--tls-certificate";
+    for (flags, flag, file, says) in [
+        (
+            [server, &none, "--tls-key", &key],
+            server,
+            &none,
+            "cannot be read: No such file",
+        ),
+        (
+            [server, &certificate, "--tls-key", &none],
+            "--tls-key",
+            &none,
+            "cannot be read",
+        ),
+        (
+            [server, &bad, "--tls-key", &key],
+            server,
+            &bad,
+            "is not PEM",
+        ),
+        (
+            [server, &empty, "--tls-key", &key],
+            server,
+            &empty,
+            "has no certificate",
+        ),
+        (
+            [server, &key, "--tls-key", &key],
+            server,
+            &key,
+            "has no certificate",
+        ),
+        (
+            [server, &certificate, "--tls-key", &certificate],
+            "--tls-key",
+            &certificate,
+            "has no private key",
+        ),
+        (
+            [server, &certificate, "--tls-key", &other],
+            "--tls-key",
+            &other,
+            "is not the key of the certificate",
+        ),
+        (
+            [server, &expired, "--tls-key", &key],
+            server,
+            &expired,
+            "has expired",
+        ),
+        (
+            ["--model-tls-ca", &none, "--model-tls-name", "a"],
+            "--model-tls-ca",
+            &none,
+            "cannot be read",
+        ),
+        (
+            ["--model-tls-ca", &key, "--model-tls-name", "a"],
+            "--model-tls-ca",
+            &key,
+            "has no certificate",
+        ),
+    ] {
+        let mut command = program();
+        command.args(["--listen", "127.0.0.1:0", "--upstream", "127.0.0.1:1"]);
+        let output = within("the end", command.args(flags).output())
+            .await
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        let begins = format!("rouse-queue-proxy: {flag} {file}: ");
+        assert!(said.starts_with(&begins) && said.contains(says), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn the_program_serves_what_its_flags_say_over_tls() {
+    let pki = Pki::new();
+    let model = Model::ok().await;
+    let (certificate, key) = pki.write(&pki.issue(NAME));
+    let client_ca = pki.file("--tls-client-ca", "ca.crt", &pki.pem());
+    let mut flags = Vec::new();
+    for file in [&certificate, &key, &client_ca] {
+        flags.extend([file.flag, file.path.to_str().unwrap()]);
+    }
+    flags.extend(["--tls-client-name", "spiffe://a/*,client.example"]);
+    let own = pki.issue("client.example");
+    let connector = pki.connector(&["h2", "http/1.1"], Some(&own));
+    let agreed = async |flags: &[&str]| {
+        let (child, address) = running(&model, flags).await;
+        let stream = handshake(address, &connector).await.unwrap();
+        let protocol = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
+        (child, stream, protocol.unwrap())
+    };
+    // Most models know no HTTP/2, and most clients would take it.
+    let (_child, stream, protocol) = agreed(&flags).await;
+    assert_eq!(protocol, b"http/1.1");
+    assert_eq!(Raw::over(stream).get("/").await.text(), "ok");
+    flags.extend(["--tls-protocols", "h2,http/1.1"]);
+    let (_child, _stream, protocol) = agreed(&flags).await;
+    assert_eq!(protocol, b"h2");
 }

@@ -4,15 +4,15 @@ use std::net::SocketAddr;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
 };
 
 use crate::rig::within;
 
 /// A connection.
-pub(crate) struct Raw {
-    pub(crate) stream: TcpStream,
+pub(crate) struct Raw<S = TcpStream> {
+    pub(crate) stream: S,
     pub(crate) buffer: BytesMut,
 }
 
@@ -60,14 +60,24 @@ impl Raw {
         raw.send(bytes).await;
         raw
     }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
+    /// Over a connection that there is.
+    pub(crate) fn over(stream: S) -> Self {
+        Self {
+            stream,
+            buffer: BytesMut::new(),
+        }
+    }
 
     /// Sends; the other side may be gone.
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        let _gone = within(
-            "the bytes to be taken",
-            self.stream.write_all(bytes.as_ref()),
-        )
-        .await;
+        let sent = async {
+            self.stream.write_all(bytes.as_ref()).await?;
+            self.stream.flush().await
+        };
+        let _gone = within("the bytes to be taken", sent).await;
     }
 
     /// Reads more. False at the end of the stream; panics on a reset.

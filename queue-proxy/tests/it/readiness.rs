@@ -83,6 +83,7 @@ async fn a_probed_model_becomes_ready_fails_at_the_threshold_and_recovers() {
     config.model.probe = Probe::Http {
         path: "/ready?deep".into(),
         headers,
+        https: false,
     };
     config.model.period = Duration::from_millis(20);
     config.model.timeout = Duration::from_millis(100);

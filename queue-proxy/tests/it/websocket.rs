@@ -1,12 +1,13 @@
 //! `WebSocket`s: the tunnel opens only for a proper handshake, and is one request until both sides are done.
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     time::Duration,
 };
+use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    model::{Model, echo},
+    model::{self, Model},
     raw::{Raw, get, post},
     rig::{activator, addressed, front, pod, soon, until, within},
 };
@@ -16,22 +17,38 @@ const ACCEPT: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\
 
 /// Accepts every upgrade, says hello, then echoes until the other side is done and says bye.
 pub(crate) async fn echoing() -> Model {
-    Model::raw(|mut stream| async move {
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            if stream.read_buf(&mut head).await.unwrap_or(0) == 0 {
-                return;
+    Model::raw(echo).await
+}
+
+/// The same over TLS.
+pub(crate) async fn echoing_over(tls: TlsAcceptor) -> Model {
+    Model::raw(move |stream| {
+        let tls = tls.clone();
+        async move {
+            if let Ok(stream) = tls.accept(stream).await {
+                echo(stream).await;
             }
         }
-        let head = String::from_utf8(head).unwrap().to_lowercase();
-        assert!(head.contains("upgrade: websocket\r\n"), "{head}");
-        assert!(head.contains("connection: upgrade\r\n"), "{head}");
-        stream.write_all(ACCEPT).await.unwrap();
-        let (mut from, mut to) = stream.split();
-        let _gone = tokio::io::copy(&mut from, &mut to).await;
-        let _gone = to.write_all(b"bye").await;
     })
     .await
+}
+
+async fn echo(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        if stream.read_buf(&mut head).await.unwrap_or(0) == 0 {
+            return;
+        }
+    }
+    let head = String::from_utf8(head).unwrap().to_lowercase();
+    assert!(head.contains("upgrade: websocket\r\n"), "{head}");
+    assert!(head.contains("connection: upgrade\r\n"), "{head}");
+    stream.write_all(ACCEPT).await.unwrap();
+    stream.flush().await.unwrap();
+    let (mut from, mut to) = tokio::io::split(stream);
+    let _gone = tokio::io::copy(&mut from, &mut to).await;
+    let _gone = to.write_all(b"bye").await;
+    let _gone = to.shutdown().await;
 }
 
 #[tokio::test]
@@ -139,7 +156,7 @@ async fn other_upgrades_and_refused_ones_are_ordinary_requests() {
 
 #[tokio::test]
 async fn a_body_behind_an_upgrade_that_is_ignored_reaches_the_model_whole() {
-    let model = Model::start(|request| async { echo(request) }).await;
+    let model = Model::start(|request| async { model::echo(request) }).await;
     let proxy = pod(model.address, 1).await;
     let mut client = Raw::connect(front(&proxy)).await;
     for lines in [

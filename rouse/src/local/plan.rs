@@ -216,5 +216,6 @@ fn http_probe(path: &str, fields: &[(String, String)]) -> Probe {
     Probe::Http {
         path: path.to_owned(),
         headers,
+        https: false,
     }
 }

@@ -24,7 +24,7 @@ pub use self::{
 };
 use self::{inbound::Inbound, limit::Limited, prefetch::Prefixed};
 use super::{client::Reply, sanitize::strip_trailers};
-use crate::BoxError;
+use crate::{BoxError, record::Tally};
 
 /// Anything that must live exactly as long as a body: a slot, an in-flight count, a pooled connection.
 pub trait Guard: Send + Sync {}
@@ -65,6 +65,7 @@ impl<G: Guard> Ending for Plain<G> {
 pub struct Body {
     kind: Kind,
     guards: Vec<Box<dyn Ending>>,
+    tally: Tally,
 }
 
 enum Kind {
@@ -114,6 +115,13 @@ impl Body {
     #[must_use]
     pub fn ending(mut self, ending: impl Ending + 'static) -> Self {
         self.guards.push(Box::new(ending));
+        self
+    }
+
+    /// Adds what is read of it up in `tally`.
+    #[must_use]
+    pub fn tallied(mut self, tally: Tally) -> Self {
+        self.tally = tally;
         self
     }
 
@@ -216,6 +224,7 @@ impl From<Kind> for Body {
         Self {
             kind,
             guards: Vec::new(),
+            tally: Tally::default(),
         }
     }
 }
@@ -279,6 +288,8 @@ impl http_body::Body for Body {
         {
             strip_trailers(trailers);
         }
+        // First, since whoever is told of the end wants to know.
+        this.tally.add_frame(frame.as_ref());
         match &frame {
             None => this.finish(End::Whole),
             Some(Err(_)) => this.finish(End::Broken),

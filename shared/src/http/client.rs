@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response, StatusCode, Version};
+use http::{
+    Request, Response, StatusCode, Uri, Version,
+    uri::{PathAndQuery, Scheme},
+};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
@@ -23,7 +26,7 @@ use self::{
     line::{Exchange, Failed, Line},
     upload::Upload,
 };
-use super::body::Body;
+use super::{body::Body, tls::ClientTls, wire::Wire};
 use crate::BoxError;
 
 mod answer;
@@ -38,7 +41,7 @@ mod upgraded;
 mod upload;
 
 /// How connections to an address are made and kept.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// Limit on making a connection.
     pub connect: Duration,
@@ -49,6 +52,8 @@ pub struct Config {
     pub max_idle: usize,
     /// Bytes of a response head. More is an error of the upstream.
     pub head_bytes: usize,
+    /// TLS, if any. A handshake is part of making a connection.
+    pub tls: Option<ClientTls>,
 }
 
 impl Default for Config {
@@ -61,6 +66,7 @@ impl Default for Config {
             idle: Duration::from_secs(1),
             max_idle: 256,
             head_bytes: 64 * 1024,
+            tls: None,
         }
     }
 }
@@ -225,7 +231,7 @@ impl Client {
         if let Some(line) = self.inner.take_idle() {
             return Ok(Connection { line, reused: true });
         }
-        let line = Line::new(self.inner.connect().await?);
+        let line = Line::new(self.inner.connect(false).await?);
         Ok(Connection {
             line,
             reused: false,
@@ -287,6 +293,9 @@ impl Client {
 
     async fn send_h2(&self, request: Request<Body>) -> Result<Response<Body>, SendError> {
         let mut request = request;
+        if self.inner.config.tls.is_some() {
+            set_https(&mut request);
+        }
         // Twice: the first attempt may meet a connection that is going away (GOAWAY before the stream was opened).
         for attempt in 0.. {
             let place = match self.inner.h2.place(self.connect_h2()).await {
@@ -316,7 +325,7 @@ impl Client {
     }
 
     async fn connect_h2(&self) -> Result<http2::SendRequest<Body>, BoxError> {
-        let stream = self.inner.connect().await?;
+        let stream = self.inner.connect(true).await?;
         let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .max_header_list_size(u32::try_from(self.inner.config.head_bytes).unwrap_or(u32::MAX))
@@ -335,14 +344,35 @@ impl Client {
 }
 
 impl Inner {
-    async fn connect(&self) -> Result<TcpStream, BoxError> {
+    /// A connection that is ready for a request.
+    async fn connect(&self, http2: bool) -> Result<Wire<TcpStream>, BoxError> {
         let limit = self.config.connect;
-        let stream = timeout(limit, TcpStream::connect(self.address))
+        let connecting = async {
+            let stream = TcpStream::connect(self.address).await?;
+            stream.set_nodelay(true)?;
+            let Some(tls) = &self.config.tls else {
+                return Ok(Wire::Plain(stream));
+            };
+            // Boxed, so that connections without it take no room for it.
+            let handshake = Box::pin(tls.connect(stream, self.address.ip(), http2));
+            Ok(Wire::Tls(Box::new(handshake.await?)))
+        };
+        timeout(limit, connecting)
             .await
-            .map_err(|_| ConnectTimeout(limit))??;
-        stream.set_nodelay(true)?;
-        Ok(stream)
+            .map_err(|_| ConnectTimeout(limit))?
     }
+}
+
+/// Says over which kind of connection the request comes, as HTTP/2 does: some servers refuse what is not so.
+fn set_https(request: &mut Request<Body>) {
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    if parts.authority.is_some() {
+        parts.scheme = Some(Scheme::HTTPS);
+        let root = PathAndQuery::from_static("/");
+        parts.path_and_query.get_or_insert(root);
+    }
+    // Parts of a target make one again.
+    *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
 }
 
 /// Whether an address took no connection at all: refused, unreachable, or silent.

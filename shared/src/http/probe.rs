@@ -12,6 +12,7 @@ use tokio::{net::TcpStream, time::timeout};
 use super::{
     body::Body,
     client::{Client, Config, SendError},
+    tls::ClientTls,
 };
 use crate::BoxError;
 
@@ -26,6 +27,8 @@ pub enum Probe {
         path: String,
         /// Headers to send along.
         headers: HeaderMap,
+        /// Over TLS. As with the kubelet, whoever answers is believed.
+        https: bool,
     },
     /// The gRPC health service says `SERVING`
     /// (<https://github.com/grpc/grpc/blob/master/doc/health-checking.md>).
@@ -75,7 +78,11 @@ impl Probe {
                 Ok(_) => Ok(()),
                 Err(error) => Err(ProbeError::Connect(error.into())),
             },
-            Self::Http { path, headers } => {
+            Self::Http {
+                path,
+                headers,
+                https,
+            } => {
                 let mut request = Request::builder()
                     .method(Method::GET)
                     .uri(path)
@@ -87,7 +94,8 @@ impl Probe {
                 for (name, value) in headers {
                     request.headers_mut().insert(name, value.clone());
                 }
-                let response = send(address, limit, request).await?;
+                let tls = https.then(ClientTls::of_probe);
+                let response = send(address, limit, tls, request).await?;
                 match response.status().as_u16() {
                     200..=399 => Ok(()),
                     status => Err(ProbeError::Status(status)),
@@ -103,7 +111,7 @@ impl Probe {
                     .header(TE, "trailers")
                     .body(Body::full(health_check(service)))
                     .map_err(ProbeError::Path)?;
-                let response = send(address, limit, request).await?;
+                let response = send(address, limit, None, request).await?;
                 if response.status() != StatusCode::OK {
                     return Err(ProbeError::Status(response.status().as_u16()));
                 }
@@ -124,10 +132,12 @@ const AGENT: &str = concat!("rouse-probe/", env!("CARGO_PKG_VERSION"));
 async fn send(
     address: SocketAddr,
     limit: Duration,
+    tls: Option<ClientTls>,
     request: Request<Body>,
 ) -> Result<Response<Body>, ProbeError> {
     let config = Config {
         connect: limit,
+        tls,
         ..Config::default()
     };
     let sent = Client::new(address, config).send(request).await;

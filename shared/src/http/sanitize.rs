@@ -254,19 +254,27 @@ impl TrustedProxies {
     }
 }
 
-/// Makes a checked request fit for the next hop: what concerns only this one and what poses as ours is removed, an accepted
-/// WebSocket upgrade is put back, and everything that is not HTTP/2 goes on as HTTP/1.1. With `origin`, the peer and those
-/// whose word counts, it is stated where the request came from; the hop before has done so otherwise.
-pub fn prepare<B>(
-    request: &mut Request<B>,
-    websocket: bool,
-    origin: Option<(IpAddr, &TrustedProxies)>,
-) {
+/// Who sends a request over the present connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Sender<'a> {
+    /// The other end.
+    pub address: IpAddr,
+    /// Whether it speaks TLS with us.
+    pub is_tls: bool,
+    /// Whose word about those before it counts.
+    pub trusted: &'a TrustedProxies,
+}
+
+/// Makes a checked request fit for the next hop: what concerns only this one, what poses as ours and what is no trace context is
+/// removed, an accepted WebSocket upgrade is put back, and everything that is not HTTP/2 goes on as HTTP/1.1. With `sender`, it is
+/// stated where the request came from; the hop before has done so otherwise.
+pub fn prepare<B>(request: &mut Request<B>, websocket: bool, sender: Option<Sender<'_>>) {
     strip_hop_by_hop(request.headers_mut());
     crate::headers::strip_ours(request.headers_mut());
-    if let Some((peer, trusted)) = origin {
+    crate::trace::sanitize(request.headers_mut());
+    if let Some(sender) = sender {
         let host = host(request);
-        forwarded(request.headers_mut(), peer, host.as_ref(), trusted);
+        forwarded(request.headers_mut(), sender, host.as_ref());
     }
     if websocket {
         add_websocket(request.headers_mut());
@@ -277,15 +285,10 @@ pub fn prepare<B>(
 }
 
 /// States where the request came from. What an untrusted peer claims about that is replaced, never added to.
-pub fn forwarded(
-    headers: &mut HeaderMap,
-    peer: IpAddr,
-    host: Option<&HeaderValue>,
-    trusted: &TrustedProxies,
-) {
-    let peer_text = peer.to_string();
+pub fn forwarded(headers: &mut HeaderMap, sender: Sender<'_>, host: Option<&HeaderValue>) {
+    let address = sender.address.to_string();
     let mut chain = String::new();
-    if trusted.contains(peer) {
+    if sender.trusted.contains(sender.address) {
         for value in headers
             .get_all(X_FORWARDED_FOR)
             .iter()
@@ -299,13 +302,17 @@ pub fn forwarded(
         headers.remove(X_FORWARDED_PROTO);
         headers.remove(X_FORWARDED_HOST);
     }
-    chain.push_str(&peer_text);
+    chain.push_str(&address);
     if let Ok(value) = HeaderValue::try_from(chain) {
         headers.insert(X_FORWARDED_FOR, value);
     }
     headers
         .entry(X_FORWARDED_PROTO)
-        .or_insert(HeaderValue::from_static("http"));
+        .or_insert(HeaderValue::from_static(if sender.is_tls {
+            "https"
+        } else {
+            "http"
+        }));
     if let Some(host) = host {
         headers
             .entry(X_FORWARDED_HOST)

@@ -1,7 +1,9 @@
-//! Accepting and serving client connections: HTTP/1 behind the strict reader, HTTP/2 by its preface.
+//! Accepting and serving client connections: HTTP/1 behind the strict reader, HTTP/2 by its preface, either of them with TLS where
+//! it is asked for.
 
 mod accept;
 mod age;
+mod begin;
 mod flow;
 mod http1;
 mod http2;
@@ -21,25 +23,30 @@ use bytes::BytesMut;
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use tokio::{
-    io::AsyncReadExt,
     net::{TcpListener, TcpStream},
     sync::watch,
-    time::{Instant, timeout},
+    time::Instant,
 };
 
 pub use self::server::{Disposer, Server};
-use self::{age::Age, flow::Flow, meter::Meter, socket::Socket};
+use self::{
+    age::Age,
+    begin::{Begun, begin},
+    flow::Flow,
+    meter::Meter,
+    socket::Socket,
+};
 use super::{
     body::Body,
     guard::{GuardIo, Link, Timeouts},
     h1::{Limits, Refusal},
+    tls::ServerTls,
+    wire::Wire,
 };
 use crate::share::Place;
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
 /// Limits of a listener.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// Sizes of heads.
     pub limits: Limits,
@@ -55,6 +62,8 @@ pub struct Config {
     /// Age at which a connection is treated as by [`Disposition::CloseAfterAnswer`], give or take a tenth; none for no limit.
     /// It is never cut, nor closed while it is idle: its next answer is its last. An upgraded one is left alone.
     pub max_age: Option<Duration>,
+    /// TLS, if any. A handshake may take no longer than the first byte, nor than a head; it is an open connection.
+    pub tls: Option<ServerTls>,
 }
 
 impl Default for Config {
@@ -68,6 +77,7 @@ impl Default for Config {
             max_streams: 128,
             send: Some(Duration::from_mins(1)),
             max_age: None,
+            tls: None,
         }
     }
 }
@@ -94,6 +104,8 @@ pub enum Disposition {
 pub struct Peer {
     /// The other end.
     pub address: SocketAddr,
+    /// Whether it speaks TLS with us.
+    pub is_tls: bool,
     /// What a handler has found out about the other end and need not find out again for the next request: as long as the
     /// connection lasts, so does its other end. Never anything that the other end has said of itself.
     pub known: OnceLock<Arc<str>>,
@@ -124,7 +136,7 @@ pub trait Handler: Clone + Send + Sync + 'static {
         peer: Arc<Peer>,
     ) -> impl Future<Output = Response<Body>> + Send;
     /// Answers a message that is refused before it is a request.
-    fn refuse(&self, refusal: Refusal) -> Response<Body>;
+    fn refuse(&self, refusal: Refusal, peer: &Peer) -> Response<Body>;
 }
 
 /// Binds a listener: address reuse on, a backlog that survives a burst at zero.
@@ -162,7 +174,7 @@ fn listen(socket: socket2::Socket, address: SocketAddr) -> io::Result<TcpListene
 }
 
 async fn serve<H: Handler>(
-    mut stream: TcpStream,
+    stream: TcpStream,
     address: SocketAddr,
     config: Config,
     handler: H,
@@ -172,47 +184,38 @@ async fn serve<H: Handler>(
     let age = Age::new(config.max_age);
     // Failing to set an option leaves a slower connection, not a broken one.
     let _slow = stream.set_nodelay(true);
-    let mut first = BytesMut::new();
-    let version = tokio::select! {
+    let link = Arc::new(Link::new(place));
+    let flow = Arc::new(Flow::default());
+    let begun = tokio::select! {
         biased;
-        version = timeout(config.timeouts.first_byte, read_version(&mut stream, &mut first)) => version,
+        begun = begin(stream, &config, &link, &flow) => begun,
         // On a copy: whatever else happened meanwhile must still be news to the connection.
         () = unwanted(disposition.clone()) => return,
     };
-    let Ok(Ok(version)) = version else {
+    let Some(Begun {
+        wire,
+        first,
+        version,
+    }) = begun
+    else {
         return;
     };
-    let link = Arc::new(Link::new(place));
     let peer = Arc::new(Peer {
         address,
+        is_tls: matches!(wire, Wire::Tls(_)),
         known: OnceLock::new(),
         link: Arc::clone(&link),
     });
     if version == Version::HTTP_2 {
-        let serving = http2::serve(stream, first, config, handler, peer, disposition, age);
+        let io = Rewind::new(first, wire);
+        let serving = http2::serve(io, config, handler, peer, disposition, age);
         // A connection of HTTP/1, of which there are far more, need not be as large as this.
         Box::pin(serving).await;
     } else {
-        let flow = Arc::new(Flow::default());
-        let socket = Socket::new(stream, Arc::clone(&link), Arc::clone(&flow), config.send);
+        let socket = wire
+            .map(|stream| Socket::new(stream, Arc::clone(&link), Arc::clone(&flow), config.send));
         let io = GuardIo::new(socket, first, config.limits, config.timeouts, link);
         http1::serve(io, handler, peer, flow, disposition, age).await;
-    }
-}
-
-/// Reads until the bytes can only be, or cannot be, an HTTP/2 preface.
-async fn read_version(stream: &mut TcpStream, first: &mut BytesMut) -> io::Result<Version> {
-    loop {
-        if stream.read_buf(first).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let n = first.len().min(PREFACE.len());
-        if first[..n] != PREFACE[..n] {
-            return Ok(Version::HTTP_11);
-        }
-        if n == PREFACE.len() {
-            return Ok(Version::HTTP_2);
-        }
     }
 }
 
@@ -235,12 +238,12 @@ async fn unwanted(mut disposition: watch::Receiver<Disposition>) {
 /// Gives bytes back that were read to find out the protocol, and counts the frames of an HTTP/2 client.
 struct Rewind {
     first: BytesMut,
-    io: TcpStream,
+    io: Wire<TcpStream, Socket>,
     meter: Meter,
 }
 
 impl Rewind {
-    fn new(first: BytesMut, io: TcpStream) -> Self {
+    fn new(first: BytesMut, io: Wire<TcpStream, Socket>) -> Self {
         let meter = Meter::new(Instant::now());
         Self { first, io, meter }
     }

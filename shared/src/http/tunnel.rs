@@ -21,7 +21,10 @@ use super::{
     body::{End, Ending, Late},
     client::{Upgraded, upgraded},
 };
-use crate::shutdown;
+use crate::{
+    record::{Notes, Tally},
+    shutdown,
+};
 
 /// An answer switches protocols although nobody asked for it, or leaves no connection to do so: what follows could not be
 /// understood.
@@ -44,22 +47,28 @@ pub fn sides<B>(
     Ok(Some((client.ok_or(Unasked)?, upstream)))
 }
 
-/// Joins a client's upgraded connection and that of its upstream. `guard` (a slot, an in-flight count) lives until both directions have ended, until nothing
-/// has come from either side for `idle`, or until `cut` is triggered; the last two end the tunnel at once.
+/// Joins a client's upgraded connection and that of its upstream. `guard` (a slot, an in-flight count) lives until both directions
+/// have ended, until nothing has come from either side for `idle`, or until `cut` is triggered; the last two end the tunnel at once.
+/// Its bytes are noted.
 pub fn join(
     client: OnUpgrade,
     upstream: Upgraded,
     mut guard: impl Ending + 'static,
     idle: Option<Duration>,
+    notes: &Notes,
     mut cut: shutdown::Rx,
 ) {
+    let (received, sent) = (notes.received(), notes.sent());
     tokio::spawn(async move {
         let heard = idle.map(|idle| (idle, Heard::default()));
         let tunnel = async {
             let client = TokioIo::new(client.await?);
-            match &heard {
-                None => join_io(client, upstream).await?,
-                Some((_, heard)) => join_io(heard.on(client), heard.on(upstream)).await?,
+            if heard.is_none() && received.is_off() {
+                join_io(client, upstream).await?;
+            } else {
+                let heard = heard.as_ref().map(|(_, heard)| heard);
+                let client = Listening::new(client, heard, received);
+                join_io(client, Listening::new(upstream, heard, sent)).await?;
             }
             Ok::<_, crate::BoxError>(())
         };
@@ -104,14 +113,6 @@ impl Default for Heard {
 }
 
 impl Heard {
-    /// Listens on one side.
-    fn on<T>(&self, io: T) -> Listening<T> {
-        Listening {
-            io,
-            heard: self.clone(),
-        }
-    }
-
     /// Returns when nothing has come for `idle`. One too long to be told is for ever.
     async fn silent(&self, idle: Duration) {
         loop {
@@ -126,10 +127,21 @@ impl Heard {
     }
 }
 
-/// One side of a tunnel whose silence counts.
+/// One side of a tunnel: whether anything comes from it, and how much.
 struct Listening<T> {
     io: T,
-    heard: Heard,
+    heard: Option<Heard>,
+    tally: Tally,
+}
+
+impl<T> Listening<T> {
+    fn new(io: T, heard: Option<&Heard>, tally: Tally) -> Self {
+        Self {
+            io,
+            heard: heard.cloned(),
+            tally,
+        }
+    }
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Listening<T> {
@@ -140,8 +152,10 @@ impl<T: AsyncRead + Unpin> AsyncRead for Listening<T> {
     ) -> Poll<io::Result<()>> {
         let before = out.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, out))?;
-        if out.filled().len() > before {
-            *self.heard.0.lock() = Instant::now();
+        let read = out.filled().len() - before;
+        self.tally.add(read);
+        if let (Some(heard), 1..) = (&self.heard, read) {
+            *heard.0.lock() = Instant::now();
         }
         Poll::Ready(Ok(()))
     }
@@ -178,7 +192,8 @@ mod tests {
         let (b, mut model) = duplex(64);
         let heard = Heard::default();
         let start = Instant::now();
-        let (one, other) = (heard.on(a), heard.on(b));
+        let listen = |io| Listening::new(io, Some(&heard), Tally::default());
+        let (one, other) = (listen(a), listen(b));
         let tunnel = tokio::spawn(join_io(one, other));
         let talk = async {
             let mut byte = [0];

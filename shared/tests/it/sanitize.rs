@@ -7,7 +7,7 @@ use arbitrary::{Arbitrary, Unstructured};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header};
 use shared::http::{
     body::Body,
-    sanitize::{TrustedProxies, prepare, strip_hop_by_hop, websocket},
+    sanitize::{Sender, TrustedProxies, prepare, strip_hop_by_hop, websocket},
 };
 
 /// Names that mean something here, in spellings of which HTTP/1 has many.
@@ -128,8 +128,12 @@ pub(crate) fn check(bytes: &[u8]) {
     } else {
         TrustedProxies::default()
     };
-    let origin = asked.first.then_some((peer, &trusted));
-    prepare(&mut request, upgrades, origin);
+    let sender = Sender {
+        address: peer,
+        is_tls: false,
+        trusted: &trusted,
+    };
+    prepare(&mut request, upgrades, asked.first.then_some(sender));
     let sent = request.headers();
     assert_hop(&headers, sent);
     for name in sent.keys() {

@@ -19,7 +19,11 @@ const OTHERS: &str = "\
 - `Server-Timing`: an answer of the model gets one more entry, `hold;dur=MS` from an activator, or `queue;dur=MS` from a
   queue-proxy that a client reaches directly; what the model has in it stays. It is what the developer tools of browsers show;
   scripts of another origin see it only if the model sends `Timing-Allow-Origin`. `rouse-timing` has more, and is the one to rely
-  on.";
+  on.
+- `traceparent`, `tracestate` (W3C Trace Context): passed on byte for byte if they are well formed. A `traceparent` that is not, or
+  that is there twice, is removed together with `tracestate`; so is a `tracestate` that has no `traceparent`, that is malformed, or
+  that has more than 32 members or 512 bytes. `baggage`, `b3`, `x-request-id` and the like pass untouched. See
+  [logs and traces](../guides/logs-and-traces.md).";
 
 pub(crate) fn page() -> String {
     let mut page = start("Headers", TEXT);

@@ -9,6 +9,7 @@ mod errors;
 mod headers;
 mod metrics;
 mod page;
+mod request_log;
 
 use std::io::{self, Write as _};
 
@@ -23,13 +24,14 @@ fn main() -> io::Result<()> {
 }
 
 /// Every page: its file in `docs/reference`, and its text.
-fn pages() -> [(&'static str, String); 5] {
+fn pages() -> [(&'static str, String); 6] {
     [
         ("annotations.md", annotations::page()),
         ("config.md", config::page()),
         ("errors.md", errors::page()),
         ("headers.md", headers::page()),
         ("metrics.md", metrics::page()),
+        ("request-log.md", request_log::page()),
     ]
 }
 
@@ -57,7 +59,7 @@ mod tests {
 
     #[test]
     fn nothing_of_the_tables_is_left_out() {
-        let [annotations, config, errors, headers, metrics] = pages().map(|(_, text)| text);
+        let [annotations, config, errors, headers, metrics, log] = pages().map(|(_, text)| text);
         for key in autoscaler_core::annotations::ALL {
             assert!(
                 annotations.contains(&format!("| `{}`", key.name)),
@@ -80,6 +82,9 @@ mod tests {
         }
         for metric in shared::metrics::ALL {
             assert!(metrics.contains(&format!("| `{}` |", metric.name)));
+        }
+        for field in shared::record::FIELDS {
+            assert!(log.contains(&format!("| `{}` |", field.name)));
         }
     }
 }

@@ -15,9 +15,6 @@ pub(super) fn hand_over(container: &Container, probe: &Probe) -> Result<Probe, S
     let mut probe = probe.clone();
     let stays = |why: &str| Err(format!("its readinessProbe {why}"));
     if let Some(get) = &mut probe.http_get {
-        if get.scheme.as_deref().is_some_and(|s| s != "HTTP") {
-            return stays("is HTTPS");
-        }
         if !is_here(get.host.as_deref()) {
             return stays("asks another host");
         }

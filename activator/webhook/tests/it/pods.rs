@@ -296,15 +296,15 @@ fn a_readiness_probe_that_the_sidecar_can_ask_is_handed_over() {
             json!({"grpc": {"port": 9000, "service": "s"}}),
             json!({"grpc": {"port": 9000, "service": "s"}}),
         ),
+        (
+            json!({"httpGet": {"path": "/up", "port": 8443, "scheme": "HTTPS"}}),
+            json!({"httpGet": {"path": "/up", "port": 8443, "scheme": "HTTPS"}}),
+        ),
     ] {
         assert_eq!(with_probe(probe), (Some(handed), vec![]));
     }
     for (probe, why) in [
         (json!({"exec": {"command": ["true"]}}), "is exec"),
-        (
-            json!({"httpGet": {"port": 80, "scheme": "HTTPS"}}),
-            "is HTTPS",
-        ),
         (
             json!({"httpGet": {"port": 80, "host": "example.com"}}),
             "another host",

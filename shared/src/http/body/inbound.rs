@@ -1,4 +1,4 @@
-//! A body as it comes in over a connection, and the least pace at which its client has to send it.
+//! A body as it comes in over a connection, the sum of its bytes for who wants one, and the least pace at which its client has to send it.
 //!
 //! A request holds its slot from the first byte on, so a client that sends a byte now and then would hold it for as long as it
 //! likes. Only time in which somebody waits for the client counts: who is kept from sending by a full window or by a model that
@@ -16,7 +16,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::BoxError;
+use crate::{BoxError, record::Tally};
 
 /// The least that a client has to send of a body while it is waited for.
 ///
@@ -81,6 +81,7 @@ pub struct TooSlow;
 pub(super) struct Inbound<B = Incoming> {
     body: B,
     pace: Option<Pace>,
+    tally: Tally,
     /// Made when the client is first waited for, which it never is for most bodies.
     wait: Option<Box<Wait>>,
 }
@@ -96,15 +97,21 @@ struct Wait {
 
 impl<B> From<B> for Inbound<B> {
     fn from(body: B) -> Self {
-        Self {
-            body,
-            pace: None,
-            wait: None,
-        }
+        Self::tallied(body, Tally::default())
     }
 }
 
 impl<B> Inbound<B> {
+    /// One whose bytes are added up as they are read.
+    pub(super) fn tallied(body: B, tally: Tally) -> Self {
+        Self {
+            body,
+            pace: None,
+            tally,
+            wait: None,
+        }
+    }
+
     /// Holds its client to `pace` from now on.
     pub(super) fn set_pace(&mut self, pace: Option<Pace>) {
         self.pace = pace;
@@ -130,6 +137,7 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Ready(frame) => {
+                self.tally.add_frame(frame.as_ref());
                 if let (Some(pace), Some(wait)) = (self.pace, &mut self.wait) {
                     let came = match &frame {
                         Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len),

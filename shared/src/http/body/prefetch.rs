@@ -11,7 +11,7 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::{Body, Inbound, Kind, Pace, TooSlow};
-use crate::{BoxError, error::cause_ref, http::client::RequestBroken};
+use crate::{BoxError, error::cause_ref, http::client::RequestBroken, record::Tally};
 
 /// A body whose first frames were already read.
 pub(super) struct Prefixed {
@@ -152,9 +152,10 @@ impl BodyBroken {
 }
 
 impl Prefetch {
-    /// Starts with nothing read. Bodies declared larger than `limit` bytes are not read ahead at all.
-    pub fn new(incoming: Incoming, limit: usize) -> Self {
-        Self::begin(incoming.into(), limit)
+    /// Starts with nothing read. Bodies declared larger than `limit` bytes are not read ahead at all. What is read of it, here and
+    /// later, is added up in `tally`.
+    pub fn new(incoming: Incoming, limit: usize, tally: Tally) -> Self {
+        Self::begin(Inbound::tallied(incoming, tally), limit)
     }
 
     fn begin(inbound: Inbound, limit: usize) -> Self {

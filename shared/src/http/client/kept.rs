@@ -44,7 +44,7 @@ impl Inner {
         let now = Instant::now();
         let mut idle = self.idle.lock();
         // The newest first, so that those which are not needed age out.
-        while let Some(kept) = idle.lines.pop() {
+        while let Some(mut kept) = idle.lines.pop() {
             if now.saturating_duration_since(kept.since) > self.config.idle {
                 idle.lines.clear();
                 return None;

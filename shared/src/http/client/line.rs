@@ -17,7 +17,7 @@ use super::{
     upgraded::Upgraded,
     upload::{Stopped, Upload},
 };
-use crate::http::body::Body;
+use crate::http::{body::Body, wire::Wire};
 
 /// The connection. Dropping it closes it, in whatever state it is.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl Drop for Line {
 }
 
 impl Line {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(stream: Wire<TcpStream>) -> Self {
         Self {
             socket: Some(Socket::new(stream)),
             buffer: BytesMut::new(),
@@ -71,8 +71,8 @@ impl Line {
     }
 
     /// Whether it is open and nothing has come since [`Self::end`].
-    pub(super) fn is_silent(&self) -> bool {
-        self.socket.as_ref().is_some_and(Socket::is_silent)
+    pub(super) fn is_silent(&mut self) -> bool {
+        self.socket.as_mut().is_some_and(Socket::is_silent)
     }
 
     /// What was read and not yet taken.

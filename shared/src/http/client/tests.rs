@@ -327,7 +327,7 @@ async fn what_could_not_be_sent_at_all_is_whole() {
     accepted.set_zero_linger().unwrap();
     drop(accepted);
     stream.readable().await.unwrap();
-    let mut socket = Socket::new(stream);
+    let mut socket = Socket::new(Wire::Plain(stream));
     let mut body = Body::full("hello");
     let mut upload = Upload::new("head".into(), Delimited::Length(5));
     let sent = std::future::poll_fn(|cx| upload.poll(cx, &mut socket, &mut body)).await;

@@ -32,6 +32,8 @@ pub(super) struct Upload {
     /// What was taken of the body before anything was written: until then all of it can be had back.
     first: Option<Frame<Bytes>>,
     began: bool,
+    /// Whether what was written may still be on this side.
+    unsent: bool,
 }
 
 /// Why a request does not go out.
@@ -56,12 +58,13 @@ impl Upload {
             delimited,
             first: None,
             began: false,
+            unsent: false,
         }
     }
 
     /// Whether all of it was written.
     pub(super) fn is_over(&self) -> bool {
-        self.waiting.is_empty() && self.delimited == Delimited::Nothing
+        self.waiting.is_empty() && self.delimited == Delimited::Nothing && !self.unsent
     }
 
     /// Whether anything of it was written.
@@ -86,6 +89,10 @@ impl Upload {
         loop {
             let more = self.take(cx, body).map_err(Stopped::Body)?;
             if self.waiting.is_empty() {
+                if self.unsent {
+                    ready!(socket.poll_sent(cx)).map_err(Stopped::Connection)?;
+                    self.unsent = false;
+                }
                 return more.map(Ok);
             }
             let mut slices = [IoSlice::new(&[]); PIECES];
@@ -107,6 +114,7 @@ impl Upload {
 
     fn wrote(&mut self, n: usize) {
         self.began = true;
+        self.unsent = true;
         self.first = None;
         self.bytes -= n;
         let mut left = n;

@@ -73,23 +73,30 @@ fn a_stranger_cannot_say_where_he_came_from() {
         ("forwarded", b"for=1.1.1.1"),
     ];
     let peer: IpAddr = "10.1.2.3".parse().unwrap();
+    let nobody = TrustedProxies::default();
+    for (is_tls, proto) in [(false, "http"), (true, "https")] {
+        let sender = Sender {
+            address: peer,
+            is_tls,
+            trusted: &nobody,
+        };
+        let mut r = request(fields);
+        forwarded(
+            r.headers_mut(),
+            sender,
+            Some(&HeaderValue::from_static("h")),
+        );
+        assert_eq!(r.headers()["x-forwarded-for"], "10.1.2.3");
+        assert_eq!(r.headers()["x-forwarded-proto"], proto);
+        assert!(!r.headers().contains_key("forwarded"));
+    }
+    let sender = Sender {
+        address: peer,
+        is_tls: false,
+        trusted: &TrustedProxies::parse("192.168.0.0/16, 10.0.0.0/8").unwrap(),
+    };
     let mut r = request(fields);
-    forwarded(
-        r.headers_mut(),
-        peer,
-        Some(&HeaderValue::from_static("h")),
-        &TrustedProxies::default(),
-    );
-    assert_eq!(r.headers()["x-forwarded-for"], "10.1.2.3");
-    assert_eq!(r.headers()["x-forwarded-proto"], "http");
-    assert!(!r.headers().contains_key("forwarded"));
-    let mut r = request(fields);
-    forwarded(
-        r.headers_mut(),
-        peer,
-        None,
-        &TrustedProxies::parse("192.168.0.0/16, 10.0.0.0/8").unwrap(),
-    );
+    forwarded(r.headers_mut(), sender, None);
     assert_eq!(r.headers()["x-forwarded-for"], "1.1.1.1, 10.1.2.3");
     assert_eq!(r.headers()["x-forwarded-proto"], "https");
 }

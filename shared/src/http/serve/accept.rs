@@ -18,10 +18,12 @@ use tokio::{
 };
 
 use super::{
-    Config, Disposition, Handler, serve,
+    Config, Disposition, Handler,
+    begin::speaks_tls,
+    serve,
     server::{Open, OpenGuard},
 };
-use crate::share::Share;
+use crate::{http::tls::ServerTls, share::Share};
 
 /// Connections that are being told that they are too many, of the whole process.
 static SHEDDING: AtomicUsize = AtomicUsize::new(0);
@@ -41,11 +43,11 @@ pub(super) async fn accept<H: Handler>(
         let guard = OpenGuard(Arc::clone(&open));
         let place = share.as_ref().map(Share::take);
         if before >= config.max_connections || matches!(place, Some(None)) {
-            shed(stream);
+            shed(stream, config.tls.clone());
             return;
         }
         let place = place.flatten();
-        let handler = handler.clone();
+        let (config, handler) = (config.clone(), handler.clone());
         let disposition = disposition.clone();
         tokio::spawn(async move {
             serve(stream, address, config, handler, disposition, place).await;
@@ -84,20 +86,24 @@ pub(super) async fn accept<H: Handler>(
 
 /// One connection too many: a short answer instead of a silent close, unless too many are being answered so already. They are
 /// files, too.
-fn shed(stream: TcpStream) {
+fn shed(stream: TcpStream, tls: Option<ServerTls>) {
     if SHEDDING.fetch_add(1, Relaxed) >= MOST_SHED {
         SHEDDING.fetch_sub(1, Relaxed);
         return;
     }
     tokio::spawn(async move {
-        answer_shed(stream).await;
+        answer_shed(stream, tls.as_ref()).await;
         SHEDDING.fetch_sub(1, Relaxed);
     });
 }
 
-async fn answer_shed(mut stream: TcpStream) {
+async fn answer_shed(mut stream: TcpStream, tls: Option<&ServerTls>) {
     const ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
     let _gone = timeout(Duration::from_secs(1), async {
+        // A handshake costs more than what it would be told then.
+        if speaks_tls(&stream, tls).await {
+            return Ok(());
+        }
         stream.write_all(ANSWER).await?;
         stream.shutdown().await?;
         // Closing with its request unread would reset the connection before the client has read this.

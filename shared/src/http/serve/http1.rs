@@ -23,6 +23,7 @@ use super::{
 use crate::http::{
     body::{End, Ending},
     guard::{Active, GuardIo, Link},
+    wire::Wire,
 };
 
 /// Longer than any deadline of ours.
@@ -44,7 +45,7 @@ impl Ending for Present {
 }
 
 pub(super) async fn serve<H: Handler>(
-    io: GuardIo<Socket>,
+    io: GuardIo<Wire<Socket>>,
     handler: H,
     peer: Arc<Peer>,
     flow: Arc<Flow>,
@@ -67,7 +68,7 @@ pub(super) async fn serve<H: Handler>(
         let flow = Arc::clone(&flow);
         async move {
             let mut answer = match peer.link.refusal_of(index) {
-                Some(refusal) => handler.refuse(refusal),
+                Some(refusal) => handler.refuse(refusal, &peer),
                 None => handler.handle(request, peer).await,
             };
             let upgraded = answer.status() == StatusCode::SWITCHING_PROTOCOLS;

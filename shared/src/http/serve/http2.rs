@@ -2,13 +2,11 @@
 
 use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
-use bytes::BytesMut;
 use http::{Method, Request, Response, header::CONTENT_LENGTH};
 use http_body::Body as _;
 use hyper::{body::Incoming, server::conn, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    net::TcpStream,
     sync::{Notify, watch},
     time::{Instant, interval_at},
 };
@@ -21,8 +19,7 @@ use super::{
 use crate::http::body::Body;
 
 pub(super) async fn serve<H: Handler>(
-    stream: TcpStream,
-    first: BytesMut,
+    io: Rewind,
     config: Config,
     handler: H,
     peer: Arc<Peer>,
@@ -57,7 +54,7 @@ pub(super) async fn serve<H: Handler>(
         .max_local_error_reset_streams(1024)
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(10))
-        .serve_connection(TokioIo::new(Rewind::new(first, stream)), service);
+        .serve_connection(TokioIo::new(io), service);
     let mut connection = pin!(connection);
     let idle = config.timeouts.idle;
     let mut looks = interval_at(Instant::now() + idle, idle);

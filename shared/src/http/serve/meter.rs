@@ -9,7 +9,7 @@
 
 use tokio::time::Instant;
 
-use super::PREFACE;
+use super::begin::PREFACE;
 
 /// Frames without content that a client may send at once. Go's server allows as many control frames to wait; nobody who means
 /// well comes near.

@@ -1,4 +1,4 @@
-//! The socket of an HTTP/1 client.
+//! The socket of an HTTP/1 client, or of one that speaks TLS, which is then around it.
 
 use std::{
     io,
@@ -58,6 +58,11 @@ impl Socket {
             over: None,
             waits: false,
         }
+    }
+
+    /// Waits for a client that takes nothing as long as it likes, from now on.
+    pub(super) fn wait_for_ever(&mut self) {
+        self.limit = None;
     }
 
     /// Keeps the time of a write.
