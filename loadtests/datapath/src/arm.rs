@@ -1,4 +1,4 @@
-//! What is compared: nothing in between, Rouse's sidecar, Rouse's activator before it, nginx, and whatever else is running.
+//! What is compared: nothing in between, Rouse's sidecar, Rouse's activator before it, a copy of bytes, nginx, and whatever else is running.
 
 use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -18,6 +18,8 @@ pub(crate) enum Arm {
         activator: PathBuf,
         queue_proxy: PathBuf,
     },
+    /// What copies bytes and does nothing else: this program.
+    Relay(String),
     /// nginx as a reverse proxy with kept connections to the backend.
     Nginx,
     /// Something that somebody else has started.
@@ -71,6 +73,7 @@ impl Arm {
             Self::Direct => "direct",
             Self::Rouse { name, .. } | Self::Peer { name, .. } => name,
             Self::Activator { .. } => "activator",
+            Self::Relay(_) => "relay",
             Self::Nginx => "nginx",
         }
     }
@@ -121,6 +124,21 @@ impl Arm {
                 let command = activator_command(activator, place.concurrency, listen, pod);
                 processes.push(Pinned::start(place.proxy, &command, false)?);
                 pid = Some(processes[1].pid()?);
+            }
+            Self::Relay(program) => {
+                let upstream = place.backend.to_string();
+                let listen = listen.to_string();
+                let command = [
+                    program,
+                    "relay",
+                    "--listen",
+                    &listen,
+                    "--upstream",
+                    &upstream,
+                ];
+                let command = command.map(str::to_owned);
+                processes.push(Pinned::start(place.proxy, &command, false)?);
+                pid = Some(processes[0].pid()?);
             }
             Self::Nginx => {
                 let (path, command) = nginx(place, listen)?;

@@ -38,6 +38,9 @@ pub(crate) struct Args {
     /// Measure nginx too.
     #[arg(long)]
     nginx: bool,
+    /// Measure a relay too that copies bytes and reads nothing of them: the most that one core can do.
+    #[arg(long)]
+    relay: bool,
     /// Measure the sidecar twice: how far two arms that are the same differ here.
     #[arg(long)]
     null: bool,
@@ -104,7 +107,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         backend,
         concurrency: args.concurrency,
     };
-    let arms = arms(&args)?;
+    let arms = arms(&args, &own)?;
     let against = args.against.clone().unwrap_or_else(|| {
         let mut names = arms.iter().rev();
         let peer = names.find(|arm| matches!(arm, Arm::Peer { .. } | Arm::Nginx));
@@ -154,7 +157,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     behind.end().await
 }
 
-fn arms(args: &Args) -> anyhow::Result<Vec<Arm>> {
+fn arms(args: &Args, own: &str) -> anyhow::Result<Vec<Arm>> {
     let rouse = |name: &str, program: &PathBuf| Arm::Rouse {
         name: name.to_owned(),
         program: program.clone(),
@@ -171,6 +174,9 @@ fn arms(args: &Args) -> anyhow::Result<Vec<Arm>> {
             activator: activator.clone(),
             queue_proxy: args.queue_proxy.clone(),
         });
+    }
+    if args.relay {
+        arms.push(Arm::Relay(own.to_owned()));
     }
     if args.nginx {
         arms.push(Arm::Nginx);

@@ -20,6 +20,7 @@ mod figures;
 mod hold;
 mod paced;
 mod process;
+mod relay;
 mod streams;
 
 use clap::{Parser, Subcommand};
@@ -50,6 +51,8 @@ enum Command {
     Paced(paced::Args),
     /// The backend alone: answers every request with a few bytes, `/sse/FRAMES/MILLISECONDS` with a stream.
     Backend(backend::Args),
+    /// A relay alone: copies bytes both ways.
+    Relay(relay::Args),
     /// The generator alone: as many connections as asked for, one request after the other on each. Prints JSON.
     Blast(blast::Args),
     /// The generator of streams alone. Prints JSON.
@@ -70,6 +73,7 @@ fn main() -> anyhow::Result<()> {
             Command::Sink(args) => attacker::sink(args).await,
             Command::Paced(args) => paced::run(args).await,
             Command::Backend(args) => backend::run(args).await,
+            Command::Relay(args) => relay::run(args).await,
             Command::Blast(args) => blast::run(args).await,
             Command::Streams(args) => streams::run(args).await,
         }

@@ -1,7 +1,7 @@
 //! TLS of the data path, where it is asked for: rustls with ring, versions 1.2 and 1.3.
 //!
 //! [`ServerTls`] is what a listener serves with, [`ClientTls`] with which an upstream is spoken to. Both are made from files and
-//! read them again when they change, since certificates of a mesh live for an hour: see [`reload`]. Neither looks at the
+//! read them again when they change, since certificates of a mesh live for an hour: see `reload`. Neither looks at the
 //! system's authorities, and neither can be told to verify nothing. What is not looked at is revocation: short lives stand for it.
 
 mod client;
