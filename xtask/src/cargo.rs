@@ -13,9 +13,18 @@ use anyhow::{Context as _, ensure};
 /// tests in the selection the programs and the tests share every artifact.
 pub(crate) const EVERYTHING: [&str; 4] = ["build", "--workspace", "--bins", "--tests"];
 
-/// A command for the cargo that started us, or the one on the path.
+/// A command for the cargo that started us, or the one on the path. What `cargo run` tells us of our own package is kept from it:
+/// build scripts (ring's) ask for it, and would build anew whenever a chore follows a cargo that was called by hand.
 pub(crate) fn command() -> Command {
-    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let of_package = std::env::vars_os().map(|(name, _)| name).filter(|name| {
+        let name = name.as_encoded_bytes();
+        name.starts_with(b"CARGO_PKG_") || name.starts_with(b"CARGO_MANIFEST_")
+    });
+    for name in of_package {
+        command.env_remove(name);
+    }
+    command
 }
 
 /// Runs cargo in `root` with its output on ours, and fails if it does.
