@@ -111,11 +111,13 @@ pub fn companion(service: &str) -> String {
 
 /// The Service of a workload by which its sidecars send to the activators what they cannot take. Its ports are those of the sidecars
 /// ([`FIRST_REQUEST_PORT`] plus n), so that all of its address is known when a Pod is made, before any Service is. None if the
-/// workload's name leaves no room for it. No companion can have that name.
+/// workload's name makes no such name. No companion can have that name.
 pub fn relay(workload: &str) -> Option<String> {
     let name = format!("{workload}-rouse-relay");
-    // A Service's name is one label of a DNS name, a workload's may be several.
-    (name.len() <= 63 && !name.contains('.')).then_some(name)
+    // A Service's name is one label of a DNS name that begins with a letter (RFC 1035), a workload's may be several, and begin with a
+    // digit.
+    let is_label = name.len() <= 63 && !name.contains('.');
+    (is_label && name.starts_with(|first: char| first.is_ascii_lowercase())).then_some(name)
 }
 
 #[cfg(test)]
@@ -144,5 +146,6 @@ mod tests {
         assert!(relay(&"a".repeat(51)).is_some_and(|name| name.len() == 63));
         assert_eq!(relay(&"a".repeat(52)), None);
         assert_eq!(relay("a.b"), None);
+        assert_eq!(relay("7b-chat"), None);
     }
 }

@@ -105,10 +105,11 @@ pub struct Args {
     lifecycle_token: Option<String>,
 
     /// Host and port at which the workload's activators can always be reached: requests that would wait here for long go there. May be
-    /// repeated: the n-th belongs to the n-th --listen; - for none. Never the address of a queue-proxy.
+    /// repeated: the n-th belongs to the n-th --listen; - for none. Never the address of a queue-proxy. Requests go there without TLS.
     #[arg(
         long,
         env = "ROUSE_BOUNCE_TO",
+        conflicts_with = "certificate",
         value_delimiter = ',',
         allow_hyphen_values = true,
         value_parser = bounce_target,
@@ -531,6 +532,10 @@ mod tests {
             (&format!("{base}--soft-limit -1"), "soft-limit"),
             (&format!("{base}--bounce-depth x"), "bounce-depth"),
             (&format!("{base}--tls-certificate a"), "--tls-key"),
+            (
+                &format!("{base}--tls-certificate a --tls-key b --bounce-to c:1"),
+                "cannot be used with",
+            ),
             (&format!("{base}--tls-mode permissive"), "--tls-certificate"),
             (
                 &format!("{base}--tls-certificate a --tls-key b --tls-mode any"),

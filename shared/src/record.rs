@@ -45,6 +45,7 @@ use crate::{
 const PATH_BYTES: usize = 2 * 1024;
 /// Bytes of a user agent that are told: those of browsers have some 120.
 const AGENT_BYTES: usize = 256;
+const METHOD_BYTES: usize = 32;
 
 /// Makes records; one for each process, cheap to clone. The default makes none.
 #[derive(Clone, Debug, Default)]
@@ -228,13 +229,23 @@ impl Head {
             agent[..agent.len().min(AGENT_BYTES)].into()
         });
         Self {
-            method: Some(request.method().clone()),
+            method: Some(short(request.method())),
             path: Some(path[..path.floor_char_boundary(PATH_BYTES)].into()),
             version: Some(request.version()),
             agent,
             parent: trace::context(request.headers()),
         }
     }
+}
+
+/// A method, shortened if it is longer than any that is registered: what is kept of a request must not be what its client likes.
+fn short(method: &Method) -> Method {
+    let name = method.as_str().as_bytes();
+    if name.len() <= METHOD_BYTES {
+        return method.clone();
+    }
+    // The beginning of a token is one.
+    Method::from_bytes(&name[..METHOD_BYTES]).unwrap_or_default()
 }
 
 impl Record {

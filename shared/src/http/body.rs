@@ -292,6 +292,8 @@ impl http_body::Body for Body {
         this.tally.add_frame(frame.as_ref());
         match &frame {
             None => this.finish(End::Whole),
+            // An answer that was cut since its own request broke off: that is its client's doing.
+            Some(Err(error)) if BodyBroken::behind(error).is_some() => this.finish(End::Dropped),
             Some(Err(_)) => this.finish(End::Broken),
             // Whoever asks whether this was the last frame may not come for another one.
             Some(Ok(_)) if this.is_end_stream() => this.finish(End::Whole),

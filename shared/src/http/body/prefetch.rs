@@ -35,8 +35,11 @@ impl Prefixed {
     pub(super) fn behind(mut self, frame: Frame<Bytes>) -> Self {
         match frame.into_data() {
             Ok(data) => self.frames.push_front(data),
-            // Nothing follows them.
-            Err(frame) => self.trailers = frame.into_trailers().ok(),
+            Err(frame) => {
+                self.trailers = frame.into_trailers().ok();
+                // Nothing follows them.
+                self.rest = None;
+            }
         }
         self
     }

@@ -209,8 +209,12 @@ pub(super) fn finish_upload(home: &Arc<Inner>, line: Line, upload: Upload, body:
 pub(super) fn pump(reply: Reply, upload: Upload, body: Body) -> Body {
     let left = reply.state.coding.left();
     let (frames, pumped) = mpsc::channel(1);
+    let mut reply = reply;
+    // However this ends, what is still to be sent of the request would be read as a part of the next one's.
+    let keeps = std::mem::replace(&mut reply.state.keeps, false);
     let pump = Pump {
         reply,
+        keeps,
         upload,
         body,
         frames: PollSender::new(frames),
@@ -226,6 +230,8 @@ type Pumping = Result<Frame<Bytes>, BoxError>;
 
 struct Pump {
     reply: Reply,
+    /// Whether the connection may be used again when both are through.
+    keeps: bool,
     upload: Upload,
     body: Body,
     frames: PollSender<Pumping>,
@@ -238,8 +244,12 @@ impl Pump {
         };
         let done = tokio::select! {
             biased;
-            // Nobody is there any more.
-            () = frames.closed() => return,
+            // Who has the last frame need not wait to be told that it was.
+            () = frames.closed() => if self.reply.state.coding.is_over() {
+                Ok(())
+            } else {
+                return;
+            },
             done = std::future::poll_fn(|cx| self.poll(cx)) => done,
         };
         if let Err(error) = done {
@@ -250,10 +260,12 @@ impl Pump {
         }
         let Self {
             mut reply,
+            keeps,
             upload,
             body,
             ..
         } = self;
+        reply.state.keeps = keeps;
         let home = Arc::clone(&reply.state.home);
         if let Some(line) = reply.state.end() {
             if upload.is_over() {

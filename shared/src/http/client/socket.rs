@@ -100,6 +100,11 @@ impl Socket {
         self.deaf
     }
 
+    /// Whether a write that fails may have sent something: TLS makes several of one.
+    pub(super) fn sends_in_steps(&self) -> bool {
+        matches!(self.stream, Wire::Tls(_))
+    }
+
     /// Writes some of `slices`.
     ///
     /// # Errors

@@ -354,3 +354,97 @@ async fn an_answer_that_is_left_with_little_to_come_keeps_its_connection() {
     }
     serving.await.unwrap();
 }
+
+/// A body whose parts a test sends.
+struct Owed(tokio::sync::mpsc::Receiver<Result<Frame<Bytes>, BoxError>>);
+
+impl http_body::Body for Owed {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.0.poll_recv(cx)
+    }
+}
+
+/// A server whose first connection answers early, as `go` says, and then only reads; all others answer each request.
+async fn answers_early(listener: TcpListener, mut go: tokio::sync::mpsc::Receiver<()>) {
+    let mut first = listener.accept().await.unwrap().0;
+    let early = async {
+        read_head(&mut first, &mut Vec::new()).await;
+        let (head, body) = OK.split_at(OK.len() - 2);
+        first.write_all(head).await.unwrap();
+        go.recv().await.unwrap();
+        // It may be reset by now.
+        let _gone = first.write_all(body).await;
+        let mut sink = [0; 1024];
+        while let Ok(1..) = first.read(&mut sink).await {}
+        std::future::pending::<()>().await;
+    };
+    let others = async {
+        loop {
+            let mut stream = listener.accept().await.unwrap().0;
+            tokio::spawn(async move {
+                let mut buffer = Vec::new();
+                while stream.read_buf(&mut buffer).await.is_ok_and(|n| n > 0) {
+                    if buffer.ends_with(b"\r\n\r\n") {
+                        buffer.clear();
+                        stream.write_all(OK).await.unwrap();
+                    }
+                }
+            });
+        }
+    };
+    tokio::join!(early, others);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_on_which_a_part_of_a_request_is_owed_is_not_used_again() {
+    for way in ["read", "left", "broken"] {
+        let (listener, client) = server().await;
+        let (go, going) = tokio::sync::mpsc::channel(1);
+        let serving = tokio::spawn(answers_early(listener, going));
+        let (parts, owed) = tokio::sync::mpsc::channel(1);
+        let request = Request::post("/").body(Body::made(Owed(owed))).unwrap();
+        let answer = timeout(LONG, client.send(request)).await.unwrap().unwrap();
+        match way {
+            "read" => {
+                go.send(()).await.unwrap();
+                assert_eq!(text(answer).await, "ok");
+            }
+            "left" => {
+                drop(answer);
+                go.send(()).await.unwrap();
+            }
+            _ => {
+                parts.send(Err("broke off".into())).await.unwrap();
+                let error = answer.into_body().collect().await.unwrap_err();
+                assert!(crate::http::body::BodyBroken::behind(&error).is_some());
+                go.send(()).await.unwrap();
+            }
+        }
+        for _ in 0..20 {
+            // Two, so that all that are kept are used.
+            let (one, other) = (client.send(get()), client.send(get()));
+            let both = async { tokio::join!(one, other) };
+            let (one, other) = timeout(LONG, both).await.expect(way);
+            assert_eq!(text(one.unwrap()).await, "ok");
+            assert_eq!(text(other.unwrap()).await, "ok");
+        }
+        serving.abort();
+    }
+}
+
+#[tokio::test]
+async fn trailers_that_were_taken_and_put_back_are_there() {
+    let mut trailers = http::HeaderMap::new();
+    trailers.insert("x-sum", http::HeaderValue::from_static("a"));
+    let mut body = Body::empty();
+    body.put_back(Frame::trailers(trailers.clone()));
+    let frame = body.frame().await.unwrap().unwrap();
+    assert_eq!(frame.into_trailers().unwrap(), trailers);
+    assert!(body.frame().await.is_none());
+}

@@ -95,6 +95,9 @@ impl Upload {
                 }
                 return more.map(Ok);
             }
+            if !self.began && socket.sends_in_steps() {
+                self.begin();
+            }
             let mut slices = [IoSlice::new(&[]); PIECES];
             let count = self.waiting.len().min(PIECES);
             for (slice, piece) in slices.iter_mut().zip(&self.waiting) {
@@ -112,10 +115,15 @@ impl Upload {
         }
     }
 
-    fn wrote(&mut self, n: usize) {
+    /// From now on some of it may have been read.
+    fn begin(&mut self) {
         self.began = true;
-        self.unsent = true;
         self.first = None;
+    }
+
+    fn wrote(&mut self, n: usize) {
+        self.begin();
+        self.unsent = true;
         self.bytes -= n;
         let mut left = n;
         while let Some(piece) = self.waiting.front_mut() {
