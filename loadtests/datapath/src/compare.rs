@@ -24,6 +24,7 @@ use crate::{
     streams,
 };
 
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Rouse's sidecar.
