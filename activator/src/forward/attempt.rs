@@ -111,7 +111,7 @@ impl Front {
                 tracing::debug!(pod = %lease.pod.uid, %error, "Pod broke off");
                 Err(BodyBroken::behind(&error).map_or(Failure::PodBroke, Failure::from))
             }
-            Ok(answer) => self.judge(lease, answer, copy, gate.as_ref(), ticketed),
+            Ok(answer) => self.judge(lease, answer, copy, gate, ticketed),
         }
     }
 
@@ -121,7 +121,7 @@ impl Front {
         lease: &Lease,
         mut answer: Response<Body>,
         copy: Option<Body>,
-        gate: Option<&Arc<Gate>>,
+        gate: Option<Arc<Gate>>,
         ticketed: bool,
     ) -> Result<Attempt, Failure> {
         let marker = answer
@@ -162,13 +162,10 @@ impl Front {
         sanitize::strip_hop_by_hop(answer.headers_mut());
         headers::strip_ours(answer.headers_mut());
         *answer.version_mut() = Version::HTTP_11;
-        // An answer that came before its body was wanted: the body is given up only when the answer is through, since
-        // that ends the connection it comes on.
-        let answer = match gate {
-            Some(gate) => answer.map(|body| body.guarded(GiveUp(Arc::clone(gate)))),
+        Ok(Attempt::Answered(match gate {
+            Some(gate) => gate.answered(answer),
             None => answer,
-        };
-        Ok(Attempt::Answered(answer))
+        }))
     }
 
     /// Reserves a slot for a request whose body can neither be sent twice nor wait for a `100 Continue`.
@@ -219,14 +216,5 @@ impl Front {
         {
             headers.insert(POD_UID, uid);
         }
-    }
-}
-
-/// Gives a body up that nobody asked for.
-struct GiveUp(Arc<Gate>);
-
-impl Drop for GiveUp {
-    fn drop(&mut self) {
-        drop(self.0.take_back());
     }
 }

@@ -174,6 +174,25 @@ async fn a_final_answer_without_100_continue_is_all_that_the_client_sees() {
     }
 }
 
+/// A pod says no `100 Continue` any more once its model's answer has begun, and its model may need the body to go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_goes_on_when_the_answer_begins_before_it_was_asked_for() {
+    let bed = Bed::new();
+    let site = bed.site("a", |_| {});
+    let mut fake = Fake::start("p").await;
+    site.endpoints(vec![fake.endpoint.clone()]);
+    let body = pattern(200_000);
+    let mut raw = Raw::sent(site.address(), post("/", "x", &body)).await;
+    let mut got = fake.request().await;
+    assert_eq!(got.header("expect"), Some("100-continue"));
+    let head = "HTTP/1.1 200 OK\r\nrouse-admission: admitted\r\ncontent-length: 200000\r\n\r\n";
+    got.raw.send(head).await;
+    let read = got.body().await;
+    assert_eq!(read, body);
+    got.raw.send(read).await;
+    assert_eq!(raw.answer().await.unwrap().body, body);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_that_breaks_off_is_the_clients_fault_and_aborts_the_request_at_the_pod() {
     use tokio::io::AsyncWriteExt;

@@ -100,7 +100,7 @@ impl Front {
             Ok(answer) => {
                 call.notes.answered();
                 Ok(Bounced::Answered(match gate {
-                    Some(gate) => answer.map(|body| body.guarded(GiveUp(gate))),
+                    Some(gate) => gate.answered(answer),
                     None => answer,
                 }))
             }
@@ -147,14 +147,5 @@ impl Front {
             return Ok(answer.map(|_| Body::empty()));
         }
         Ok(answer.map(|body| body.tallied(call.notes.sent()).ending(guard)))
-    }
-}
-
-/// Gives a body up that nobody asked for, once the answer that came without it is through.
-struct GiveUp(Arc<Gate>);
-
-impl Drop for GiveUp {
-    fn drop(&mut self) {
-        drop(self.0.take_back());
     }
 }

@@ -476,6 +476,37 @@ async fn a_body_that_waits_to_be_wanted_waits_for_the_activator_to_want_it() {
     soon(QUICKLY, "it to leave", || proxy.stats().relayed() == 0).await;
 }
 
+/// A server says no `100 Continue` any more once its answer has begun, and may need the body to go on.
+#[tokio::test]
+async fn a_body_goes_to_an_activator_whose_answer_begins_before_it_was_asked_for() {
+    let (model, _gate) = Model::gated().await;
+    let there = Model::raw(|mut stream| async move {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            assert_ne!(stream.read_buf(&mut head).await.unwrap(), 0);
+        }
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 300000\r\n\r\n";
+        stream.write_all(answer).await.unwrap();
+        let mut body = vec![0; 300_000];
+        stream.read_exact(&mut body).await.unwrap();
+        stream.write_all(&body).await.unwrap();
+    })
+    .await;
+    let proxy = ready(bouncing(model.address, 1, there.address)).await;
+    let _here = crowd(&proxy, &model).await;
+    let head =
+        "POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 300000\r\n\r\n";
+    let mut client = Raw::sent(front(&proxy), head).await;
+    let body = "x".repeat(300_000);
+    client.send(&body).await;
+    let mut answer = client.answer().await;
+    // Whether it is told to go on or not is a matter of which is first.
+    if answer.status == 100 {
+        answer = client.answer().await;
+    }
+    assert_eq!((answer.status, answer.text()), (200, body.as_str()));
+}
+
 #[tokio::test]
 async fn an_http_2_call_stays_one_with_its_trailers_and_both_its_streams() {
     let (model, _gate) = Model::gated().await;

@@ -8,6 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::Response;
 use http_body::{Body as _, Frame, SizeHint};
 use parking_lot::Mutex;
 
@@ -80,6 +81,21 @@ impl Gate {
         }
     }
 
+    /// The other side has begun its `answer`, having said that it wants the body or not.
+    ///
+    /// Not having said so means nothing while the answer goes on: a server whose handler asks for the body just as it answers
+    /// says no `100 Continue` any more (RFC 9110 section 10.1.1 asks for none then), and waits for the body all the same. So it is
+    /// let go. After an answer that is here to its end nobody wants the body: it is given up when the answer was read and no sooner,
+    /// since that ends the connection it comes on.
+    #[must_use]
+    pub fn answered(self: Arc<Self>, answer: Response<Body>) -> Response<Body> {
+        if answer.body().is_buffered() {
+            return answer.map(|body| body.guarded(GiveUp(self)));
+        }
+        self.open();
+        answer
+    }
+
     pub(super) fn size_hint(&self) -> SizeHint {
         self.size_hint
     }
@@ -97,6 +113,15 @@ impl Gate {
             GateState::Open(body) => Pin::new(body).poll_frame(cx),
             GateState::Gone => Poll::Ready(Some(Err(Box::new(TakenBack(()))))),
         }
+    }
+}
+
+/// Gives a body up that nobody asked for.
+struct GiveUp(Arc<Gate>);
+
+impl Drop for GiveUp {
+    fn drop(&mut self) {
+        drop(self.0.take_back());
     }
 }
 
