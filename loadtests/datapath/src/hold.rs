@@ -110,6 +110,14 @@ async fn round(args: &Args) -> anyhow::Result<(f64, f64)> {
     }
     let first = answered.iter().min().context("nobody was answered")?;
     let last = answered.iter().max().context("nobody was answered")?;
+    let mut since: Vec<_> = answered.iter().map(|at| *at - *first).collect();
+    since.sort_unstable();
+    for part in [10, 50, 90] {
+        println!(
+            "{part} % answered after {:.0?}",
+            since[since.len() * part / 100]
+        );
+    }
     let count = f64::from(u32::try_from(args.requests)?);
     let grown = f64::from(u32::try_from(after.saturating_sub(before))?) * 1024.0;
     let body = f64::from(u32::try_from(args.body)?);

@@ -208,7 +208,7 @@ impl Client {
         }
         let mut request = request;
         loop {
-            let connection = match self.connection().await {
+            let connection = match self.inner.connection().await {
                 Ok(connection) => connection,
                 Err(error) => {
                     return Err(SendError::NotSent {
@@ -224,18 +224,6 @@ impl Client {
                 outcome => return outcome,
             }
         }
-    }
-
-    /// A kept connection, else a new one.
-    async fn connection(&self) -> Result<Connection, BoxError> {
-        if let Some(line) = self.inner.take_idle() {
-            return Ok(Connection { line, reused: true });
-        }
-        let line = Line::new(self.inner.connect(false).await?);
-        Ok(Connection {
-            line,
-            reused: false,
-        })
     }
 
     /// Sends one request; the connection is kept when the body of its answer has ended.
@@ -271,7 +259,7 @@ impl Client {
             Err(Failed::Broken { error, sent }) => {
                 // Whatever broke this one may have broken the others without our knowing yet, such as the end of the
                 // other side's process: the next request finds that out by connecting, and has not been sent then.
-                self.inner.idle.lock().lines.clear();
+                self.inner.idle.lock().clear();
                 if sent {
                     return Err(SendError::Sent(error.into()));
                 }
@@ -287,7 +275,7 @@ impl Client {
     /// Keeps no connection from now on and closes the unused ones.
     pub fn close(&self) {
         self.inner.closed.store(true, Relaxed);
-        self.inner.idle.lock().lines.clear();
+        self.inner.idle.lock().clear();
         self.inner.h2.clear();
     }
 

@@ -310,7 +310,6 @@ fn beside_hyper(messages: &[Message]) {
     let mut written = Vec::new();
     let io = TokioIo::new(tokio::io::join(&stream[..], &mut written));
     let connection = http1::Builder::new()
-        .max_headers(128)
         .half_close(true)
         .serve_connection(io, service);
     let mut connection = pin!(connection);

@@ -1,21 +1,71 @@
-//! Unused connections: when one may be used again, and that every other one is closed.
+//! Unused connections: when one may be used again, and that every other one is closed. And who waits for one.
 
 use std::{
+    collections::VecDeque,
     sync::{Arc, Weak, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep_until, timeout},
+};
 
-use super::{Inner, line::Line};
+use super::{ConnectTimeout, Connection, Inner, line::Line};
+use crate::BoxError;
 
-/// Unused connections.
+/// Connections that may be on their way to one address at once.
+///
+/// A crowd that was held comes at once. With a connection for each of them its requests would be answered no sooner, since the other
+/// side has to accept and to read them all: most are answered sooner on a connection that the first of them give back.
+pub(super) const CONNECTING: usize = 32;
+
+/// Unused connections, and who waits for one.
 #[derive(Default)]
 pub(super) struct Kept {
-    /// The one that was used last is the last.
+    /// The one that was used last is the last. There is none while somebody waits.
     pub(super) lines: Vec<Idle>,
     /// Whether a task closes those that are too old.
     swept: bool,
+    /// Connections on their way.
+    connecting: usize,
+    /// Who waits, while as many as may be are on their way. Who left is still in it.
+    pub(super) waiting: VecDeque<oneshot::Sender<Turn>>,
+}
+
+impl Kept {
+    /// Closes the unused connections.
+    pub(super) fn clear(&mut self) {
+        self.lines.clear();
+    }
+}
+
+/// What somebody waited for, whichever came first.
+pub(super) enum Turn {
+    /// A connection that somebody else has given back.
+    Kept(Line),
+    /// That he may make one.
+    New(Place),
+}
+
+/// The right to make a connection. Dropping it gives it to whoever waits.
+pub(super) struct Place(Arc<Inner>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut idle = self.0.idle.lock();
+        idle.connecting -= 1;
+        while let Some(next) = idle.waiting.pop_front() {
+            if next.is_closed() {
+                continue;
+            }
+            idle.connecting += 1;
+            drop(idle);
+            // Who has left in this moment drops it, and so does the same for the next one.
+            let _left = next.send(Turn::New(Self(Arc::clone(&self.0))));
+            return;
+        }
+    }
 }
 
 /// An unused connection.
@@ -40,7 +90,66 @@ async fn sweep(of: Weak<Inner>, age: Duration) {
 }
 
 impl Inner {
-    pub(super) fn take_idle(&self) -> Option<Line> {
+    /// A kept connection, else a new one.
+    ///
+    /// # Errors
+    /// When none is had within the limit, or the address takes none.
+    pub(super) async fn connection(self: &Arc<Self>) -> Result<Connection, BoxError> {
+        match self.take_idle() {
+            Some(line) => Ok(Connection { line, reused: true }),
+            // In a box, since few requests make a connection.
+            None => Box::pin(self.new_connection()).await,
+        }
+    }
+
+    async fn new_connection(self: &Arc<Self>) -> Result<Connection, BoxError> {
+        let limit = self.config.connect;
+        let having = async {
+            let place = loop {
+                let turn = match self.place() {
+                    Ok(place) => break place,
+                    Err(turn) => turn.await,
+                };
+                match turn {
+                    Ok(Turn::New(place)) => break place,
+                    Ok(Turn::Kept(mut line)) => {
+                        if line.is_silent() {
+                            return Ok(Connection { line, reused: true });
+                        }
+                    }
+                    // Nobody drops it while there is this client.
+                    Err(_) => {}
+                }
+            };
+            let line = Line::new(self.connect(false).await?);
+            drop(place);
+            Ok(Connection {
+                line,
+                reused: false,
+            })
+        };
+        timeout(limit, having)
+            .await
+            .map_err(|_| ConnectTimeout(limit))?
+    }
+
+    /// The right to make a connection, or a place in the queue.
+    pub(super) fn place(self: &Arc<Self>) -> Result<Place, oneshot::Receiver<Turn>> {
+        let mut idle = self.idle.lock();
+        if idle.connecting < CONNECTING {
+            idle.connecting += 1;
+            return Ok(Place(Arc::clone(self)));
+        }
+        let (turn, waiting) = oneshot::channel();
+        // Those who left are not more than those who are there, and it all ends with the crowd.
+        if idle.waiting.len() == idle.waiting.capacity() {
+            idle.waiting.retain(|one| !one.is_closed());
+        }
+        idle.waiting.push_back(turn);
+        Err(waiting)
+    }
+
+    fn take_idle(&self) -> Option<Line> {
         let now = Instant::now();
         let mut idle = self.idle.lock();
         // The newest first, so that those which are not needed age out.
@@ -60,7 +169,14 @@ impl Inner {
         if self.closed.load(Relaxed) {
             return;
         }
+        let mut line = line;
         let mut idle = self.idle.lock();
+        while let Some(next) = idle.waiting.pop_front() {
+            match next.send(Turn::Kept(line)) {
+                Err(Turn::Kept(back)) => line = back,
+                Ok(()) | Err(Turn::New(_)) => return,
+            }
+        }
         if idle.lines.len() < self.config.max_idle {
             let since = Instant::now();
             idle.lines.push(Idle { line, since });

@@ -111,6 +111,83 @@ async fn kept(client: &Client) {
     timeout(LONG, kept).await.expect("a kept connection");
 }
 
+/// A client of which as many connections are on their way as may be, and those.
+fn crowded(client: &Client) -> Vec<kept::Place> {
+    let places = std::iter::from_fn(|| client.inner.place().ok());
+    let places: Vec<_> = places.collect();
+    assert_eq!(places.len(), kept::CONNECTING);
+    places
+}
+
+/// Waits until so many wait for a connection.
+async fn waiting(client: &Client, n: usize) {
+    let waiting = async {
+        while client.inner.idle.lock().waiting.len() < n {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(LONG, waiting).await.expect("somebody who waits");
+}
+
+#[tokio::test]
+async fn one_of_a_crowd_goes_on_with_what_comes_first_a_connection_given_back_or_leave_to_make_one()
+{
+    let (listener, client) = server().await;
+    let of_first = client.clone();
+    let first = tokio::spawn(async move { of_first.send(get()).await.unwrap() });
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut buffer = Vec::new();
+    read_head(&mut stream, &mut buffer).await;
+    let mut places = crowded(&client);
+    // The test's own attempt at one more waits in the queue too, and has left.
+    let send = || {
+        let client = client.clone();
+        tokio::spawn(async move { client.send(get()).await })
+    };
+    let left = send();
+    waiting(&client, 2).await;
+    let second = send();
+    waiting(&client, 3).await;
+    left.abort();
+    assert!(left.await.unwrap_err().is_cancelled());
+
+    // The answer to the first gives its connection back, and to the one who is there.
+    stream.write_all(OK).await.unwrap();
+    assert_eq!(text(first.await.unwrap()).await, "ok");
+    timeout(LONG, read_head(&mut stream, &mut buffer))
+        .await
+        .expect("the second");
+
+    // With that one busy a third has leave to make one when a place is free.
+    let third = send();
+    waiting(&client, 1).await;
+    drop(places.pop());
+    let (mut other, _) = timeout(LONG, listener.accept())
+        .await
+        .expect("another")
+        .unwrap();
+    read_head(&mut other, &mut Vec::new()).await;
+    for (mut stream, asked) in [(stream, second), (other, third)] {
+        stream.write_all(OK).await.unwrap();
+        assert_eq!(text(asked.await.unwrap().unwrap()).await, "ok");
+    }
+    drop(places);
+    assert_eq!(crowded(&client).len(), kept::CONNECTING, "no place is lost");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_others_waits_no_longer_than_a_connection_may_take_and_sent_nothing() {
+    let (_listener, client) = server().await;
+    let _places = crowded(&client);
+    let start = tokio::time::Instant::now();
+    let failed = client.send(get()).await.unwrap_err();
+    assert_eq!(start.elapsed(), Config::default().connect);
+    let SendError::NotSent { error, .. } = failed else {
+        panic!("{failed:?}");
+    };
+    assert!(is_connect_error(&error));
+}
+
 #[test]
 fn connections_are_given_up_well_before_gunicorn_closes_them() {
     let gunicorn = Duration::from_secs(2);

@@ -87,7 +87,6 @@ pub(super) async fn serve<H: Handler>(
     let connection = conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(FAR)
-        .max_headers(128)
         .serve_connection(TokioIo::new(io), service)
         .with_upgrades();
     let mut connection = pin!(connection);
