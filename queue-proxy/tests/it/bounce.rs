@@ -423,6 +423,15 @@ async fn an_activators_own_refusal_is_the_clients_answer() {
     assert_eq!((there.seen.count(), model.seen.count()), (1, 1));
 }
 
+/// Reads the head of a request whose body is not sent yet.
+async fn read_head(stream: &mut tokio::net::TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        assert_ne!(stream.read_buf(&mut head).await.unwrap(), 0);
+    }
+    String::from_utf8(head).unwrap()
+}
+
 #[tokio::test]
 async fn a_body_that_waits_to_be_wanted_waits_for_the_activator_to_want_it() {
     let (model, _gate) = Model::gated().await;
@@ -430,11 +439,7 @@ async fn a_body_that_waits_to_be_wanted_waits_for_the_activator_to_want_it() {
     let there = Model::raw(move |mut stream| {
         let wants = wants.clone();
         async move {
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                assert_ne!(stream.read_buf(&mut head).await.unwrap(), 0);
-            }
-            let head = String::from_utf8(head).unwrap().to_lowercase();
+            let head = read_head(&mut stream).await.to_lowercase();
             assert!(head.contains("expect: 100-continue\r\n"), "{head}");
             let (go, gone) = tokio::sync::oneshot::channel::<()>();
             wants.send(go).unwrap();
@@ -481,10 +486,7 @@ async fn a_body_that_waits_to_be_wanted_waits_for_the_activator_to_want_it() {
 async fn a_body_goes_to_an_activator_whose_answer_begins_before_it_was_asked_for() {
     let (model, _gate) = Model::gated().await;
     let there = Model::raw(|mut stream| async move {
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            assert_ne!(stream.read_buf(&mut head).await.unwrap(), 0);
-        }
+        read_head(&mut stream).await;
         let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 300000\r\n\r\n";
         stream.write_all(answer).await.unwrap();
         let mut body = vec![0; 300_000];

@@ -259,7 +259,7 @@ impl Client {
             Err(Failed::Broken { error, sent }) => {
                 // Whatever broke this one may have broken the others without our knowing yet, such as the end of the
                 // other side's process: the next request finds that out by connecting, and has not been sent then.
-                self.inner.idle.lock().clear();
+                self.inner.idle.lock().lines.clear();
                 if sent {
                     return Err(SendError::Sent(error.into()));
                 }
@@ -275,7 +275,7 @@ impl Client {
     /// Keeps no connection from now on and closes the unused ones.
     pub fn close(&self) {
         self.inner.closed.store(true, Relaxed);
-        self.inner.idle.lock().clear();
+        self.inner.idle.lock().lines.clear();
         self.inner.h2.clear();
     }
 

@@ -33,13 +33,6 @@ pub(super) struct Kept {
     pub(super) waiting: VecDeque<oneshot::Sender<Turn>>,
 }
 
-impl Kept {
-    /// Closes the unused connections.
-    pub(super) fn clear(&mut self) {
-        self.lines.clear();
-    }
-}
-
 /// What somebody waited for, whichever came first.
 pub(super) enum Turn {
     /// A connection that somebody else has given back.
