@@ -77,9 +77,32 @@ pub(crate) struct Adopter {
     given_back: HashSet<TargetId>,
     /// How many plans are being carried out.
     carrying: usize,
-    paces: HashMap<TargetId, Pace>,
+    paces: HashMap<TargetId, Paces>,
     /// Whose plan was started last.
     turn: Option<TargetId>,
+}
+
+/// What of a plan has a pace of its own.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    Services,
+    Relay,
+}
+
+/// Those of one workload.
+#[derive(Debug, Default)]
+struct Paces {
+    services: Pace,
+    relay: Pace,
+}
+
+impl Paces {
+    fn of(&mut self, part: Part) -> &mut Pace {
+        match part {
+            Part::Services => &mut self.services,
+            Part::Relay => &mut self.relay,
+        }
+    }
 }
 
 /// What was told of a workload.
@@ -99,7 +122,7 @@ struct Outside {
 /// What a job came to.
 #[derive(Debug)]
 enum Outcome {
-    Carried(TargetId, Result<Vec<Action>, Failed>),
+    Carried(TargetId, Part, Result<Vec<Action>, (Vec<Action>, Failed)>),
     Asked(TargetId, Option<(Standing, String)>),
 }
 
@@ -391,19 +414,15 @@ impl Adopter {
 
     /// Starts to carry out a plan, unless one is under way or it is too early.
     fn start(&mut self, target: &TargetId, plan: Plan, now: Duration) {
-        let early = match self.paces.get_mut(target) {
-            Some(pace) => pace.is_early(now, &plan.actions),
-            None => false,
-        };
-        if plan.actions.is_empty() || early || self.carrying >= AT_ONCE {
+        let Some((part, actions)) = self.due(target, plan, now) else {
             return;
-        }
-        if !self.busy.insert(target.clone()) {
+        };
+        if self.carrying >= AT_ONCE || !self.busy.insert(target.clone()) {
             return;
         }
         self.carrying += 1;
         self.turn = Some(target.clone());
-        for action in &plan.actions {
+        for action in &actions {
             let Action::FlipBack { service, ports, .. } = action else {
                 continue;
             };
@@ -415,7 +434,7 @@ impl Adopter {
         let executor = self.executor.clone();
         let target = target.clone();
         self.jobs.spawn(async move {
-            for action in &plan.actions {
+            for action in &actions {
                 tracing::debug!(%target, ?action, "Adoption");
                 let done = Box::pin(executor.carry_out(&target, action)).await;
                 let result = if done.is_ok() { "ok" } else { "error" };
@@ -423,12 +442,25 @@ impl Adopter {
                     .counter(&[action.word(), result])
                     .increment(1);
                 if let Err(error) = done {
-                    return Outcome::Carried(target, Err(error));
+                    return Outcome::Carried(target, part, Err((actions, error)));
                 }
                 tracing::info!(%target, step = action.word(), "Adoption");
             }
-            Outcome::Carried(target, Ok(plan.actions))
+            Outcome::Carried(target, part, Ok(actions))
         });
+    }
+
+    /// The part of a plan whose turn it is.
+    fn due(&mut self, target: &TargetId, plan: Plan, now: Duration) -> Option<(Part, Vec<Action>)> {
+        let mut due = None;
+        for (part, actions) in [(Part::Relay, plan.relay), (Part::Services, plan.actions)] {
+            let pace = self.paces.get_mut(target).map(|paces| paces.of(part));
+            let early = pace.is_some_and(|pace| pace.is_early(now, &actions));
+            if !early && !actions.is_empty() {
+                due = Some((part, actions));
+            }
+        }
+        due
     }
 
     fn take(&mut self, outcome: Outcome) {
@@ -447,7 +479,7 @@ impl Adopter {
                     );
                 }
             }
-            Outcome::Carried(target, Ok(actions)) => {
+            Outcome::Carried(target, part, Ok(actions)) => {
                 self.busy.remove(&target);
                 self.carrying -= 1;
                 let given_back = self.outside.get(&target);
@@ -460,10 +492,10 @@ impl Adopter {
                     }
                 }
                 let soon = *self.asked.borrow();
-                let pace = self.paces.entry(target).or_default();
+                let pace = self.paces.entry(target).or_default().of(part);
                 pace.carried(now, actions, soon);
             }
-            Outcome::Carried(target, Err(error)) => {
+            Outcome::Carried(target, part, Err((actions, error))) => {
                 self.busy.remove(&target);
                 self.carrying -= 1;
                 if matches!(error, Failed::NoPortLeft(_))
@@ -477,8 +509,8 @@ impl Adopter {
                 }
                 // Who leaves has little time.
                 let soon = matches!(error, Failed::Conflict) || *self.asked.borrow();
-                let pace = self.paces.entry(target.clone()).or_default();
-                let pause = pace.failed(now, soon);
+                let pace = self.paces.entry(target.clone()).or_default().of(part);
+                let pause = pace.failed(now, actions, soon);
                 tracing::warn!(%target, %error, ?pause, "Adoption is tried again");
             }
         }

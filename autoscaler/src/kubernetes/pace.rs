@@ -20,7 +20,7 @@ pub(crate) struct Pace {
     /// The last pause after a failure.
     pause: Duration,
     settle: Duration,
-    /// What was carried out last.
+    /// What was carried out last, or failed.
     last: Vec<Action>,
     /// The same waits until then.
     again: Duration,
@@ -51,7 +51,7 @@ impl Pace {
     /// A plan was carried out.
     pub(crate) fn carried(&mut self, now: Duration, actions: Vec<Action>, soon: bool) {
         let longest = if soon { SOON } else { SETTLE.1 };
-        self.settle = if actions == self.last {
+        self.settle = if actions == self.last && self.pause.is_zero() {
             (self.settle * 2).min(longest)
         } else {
             SETTLE.0
@@ -62,11 +62,14 @@ impl Pace {
         self.again = now + self.settle;
     }
 
-    /// One failed. For how long it is not tried again; `soon`: not long.
-    pub(crate) fn failed(&mut self, now: Duration, soon: bool) -> Duration {
+    /// One failed. For how long it is not tried again; `soon`: not long. Another one, as of a workload that was opted out meanwhile,
+    /// has not failed, and need not wait for long.
+    pub(crate) fn failed(&mut self, now: Duration, actions: Vec<Action>, soon: bool) -> Duration {
         let longest = if soon { SOON } else { PAUSES.1 };
         self.pause = (self.pause * 2).clamp(PAUSES.0, longest);
-        self.at = now + self.pause;
+        self.last = actions;
+        self.at = now + self.pause.min(SOON);
+        self.again = now + self.pause;
         self.pause
     }
 }
@@ -126,13 +129,26 @@ mod tests {
     #[test]
     fn pauses_after_failures_grow_and_are_short_after_conflicts() {
         let mut pace = Pace::default();
-        let pauses: Vec<_> = (0..8).map(|_| pace.failed(ms(0), false)).collect();
+        let failed = |pace: &mut Pace, soon| pace.failed(ms(0), remove("a"), soon);
+        let pauses: Vec<_> = (0..8).map(|_| failed(&mut pace, false)).collect();
         assert_eq!(pauses[..3], [ms(500), ms(1_000), ms(2_000)]);
         assert_eq!(pauses[7], PAUSES.1);
         assert!(pace.is_early(ms(29_999), &remove("a")));
         assert!(!pace.is_early(ms(30_000), &remove("a")));
-        assert_eq!(pace.failed(ms(0), true), SOON);
+        assert_eq!(failed(&mut pace, true), SOON);
         pace.carried(ms(0), remove("a"), false);
-        assert_eq!(pace.failed(ms(0), true), ms(500));
+        assert!(!pace.is_early(ms(200), &remove("a")), "it did something");
+        assert_eq!(failed(&mut pace, true), ms(500));
+    }
+
+    #[test]
+    fn another_plan_than_the_one_that_failed_is_tried_soon() {
+        let mut pace = Pace::default();
+        for _ in 0..8 {
+            pace.failed(ms(0), remove("a"), false);
+        }
+        assert!(pace.is_early(ms(2_000), &remove("a")));
+        assert!(pace.is_early(ms(1_999), &remove("b")));
+        assert!(!pace.is_early(ms(2_000), &remove("b")));
     }
 }

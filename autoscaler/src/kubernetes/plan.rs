@@ -191,6 +191,9 @@ pub(crate) struct Flip {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Plan {
     pub(crate) actions: Vec<Action>,
+    /// What the relay needs. Nothing in `actions` waits for it, and where it cannot be made, as by a quota or a policy, nothing else
+    /// is kept up by that.
+    pub(crate) relay: Vec<Action>,
     /// Services that are left as they are.
     pub(crate) refused: Vec<(String, Refusal)>,
     /// Services through which requests are held and wake the workload.
@@ -260,16 +263,19 @@ pub(crate) fn plan(world: &World) -> Plan {
             None => leave::service(world, service, selects, &mut plan.actions),
         }
     }
-    relay::keep(world, &claims, !plan.adopted.is_empty(), &mut plan.actions);
+    relay::keep(world, &claims, !plan.adopted.is_empty(), &mut plan.relay);
     leave::orphans(world, &mut plan.actions);
     leave::claims(world, &claims, &mut plan.actions);
-    plan.actions.retain(|action| !is_under_way(world, action));
+    for actions in [&mut plan.actions, &mut plan.relay] {
+        actions.retain(|action| !is_under_way(world, action));
+    }
     // They fail where there is no port left, and nothing in this plan waits for them. What else stands has to be kept.
     let claims = |action: &Action| matches!(action, Action::Claim { .. });
     plan.actions.sort_by_key(claims);
     plan.may_sleep = all_adopted && !plan.adopted.is_empty();
     plan.finished = !matches!(world.standing, Standing::In(_))
         && plan.actions.is_empty()
+        && plan.relay.is_empty()
         && !has_companions(world)
         && world.slices.is_empty()
         && world.claims.is_empty();

@@ -11,6 +11,7 @@ mod killed;
 mod late;
 mod misdirected;
 mod opting;
+mod quota;
 mod rights;
 mod scaling;
 mod settling;

@@ -8,6 +8,13 @@ use crate::kubernetes::{
     view::{PortView, Role},
 };
 
+impl Plan {
+    /// Every step, in whatever order the two parts come.
+    fn steps(&self) -> Vec<Action> {
+        self.actions.iter().chain(&self.relay).cloned().collect()
+    }
+}
+
 fn workload(change: impl FnOnce(&mut Value)) -> Arc<WorkloadView> {
     let mut object = json!({
         "metadata": {"namespace": "n", "name": "iris", "uid": "w", "labels": {"rouse.dev/enabled": "true"}},
@@ -218,10 +225,11 @@ fn leads(world: &World) -> [bool; 2] {
 fn settle(world: &mut World) -> Plan {
     for _ in 0..30 {
         let plan = plan(world);
-        if plan.actions.is_empty() {
+        let steps = plan.steps();
+        if steps.is_empty() {
             return plan;
         }
-        for action in &plan.actions {
+        for action in &steps {
             apply(world, action);
             listen(world);
         }
@@ -367,7 +375,7 @@ fn when_rouse_is_deleted_a_workload_whose_pods_cannot_be_made_is_not_waited_for(
     world.standing = Standing::In(stuck);
     let mut world = leaving::opted_out(world, Stage::GivesBack);
     for _ in 0..30 {
-        for action in leaving::give_back(&world, 1, Stage::GivesBack).actions {
+        for action in leaving::give_back(&world, 1, Stage::GivesBack).steps() {
             apply(&mut world, &action);
         }
     }
@@ -402,7 +410,7 @@ fn when_time_runs_out_nothing_of_ours_stays_though_no_pod_is_ready() {
     assert_eq!(plan.actions.last(), Some(&Action::Wake), "it may fail");
     // It fails each time.
     for _ in 0..10 {
-        for action in plan_of(&world).actions {
+        for action in plan_of(&world).steps() {
             apply(&mut world, &action);
         }
     }
@@ -427,10 +435,11 @@ fn leave(world: &mut World, stage: Stage) {
             panic!("not leaving");
         };
         let plan = leaving::give_back(world, replicas, stage);
-        if plan.actions.is_empty() {
+        let steps = plan.steps();
+        if steps.is_empty() {
             return;
         }
-        for action in &plan.actions {
+        for action in &steps {
             apply(world, action);
             listen(world);
             assert_eq!(leads(world), [true, true], "after {action:?}");
@@ -599,8 +608,8 @@ fn what_is_being_deleted_already_is_not_deleted_again() {
     world.services.clear();
     world.standing = Standing::Gone;
     let removals = |world: &World| {
-        let actions = plan(world).actions.into_iter();
-        let removals = actions.filter(|action| {
+        let steps = plan(world).steps().into_iter();
+        let removals = steps.filter(|action| {
             matches!(
                 action,
                 Action::RemoveSlice { .. } | Action::RemoveCompanion { .. }
@@ -834,7 +843,8 @@ proptest! {
         for (what, carried_out) in history {
             happen(&mut world, what);
             let plan = plan(&world);
-            for action in plan.actions.iter().take(carried_out) {
+            let steps = plan.steps();
+            for action in steps.iter().take(carried_out) {
                 let before = leads(&world);
                 apply(&mut world, action);
                 listen(&mut world);
@@ -843,7 +853,7 @@ proptest! {
                     continue; // There is nobody to lead to.
                 }
                 for place in 0..2 {
-                    prop_assert!(!before[place] || after[place], "{action:?} of {:?} in {world:#?}", plan.actions);
+                    prop_assert!(!before[place] || after[place], "{action:?} of {steps:?} in {world:#?}");
                 }
             }
             if plan.may_sleep {
@@ -897,6 +907,26 @@ fn sidecars_reach_the_activators_at_a_name_and_ports_that_were_known_before_any_
 }
 
 #[test]
+fn a_relay_that_cannot_be_made_keeps_nothing_else_waiting() {
+    let mut world = world();
+    let settled = loop {
+        let plan = plan(&world);
+        if plan.actions.is_empty() {
+            break plan;
+        }
+        for action in &plan.actions {
+            apply(&mut world, action);
+            listen(&mut world);
+        }
+    };
+    assert!(settled.may_sleep);
+    assert!(matches!(&*settled.relay, [Action::KeepRelay(_)]));
+    world.standing = Standing::Gone;
+    let left = plan(&world);
+    assert!(left.relay.is_empty() && !left.actions.is_empty());
+}
+
+#[test]
 fn a_relay_goes_with_the_workload_that_it_is_of() {
     for standing in [
         Standing::Gone,
@@ -916,7 +946,7 @@ fn a_relay_goes_with_the_workload_that_it_is_of() {
             name: "iris-rouse-relay".into(),
             uid: "r".into(),
         };
-        assert!(plan.actions.contains(&removed), "{standing:?}: {plan:?}");
+        assert!(plan.relay.contains(&removed), "{standing:?}: {plan:?}");
         assert!(!plan.finished);
         settle(&mut world);
         assert_eq!((&world.relay, relay_slice(&world)), (&None, None));

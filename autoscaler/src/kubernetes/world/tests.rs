@@ -143,7 +143,8 @@ fn how_long_a_look_takes() {
         for (target, workload) in &seen.workloads {
             let standing = Standing::In(Arc::clone(workload));
             let world = seen.world(target, standing, &listening, BTreeSet::new(), 1);
-            actions += plan(&world).actions.len();
+            let plan = plan(&world);
+            actions += plan.actions.len() + plan.relay.len();
         }
         let whole = before.elapsed();
         println!("{count} workloads: {ordered:?} to order, {whole:?} in all, {actions} actions");

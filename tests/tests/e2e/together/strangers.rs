@@ -124,6 +124,16 @@ async fn untouched(space: &Space) -> Vec<String> {
 async fn a_tenant_who_forges_everything_of_his_own_gets_no_request_of_another() {
     let (space, stranger) = (Space::new("tenant").await, Space::new("stranger").await);
     let address = space.deploy(&Model::new("m")).await;
+    // The relay comes last.
+    let slices: Api<EndpointSlice> = space.api();
+    let relay = names::relay("m").unwrap();
+    let relay = ListParams::default().labels(&format!("{}={relay}", names::SERVICE_NAME));
+    space
+        .until("its sidecars are led to activators", LONG, async || {
+            let found = slices.list(&relay).await.ok()?.items;
+            (!found.is_empty()).then_some(())
+        })
+        .await;
     let before = untouched(&space).await;
     // By the name alone, which is another workload in another namespace, and by the whole name.
     forge(&stranger, "m", "m").await;
