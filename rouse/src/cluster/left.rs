@@ -20,6 +20,7 @@ use kubernetes::{
     labels::{self, selects},
     names,
 };
+use shared::TargetId;
 use tokio::time::{Instant, sleep};
 
 use super::{Cluster, Failed};
@@ -88,9 +89,14 @@ pub(super) async fn wait(cluster: &Cluster, whose: Whose<'_>) -> Result<(), Fail
 
 /// What is left, each by its kind and name.
 fn left(services: &[Service], slices: &[EndpointSlice], whose: Whose<'_>) -> Vec<String> {
-    let is_meant = |workload: Option<&str>| match whose {
+    let is_meant = |meta: &ObjectMeta, workload: Option<&str>| match whose {
         Whose::Workload(name, _) => workload == Some(name),
-        Whose::Anybody => true,
+        // What is there for nobody, as who may write in a namespace can make it, no autoscaler ever takes away.
+        Whose::Anybody => {
+            let namespace = meta.namespace.as_deref();
+            let of = namespace.zip(workload);
+            of.is_some_and(|(namespace, name)| TargetId::new(namespace, name).is_ok())
+        }
     };
     let name = |meta: &ObjectMeta, kind: &str| {
         let namespace = meta.namespace.as_deref().unwrap_or_default();
@@ -105,7 +111,8 @@ fn left(services: &[Service], slices: &[EndpointSlice], whose: Whose<'_>) -> Vec
             .any(|label| service.labels().contains_key(*label));
         let left = if companion {
             // Only one that we made: it says for whom.
-            Adopted::of(service).is_some_and(|adopted| is_meant(Some(&adopted.workload)))
+            let adopted = Adopted::of(service);
+            adopted.is_some_and(|of| is_meant(&service.metadata, Some(&of.workload)))
         } else {
             let spec = service.spec.as_ref();
             let selector = labels::kept(spec.and_then(|spec| spec.selector.as_ref()));
@@ -117,9 +124,10 @@ fn left(services: &[Service], slices: &[EndpointSlice], whose: Whose<'_>) -> Vec
         };
         left.then(|| name(&service.metadata, "Service"))
     });
-    let offered = slices
-        .iter()
-        .filter(|slice| is_meant(slice.annotations().get(names::WORKLOAD).map(String::as_str)));
+    let offered = slices.iter().filter(|slice| {
+        let of = slice.annotations().get(names::WORKLOAD);
+        is_meant(&slice.metadata, of.map(String::as_str))
+    });
     led.chain(offered.map(|slice| name(&slice.metadata, "EndpointSlice")))
         .collect()
 }
@@ -195,5 +203,17 @@ mod tests {
             ["Service n/b-rouse", "EndpointSlice n/b-activators-ipv4"]
         );
         assert_eq!(of("c"), [""; 0]);
+    }
+
+    #[test]
+    fn what_a_stranger_has_forged_for_no_workload_keeps_rouse_from_leaving_no_longer() {
+        let nobodys = [slice("tenant/m"), slice("")];
+        assert_eq!(
+            left(&[companion("tenant/m")], &nobodys, Whose::Anybody),
+            [""; 0]
+        );
+        let mut unnamed = slice("a");
+        unnamed.metadata.annotations = None;
+        assert_eq!(left(&[], &[unnamed], Whose::Anybody), [""; 0]);
     }
 }

@@ -405,6 +405,12 @@ impl Drop for Space {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("{}", self.dump());
+            // Or the next test would find what this one has left.
+            let _gone = Command::new("kubectl")
+                .args(["delete", "namespace", "--wait=false", &self.name])
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .status();
         }
     }
 }
