@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 use shared::{
     BoxError,
     http::{
-        body::Body,
-        client::{self, Client, SendError},
+        body::{Body, BodyBroken},
+        client::{self, Client, RequestBroken, SendError},
     },
 };
 use tokio::{
@@ -101,6 +101,11 @@ enum Unreachable {
     Shared,
 }
 
+/// Whether it was the request's own body that broke.
+fn is_of_the_request(error: &BoxError) -> bool {
+    error.is::<RequestBroken>() || BodyBroken::behind(error).is_some()
+}
+
 /// One target.
 #[derive(Debug)]
 pub(crate) struct Relay {
@@ -183,8 +188,16 @@ impl Relay {
             self.reach.lock().reached();
             sending.await
         };
-        if !matches!(sent, Err(SendError::NotSent { .. })) {
-            self.reach.lock().reached();
+        match &sent {
+            Ok(_) => self.reach.lock().reached(),
+            Err(SendError::Sent(error)) if !is_of_the_request(error) => {
+                // It takes connections and answers nothing, as one that wants TLS or is no activator at all: the next request
+                // must not meet the same.
+                tracing::debug!(target = %self.target, %error, "What was reached gave no answer");
+                self.reach.lock().failed(Instant::now());
+            }
+            Err(SendError::Sent(_)) => self.reach.lock().reached(),
+            Err(SendError::NotSent { .. }) => {}
         }
         sent
     }

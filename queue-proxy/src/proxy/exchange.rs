@@ -106,9 +106,14 @@ impl Front {
         outcome: &mut Outcome<'_>,
     ) -> Result<Response<Body>, Failure> {
         let mut may_leave = call.source == Source::Service;
+        let mut waited = false;
         loop {
             match place {
                 Place::Here(slot, mut entry) => {
+                    // Once, also for one that leaves and comes back.
+                    if !std::mem::replace(&mut waited, true) {
+                        self.pod.metrics.queue_wait.record(call.arrived.elapsed());
+                    }
                     match self.serve(call, &mut entry, request, may_leave, peer).await {
                         Ok(served) => {
                             return self.answer(
@@ -176,7 +181,6 @@ impl Front {
         entry.admitted();
         let admitted = Instant::now();
         let waited = admitted - call.arrived;
-        self.pod.metrics.queue_wait.record(waited);
         call.notes.given(None);
         let patience = Patience {
             // An activator can go elsewhere, unless it had to give its only copy of the body.

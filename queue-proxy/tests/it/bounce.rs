@@ -244,9 +244,11 @@ async fn what_a_restarting_model_takes_no_connection_for_goes_elsewhere_first() 
 
 #[tokio::test]
 async fn a_restarting_model_is_waited_for_where_no_activator_is_either() {
+    let metrics = metrics();
     let model = Model::ok().await;
     let address = model.address;
     let mut config = bouncing(address, 1, nobody().await);
+    config.target = "default/comes-back".parse().unwrap();
     config.restart_patience = Duration::from_secs(10);
     let proxy = ready(config).await;
     drop(model);
@@ -267,6 +269,13 @@ async fn a_restarting_model_is_waited_for_where_no_activator_is_either() {
     assert_eq!(model.seen.paths(), ["/small", "/large"]);
     until("the end", || proxy.open() == 0).await;
     assert_eq!(proxy.stats().relayed(), 0);
+    // Who has left and come back has waited once.
+    let waits = metrics.render();
+    let count = waits.lines().find(|line| {
+        line.starts_with("rouse_queue_proxy_queue_wait_seconds_count")
+            && line.contains("default/comes-back")
+    });
+    assert!(count.unwrap().ends_with(" 2"), "{count:?}");
 }
 
 #[tokio::test]
@@ -381,6 +390,11 @@ async fn what_an_activator_has_had_is_never_sent_again_whatever_becomes_of_it() 
     config.target = "default/broken".parse().unwrap();
     let proxy = ready(config).await;
     let _here = crowd(&proxy, &model).await;
+    let mut client = Raw::sent(front(&proxy), get("/part", "")).await;
+    assert_eq!(client.head().await.status, 200);
+    let mut rest = Vec::new();
+    let _cut = within("the end", client.stream.read_to_end(&mut rest)).await;
+    assert!(rest.len() < 9, "{rest:?}");
     let mut client = Raw::connect(front(&proxy)).await;
     let answer = client.get("/nothing").await;
     assert_eq!(answer.status, 502);
@@ -388,13 +402,11 @@ async fn what_an_activator_has_had_is_never_sent_again_whatever_becomes_of_it() 
         answer.text().starts_with("rouse: relay-broke: "),
         "{answer:?}"
     );
-    assert_eq!(there.seen.connections(), 1);
-    let mut client = Raw::sent(front(&proxy), get("/part", "")).await;
-    assert_eq!(client.head().await.status, 200);
-    let mut rest = Vec::new();
-    let _cut = within("the end", client.stream.read_to_end(&mut rest)).await;
-    assert!(rest.len() < 9, "{rest:?}");
     assert_eq!((there.seen.connections(), model.seen.count()), (2, 1));
+    // Others need not meet the same: it may want TLS, or be no activator.
+    let _third = Raw::sent(front(&proxy), get("/third", "")).await;
+    until("it to wait here", || proxy.stats().gauges() == (1, 2)).await;
+    assert_eq!(there.seen.connections(), 2);
     until("both outcomes", || {
         outcomes("broken").get("relay-broke") == Some(&2)
     })
