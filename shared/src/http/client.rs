@@ -71,6 +71,18 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// What `having` a connection comes to, if it is within the limit.
+    async fn in_time<T>(
+        &self,
+        having: impl Future<Output = Result<T, BoxError>>,
+    ) -> Result<T, BoxError> {
+        timeout(self.connect, having)
+            .await
+            .map_err(|_| ConnectTimeout(self.connect))?
+    }
+}
+
 /// Why a request has no response.
 pub enum SendError {
     /// Not a byte of it reached the other side: it may be sent elsewhere.
@@ -313,7 +325,7 @@ impl Client {
     }
 
     async fn connect_h2(&self) -> Result<http2::SendRequest<Body>, BoxError> {
-        let stream = self.inner.connect(true).await?;
+        let stream = self.inner.config.in_time(self.inner.connect(true)).await?;
         let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .max_header_list_size(u32::try_from(self.inner.config.head_bytes).unwrap_or(u32::MAX))
@@ -332,22 +344,16 @@ impl Client {
 }
 
 impl Inner {
-    /// A connection that is ready for a request.
+    /// A connection that is ready for a request, however long it takes.
     async fn connect(&self, http2: bool) -> Result<Wire<TcpStream>, BoxError> {
-        let limit = self.config.connect;
-        let connecting = async {
-            let stream = TcpStream::connect(self.address).await?;
-            stream.set_nodelay(true)?;
-            let Some(tls) = &self.config.tls else {
-                return Ok(Wire::Plain(stream));
-            };
-            // Boxed, so that connections without it take no room for it.
-            let handshake = Box::pin(tls.connect(stream, self.address.ip(), http2));
-            Ok(Wire::Tls(Box::new(handshake.await?)))
+        let stream = TcpStream::connect(self.address).await?;
+        stream.set_nodelay(true)?;
+        let Some(tls) = &self.config.tls else {
+            return Ok(Wire::Plain(stream));
         };
-        timeout(limit, connecting)
-            .await
-            .map_err(|_| ConnectTimeout(limit))?
+        // Boxed, so that connections without it take no room for it.
+        let handshake = Box::pin(tls.connect(stream, self.address.ip(), http2));
+        Ok(Wire::Tls(Box::new(handshake.await?)))
     }
 }
 

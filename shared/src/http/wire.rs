@@ -6,8 +6,23 @@ use std::{
     task::{Context, Poll},
 };
 
+use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsStream;
+
+/// Gives of what was read before anybody asked for it. False if nothing of it is left.
+pub(super) fn give_first(first: &mut BytesMut, out: &mut ReadBuf<'_>) -> bool {
+    if first.is_empty() {
+        return false;
+    }
+    let n = first.len().min(out.remaining());
+    out.put_slice(&first[..n]);
+    first.advance(n);
+    if first.is_empty() {
+        *first = BytesMut::new();
+    }
+    true
+}
 
 /// Bytes as they are on `P`, or the secret ones of TLS on `T`.
 #[derive(Debug)]

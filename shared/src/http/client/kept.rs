@@ -8,10 +8,10 @@ use std::{
 
 use tokio::{
     sync::oneshot,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until},
 };
 
-use super::{ConnectTimeout, Connection, Inner, line::Line};
+use super::{Connection, Inner, line::Line};
 use crate::BoxError;
 
 /// Connections that may be on their way to one address at once.
@@ -96,7 +96,6 @@ impl Inner {
     }
 
     async fn new_connection(self: &Arc<Self>) -> Result<Connection, BoxError> {
-        let limit = self.config.connect;
         let having = async {
             let place = loop {
                 let turn = match self.place() {
@@ -121,9 +120,7 @@ impl Inner {
                 reused: false,
             })
         };
-        timeout(limit, having)
-            .await
-            .map_err(|_| ConnectTimeout(limit))?
+        self.config.in_time(having).await
     }
 
     /// The right to make a connection, or a place in the queue.

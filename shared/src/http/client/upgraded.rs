@@ -7,12 +7,13 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::{Buf as _, BytesMut};
+use bytes::BytesMut;
 use http::Response;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::socket::Socket;
+use crate::http::wire::give_first;
 
 /// The connection, from the first byte behind the head of the answer on.
 #[derive(Debug)]
@@ -48,16 +49,10 @@ impl AsyncRead for Upgraded {
         cx: &mut Context<'_>,
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.first.is_empty() {
-            return Pin::new(&mut self.socket).poll_read(cx, out);
+        if give_first(&mut self.first, out) {
+            return Poll::Ready(Ok(()));
         }
-        let n = self.first.len().min(out.remaining());
-        out.put_slice(&self.first[..n]);
-        self.first.advance(n);
-        if self.first.is_empty() {
-            self.first = BytesMut::new();
-        }
-        Poll::Ready(Ok(()))
+        Pin::new(&mut self.socket).poll_read(cx, out)
     }
 }
 

@@ -45,13 +45,14 @@ pub(super) async fn serve<H: Handler>(
         }
     });
     // h2's own defaults bound resets and CONTINUATION frames; they are stated so that no upgrade loosens them. What it does not bound,
-    // the meter does.
+    // the meter does. Streams that a client has us reset by its errors (CVE-2025-8671) no longer count as open while what they asked for
+    // is under way: h2's 1,024 of them come at once, and keep everybody else waiting for 50 ms. So no more than may be open.
     let connection = conn::http2::Builder::new(Streams(config.send))
         .timer(TokioTimer::new())
         .max_concurrent_streams(config.max_streams)
         .max_header_list_size(u32::try_from(config.limits.head_bytes).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(20)
-        .max_local_error_reset_streams(1024)
+        .max_local_error_reset_streams(usize::try_from(config.max_streams).ok())
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(10))
         .serve_connection(TokioIo::new(io), service);

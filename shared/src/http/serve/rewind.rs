@@ -6,13 +6,13 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::Instant,
 };
 
 use super::Rewind;
+use crate::http::wire::give_first;
 
 impl AsyncRead for Rewind {
     fn poll_read(
@@ -21,15 +21,9 @@ impl AsyncRead for Rewind {
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = out.filled().len();
-        if self.first.is_empty() {
-            ready!(Pin::new(&mut self.io).poll_read(cx, out))?;
-        } else {
-            let n = self.first.len().min(out.remaining());
-            out.put_slice(&self.first[..n]);
-            self.first.advance(n);
-            if self.first.is_empty() {
-                self.first = BytesMut::new();
-            }
+        let this = &mut *self;
+        if !give_first(&mut this.first, out) {
+            ready!(Pin::new(&mut this.io).poll_read(cx, out))?;
         }
         let read = self.meter.read(&out.filled()[before..], Instant::now);
         Poll::Ready(read.map_err(io::Error::other))
