@@ -20,7 +20,7 @@ use crate::{
     h2,
     model::{Model, text},
     raw::{Raw, get},
-    rig::{activator, config, front, ready, until, within},
+    rig::{activator, config, front, ready, stat, until, within},
 };
 
 /// RFC 9113 section 7.
@@ -81,6 +81,23 @@ const ENDED: [(Attack, u64); 11] = [
     (Attack::EmptyData, 10_000),
     (Attack::HeaderBomb, 10),
 ];
+
+#[tokio::test]
+async fn requests_that_were_reset_before_they_had_a_turn_are_not_begun() {
+    let (_model, _other, proxy, to, _victim) = pod().await;
+    // A hundred, which is what may be open at once and no reason to end the connection.
+    let attack = plan(2 * 100);
+    let attack = Plan {
+        patience: Duration::from_millis(200),
+        ..attack
+    };
+    let outcome = run(to, Attack::MadeYouReset, attack).await.unwrap();
+    assert_eq!(outcome.resets.values().sum::<u64>(), 100, "{outcome:?}");
+    let begun = stat(&proxy, "").await.started_total;
+    println!("{begun} were begun");
+    // The first ones, and those between whose two frames a read ended.
+    assert!((1..50).contains(&begun), "{begun}");
+}
 
 #[tokio::test]
 async fn an_attacker_is_cut_off_within_a_bound_while_others_are_served() {

@@ -94,6 +94,11 @@ impl Link {
         self.active.load(Relaxed) > 0
     }
 
+    /// Whether more than `count` requests are being served.
+    pub fn is_busy_with(&self, count: usize) -> bool {
+        self.active.load(Relaxed) > count
+    }
+
     /// The refusal that request number `index` of this connection stands for.
     pub fn refusal_of(&self, index: usize) -> Option<Refusal> {
         self.refusal

@@ -1,6 +1,6 @@
 //! One HTTP/2 connection.
 
-use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use http::{Method, Request, Response, header::CONTENT_LENGTH};
 use http_body::Body as _;
@@ -17,6 +17,10 @@ use super::{
     next,
 };
 use crate::http::body::Body;
+
+/// So many requests of one connection are a crowd. A client can have us reset a stream that does not count as open any more (rapid
+/// reset, CVE-2023-44487; `MadeYouReset`, CVE-2025-8671), and so have more of them begin at once than may be open.
+const CROWD: usize = 16;
 
 pub(super) async fn serve<H: Handler>(
     io: Rewind,
@@ -35,7 +39,12 @@ pub(super) async fn serve<H: Handler>(
         let peer = Arc::clone(&peer);
         let handler = handler.clone();
         let is_head = request.method() == Method::HEAD;
+        let in_crowd = peer.link.is_busy_with(CROWD);
         async move {
+            if in_crowd {
+                // Of many that come at once some may have been reset already, which hyper finds out only when a request waits.
+                later().await;
+            }
             let mut answer = handler.handle(request, peer).await;
             if is_head {
                 leave_out_body(&mut answer);
@@ -45,14 +54,14 @@ pub(super) async fn serve<H: Handler>(
         }
     });
     // h2's own defaults bound resets and CONTINUATION frames; they are stated so that no upgrade loosens them. What it does not bound,
-    // the meter does. Streams that a client has us reset by its errors (CVE-2025-8671) no longer count as open while what they asked for
-    // is under way: h2's 1,024 of them come at once, and keep everybody else waiting for 50 ms. So no more than may be open.
+    // the meter does. The count of local errors is over a connection's life, and what comes late for an upload that was answered early
+    // is one of them: lower, it would end connections on which others have requests.
     let connection = conn::http2::Builder::new(Streams(config.send))
         .timer(TokioTimer::new())
         .max_concurrent_streams(config.max_streams)
         .max_header_list_size(u32::try_from(config.limits.head_bytes).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(20)
-        .max_local_error_reset_streams(usize::try_from(config.max_streams).ok())
+        .max_local_error_reset_streams(1024)
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(10))
         .serve_connection(TokioIo::new(io), service);
@@ -95,6 +104,19 @@ pub(super) async fn serve<H: Handler>(
             connection.as_mut().graceful_shutdown();
         }
     }
+}
+
+/// Ready the second time, which is soon.
+async fn later() {
+    let mut asked = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut asked, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Leaves out the body of an answer of ours to a HEAD (RFC 9110 section 9.3.2), and says how long it would be. hyper does so on
