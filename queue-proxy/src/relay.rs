@@ -189,14 +189,13 @@ impl Relay {
             sending.await
         };
         match &sent {
-            Ok(_) => self.reach.lock().reached(),
             Err(SendError::Sent(error)) if !is_of_the_request(error) => {
                 // It takes connections and answers nothing, as one that wants TLS or is no activator at all: the next request
                 // must not meet the same.
                 tracing::debug!(target = %self.target, %error, "What was reached gave no answer");
                 self.reach.lock().failed(Instant::now());
             }
-            Err(SendError::Sent(_)) => self.reach.lock().reached(),
+            Ok(_) | Err(SendError::Sent(_)) => self.reach.lock().reached(),
             Err(SendError::NotSent { .. }) => {}
         }
         sent
