@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 use shared::{
     BoxError,
     http::{
-        body::{Body, BodyBroken},
-        client::{self, Client, RequestBroken, SendError},
+        body::Body,
+        client::{self, Broken, Client, SendError},
     },
 };
 use tokio::{
@@ -101,11 +101,6 @@ enum Unreachable {
     Shared,
 }
 
-/// Whether it was the request's own body that broke.
-fn is_of_the_request(error: &BoxError) -> bool {
-    error.is::<RequestBroken>() || BodyBroken::behind(error).is_some()
-}
-
 /// One target.
 #[derive(Debug)]
 pub(crate) struct Relay {
@@ -189,13 +184,13 @@ impl Relay {
             sending.await
         };
         match &sent {
-            Err(SendError::Sent(error)) if !is_of_the_request(error) => {
-                // It takes connections and answers nothing, as one that wants TLS or is no activator at all: the next request
-                // must not meet the same.
+            Ok(_) => self.reach.lock().answered(Instant::now()),
+            // On HTTP/2 it cannot be told whose fault it was: connecting took a conversation then.
+            Err(SendError::Sent(error)) if error.is::<Broken>() => {
                 tracing::debug!(target = %self.target, %error, "What was reached gave no answer");
-                self.reach.lock().failed(Instant::now());
+                self.reach.lock().broke(Instant::now());
             }
-            Ok(_) | Err(SendError::Sent(_)) => self.reach.lock().reached(),
+            Err(SendError::Sent(_)) => self.reach.lock().reached(),
             Err(SendError::NotSent { .. }) => {}
         }
         sent

@@ -1,6 +1,6 @@
 //! The loop around the plans: looks, plans for every workload, and while we lead carries out what is planned.
 //!
-//! Standbys plan too, so that they know since when a workload is adopted. One workload has one plan under way at a time; one
+//! Standbys plan too, so that they know since when a workload is adopted. One workload has one part of a plan under way at a time; one
 //! that failed or changed nothing is made anew after a pause that grows.
 
 use std::{
@@ -31,7 +31,7 @@ use super::{
     events::{Events, Reason, Regarding},
     execute::{Executor, Failed, reaches},
     leaving::{self, End, Leaving, Stage},
-    pace::Pace,
+    pace::{Paces, Part},
     plan::{Action, Plan, Standing, World, plan},
     rival::{self, Rival},
     targets::Targets,
@@ -80,29 +80,6 @@ pub(crate) struct Adopter {
     paces: HashMap<TargetId, Paces>,
     /// Whose plan was started last.
     turn: Option<TargetId>,
-}
-
-/// What of a plan has a pace of its own.
-#[derive(Clone, Copy, Debug)]
-enum Part {
-    Services,
-    Relay,
-}
-
-/// Those of one workload.
-#[derive(Debug, Default)]
-struct Paces {
-    services: Pace,
-    relay: Pace,
-}
-
-impl Paces {
-    fn of(&mut self, part: Part) -> &mut Pace {
-        match part {
-            Part::Services => &mut self.services,
-            Part::Relay => &mut self.relay,
-        }
-    }
 }
 
 /// What was told of a workload.
@@ -414,7 +391,11 @@ impl Adopter {
 
     /// Starts to carry out a plan, unless one is under way or it is too early.
     fn start(&mut self, target: &TargetId, plan: Plan, now: Duration) {
-        let Some((part, actions)) = self.due(target, plan, now) else {
+        let due = match self.paces.get_mut(target) {
+            Some(paces) => paces.due(plan, now),
+            None => Paces::default().due(plan, now),
+        };
+        let Some((part, actions)) = due else {
             return;
         };
         if self.carrying >= AT_ONCE || !self.busy.insert(target.clone()) {
@@ -450,19 +431,6 @@ impl Adopter {
         });
     }
 
-    /// The part of a plan whose turn it is.
-    fn due(&mut self, target: &TargetId, plan: Plan, now: Duration) -> Option<(Part, Vec<Action>)> {
-        let mut due = None;
-        for (part, actions) in [(Part::Relay, plan.relay), (Part::Services, plan.actions)] {
-            let pace = self.paces.get_mut(target).map(|paces| paces.of(part));
-            let early = pace.is_some_and(|pace| pace.is_early(now, &actions));
-            if !early && !actions.is_empty() {
-                due = Some((part, actions));
-            }
-        }
-        due
-    }
-
     fn take(&mut self, outcome: Outcome) {
         let now = clock::since_epoch();
         match outcome {
@@ -483,6 +451,7 @@ impl Adopter {
                 self.busy.remove(&target);
                 self.carrying -= 1;
                 let given_back = self.outside.get(&target);
+                let given_back = given_back.filter(|_| part == Part::Services);
                 if let Some(outside) = given_back.filter(|one| !one.uid.is_empty()) {
                     let regarding =
                         Regarding::deployment(target.namespace(), target.name(), &outside.uid);

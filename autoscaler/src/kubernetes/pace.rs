@@ -1,9 +1,9 @@
-//! When a workload's next plan may be carried out: soon after one that did something, later after one that failed, and later
-//! each time if the same plan is all that follows from it.
+//! When a part of a workload's next plan may be carried out: soon after one that did something, later after one that failed, and later
+//! each time if the same is all that follows from it.
 
 use std::time::Duration;
 
-use super::plan::Action;
+use super::plan::{Action, Plan};
 
 /// After a plan was carried out, until caches show it, and how long this grows while the same plan comes again and again:
 /// something undoes it, or keeps it from having an effect, such as a finalizer on what we delete.
@@ -13,7 +13,41 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from
 /// The longest after a conflict, which a newer look mostly solves, and when there is no time to wait.
 const SOON: Duration = Duration::from_secs(2);
 
-/// What became of a workload's last plan.
+/// What of a plan has a pace of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Services,
+    Relay,
+}
+
+/// Those of one workload.
+#[derive(Debug, Default)]
+pub(crate) struct Paces {
+    services: Pace,
+    relay: Pace,
+}
+
+impl Paces {
+    pub(crate) fn of(&mut self, part: Part) -> &mut Pace {
+        match part {
+            Part::Services => &mut self.services,
+            Part::Relay => &mut self.relay,
+        }
+    }
+
+    /// The part of a plan whose turn it is: the relay's when nothing else is due.
+    pub(crate) fn due(&mut self, plan: Plan, now: Duration) -> Option<(Part, Vec<Action>)> {
+        let parts = [(Part::Services, plan.actions), (Part::Relay, plan.relay)];
+        // Each is looked at, also when another one's turn it is.
+        let due = parts.map(|(part, actions)| {
+            let early = self.of(part).is_early(now, &actions);
+            (!early && !actions.is_empty()).then_some((part, actions))
+        });
+        due.into_iter().flatten().next()
+    }
+}
+
+/// What became of the last plan's part.
 #[derive(Debug)]
 pub(crate) struct Pace {
     at: Duration,
@@ -139,6 +173,34 @@ mod tests {
         pace.carried(ms(0), remove("a"), false);
         assert!(!pace.is_early(ms(200), &remove("a")), "it did something");
         assert_eq!(failed(&mut pace, true), ms(500));
+    }
+
+    #[test]
+    fn a_relay_that_fails_keeps_nothing_else_waiting_and_has_its_turn_beside_what_fails() {
+        let plan = |actions: &str, relay: &str| Plan {
+            actions: remove(actions),
+            relay: remove(relay),
+            ..Plan::default()
+        };
+        let mut paces = Paces::default();
+        let part = |due: Option<(Part, Vec<Action>)>| due.map(|(part, _)| part);
+        for _ in 0..8 {
+            paces.of(Part::Relay).failed(ms(0), remove("r"), false);
+        }
+        assert_eq!(part(paces.due(plan("a", "r"), ms(1))), Some(Part::Services));
+        paces.of(Part::Services).failed(ms(1), remove("a"), false);
+        assert_eq!(part(paces.due(plan("a", "r"), ms(2))), None);
+        assert_eq!(
+            part(paces.due(plan("a", "r"), ms(501))),
+            Some(Part::Services)
+        );
+        for _ in 0..8 {
+            paces.of(Part::Services).failed(ms(501), remove("a"), false);
+        }
+        assert_eq!(
+            part(paces.due(plan("a", "r"), ms(30_000))),
+            Some(Part::Relay)
+        );
     }
 
     #[test]

@@ -191,8 +191,8 @@ pub(crate) struct Flip {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Plan {
     pub(crate) actions: Vec<Action>,
-    /// What the relay needs. Nothing in `actions` waits for it, and where it cannot be made, as by a quota or a policy, nothing else
-    /// is kept up by that.
+    /// What the relay needs. Of `actions` only the release of claims waits for its end, and where it cannot be made, as by a quota or a
+    /// policy, nothing else is kept up by that.
     pub(crate) relay: Vec<Action>,
     /// Services that are left as they are.
     pub(crate) refused: Vec<(String, Refusal)>,

@@ -11,6 +11,9 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause. Longer would mean that pods wait by themselves although activators are back; shorter that they knock all the
 /// time at an address that nobody has.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// Who has answered within this is an activator, whatever became of one request since: one of several may have died. Who has not, and
+/// takes requests without answering any, may want TLS or be no activator at all.
+const RECENTLY: Duration = Duration::from_mins(1);
 /// How long the one attempt after a pause may take: looking the name up and connecting, twice (one address of each IP family).
 const ATTEMPT: Duration = LIMIT.saturating_mul(4);
 
@@ -23,6 +26,8 @@ pub(super) struct Reach {
     until: Option<Instant>,
     /// One attempt is being made to find out, which may fail before `until`.
     trying: bool,
+    /// When a request was answered there.
+    answered: Option<Instant>,
 }
 
 impl Reach {
@@ -43,7 +48,26 @@ impl Reach {
 
     /// Somebody is there.
     pub(super) fn reached(&mut self) {
-        *self = Self::default();
+        *self = Self {
+            answered: self.answered,
+            ..Self::default()
+        };
+    }
+
+    /// An answer has come.
+    pub(super) fn answered(&mut self, now: Instant) {
+        self.answered = Some(now);
+        self.reached();
+    }
+
+    /// A request was taken, and the connection ended without an answer.
+    pub(super) fn broke(&mut self, now: Instant) {
+        let lately = |at: Instant| now.saturating_duration_since(at) < RECENTLY;
+        if self.answered.is_some_and(lately) {
+            self.reached();
+        } else {
+            self.failed(now);
+        }
     }
 
     /// Nobody was. Of attempts that began together the first to fail counts.
@@ -86,6 +110,22 @@ mod tests {
         assert_eq!(reach, Reach::default());
         reach.failed(now);
         assert_eq!(pause(reach, now), FIRST_PAUSE);
+    }
+
+    #[test]
+    fn one_that_takes_requests_and_has_answered_none_lately_is_left_alone() {
+        let now = Instant::now();
+        let mut reach = Reach::default();
+        assert!(reach.begin(now));
+        reach.broke(now);
+        assert_eq!(pause(reach, now), FIRST_PAUSE);
+        let now = now + FIRST_PAUSE;
+        assert!(reach.begin(now));
+        reach.answered(now);
+        reach.broke(now + RECENTLY - FIRST_PAUSE);
+        assert!(reach.is_open(now), "one of them has died");
+        reach.broke(now + RECENTLY);
+        assert!(!reach.is_open(now + RECENTLY));
     }
 
     #[test]

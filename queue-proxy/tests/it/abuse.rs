@@ -88,7 +88,7 @@ async fn requests_that_were_reset_before_they_had_a_turn_are_not_begun() {
     // A hundred, which is what may be open at once and no reason to end the connection.
     let attack = plan(2 * 100);
     let attack = Plan {
-        patience: Duration::from_millis(200),
+        patience: Duration::from_secs(2),
         ..attack
     };
     let outcome = run(to, Attack::MadeYouReset, attack).await.unwrap();

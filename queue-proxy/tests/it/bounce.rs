@@ -403,14 +403,27 @@ async fn what_an_activator_has_had_is_never_sent_again_whatever_becomes_of_it() 
         "{answer:?}"
     );
     assert_eq!((there.seen.connections(), model.seen.count()), (2, 1));
-    // Others need not meet the same: it may want TLS, or be no activator.
-    let _third = Raw::sent(front(&proxy), get("/third", "")).await;
-    until("it to wait here", || proxy.stats().gauges() == (1, 2)).await;
-    assert_eq!(there.seen.connections(), 2);
     until("both outcomes", || {
         outcomes("broken").get("relay-broke") == Some(&2)
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_takes_requests_and_answers_none_is_met_by_one() {
+    let (model, _gate) = Model::gated().await;
+    // As one that wants TLS, or is no activator.
+    let there = Model::raw(|mut stream| async move {
+        let _read = stream.read(&mut [0; 1024]).await;
+    })
+    .await;
+    let proxy = ready(bouncing(model.address, 1, there.address)).await;
+    let _here = crowd(&proxy, &model).await;
+    let mut client = Raw::connect(front(&proxy)).await;
+    assert_eq!(client.get("/first").await.status, 502);
+    let _second = Raw::sent(front(&proxy), get("/second", "")).await;
+    until("it to wait here", || proxy.stats().gauges() == (1, 2)).await;
+    assert_eq!(there.seen.connections(), 1);
 }
 
 #[tokio::test]

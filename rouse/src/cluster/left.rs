@@ -106,13 +106,18 @@ fn left(services: &[Service], slices: &[EndpointSlice], whose: Whose<'_>) -> Vec
         )
     };
     let led = services.iter().filter_map(|service| {
-        let companion = [names::COMPANION, names::RELAY]
-            .iter()
-            .any(|label| service.labels().contains_key(*label));
+        let label = |label: &str| service.labels().get(label).map(String::as_str);
+        let companion = label(names::COMPANION).is_some() || label(names::RELAY).is_some();
         let left = if companion {
             // Only one that we made: it says for whom.
             let adopted = Adopted::of(service);
-            adopted.is_some_and(|of| is_meant(&service.metadata, Some(&of.workload)))
+            adopted.is_some_and(|of| {
+                let name = match label(names::COMPANION) {
+                    Some(of) => Some(names::companion(of)),
+                    None => names::relay(&of.workload),
+                };
+                name == service.metadata.name && is_meant(&service.metadata, Some(&of.workload))
+            })
         } else {
             let spec = service.spec.as_ref();
             let selector = labels::kept(spec.and_then(|spec| spec.selector.as_ref()));
@@ -126,7 +131,8 @@ fn left(services: &[Service], slices: &[EndpointSlice], whose: Whose<'_>) -> Vec
     });
     let offered = slices.iter().filter(|slice| {
         let of = slice.annotations().get(names::WORKLOAD);
-        is_meant(&slice.metadata, of.map(String::as_str))
+        slice.labels().contains_key(names::SERVICE_NAME)
+            && is_meant(&slice.metadata, of.map(String::as_str))
     });
     led.chain(offered.map(|slice| name(&slice.metadata, "EndpointSlice")))
         .collect()
@@ -170,7 +176,10 @@ mod tests {
 
     fn slice(of: &str) -> EndpointSlice {
         serde_json::from_value(json!({
-            "metadata": {"namespace": "n", "name": format!("{of}-activators-ipv4"), "annotations": {names::WORKLOAD: of}},
+            "metadata": {
+                "namespace": "n", "name": format!("{of}-activators-ipv4"),
+                "labels": {names::SERVICE_NAME: of}, "annotations": {names::WORKLOAD: of},
+            },
             "addressType": "IPv4", "endpoints": [],
         }))
         .unwrap()
@@ -212,8 +221,26 @@ mod tests {
             left(&[companion("tenant/m")], &nobodys, Whose::Anybody),
             [""; 0]
         );
-        let mut unnamed = slice("a");
+        let (mut unnamed, mut of_none) = (slice("a"), slice("a"));
         unnamed.metadata.annotations = None;
-        assert_eq!(left(&[], &[unnamed], Whose::Anybody), [""; 0]);
+        of_none.metadata.labels = None;
+        let mut elsewhere = companion("a");
+        elsewhere.metadata.name = Some("b".to_owned());
+        let relay = |name: &str| {
+            let mut relay = companion("a");
+            relay.metadata.labels = Some([(names::RELAY.to_owned(), "true".to_owned())].into());
+            relay.metadata.name = Some(name.to_owned());
+            relay
+        };
+        assert_eq!(
+            left(
+                &[elsewhere, relay("b")],
+                &[unnamed, of_none],
+                Whose::Anybody
+            ),
+            [""; 0]
+        );
+        let ours = left(&[relay("a-rouse-relay")], &[], Whose::Anybody);
+        assert_eq!(ours, ["Service n/a-rouse-relay"]);
     }
 }

@@ -107,7 +107,7 @@ impl<S> GuardIo<S> {
         let pending = self.buffer.len();
         if self.scanner.in_head(pending) {
             Phase::Head
-        } else if !self.scanner.between_messages(pending) || self.link.is_busy() {
+        } else if !self.scanner.between_messages(pending) || self.link.is_busy_with(0) {
             Phase::Busy
         } else if self.heads == 0 {
             Phase::FirstByte

@@ -89,11 +89,6 @@ impl Link {
         self.resets.load(Relaxed)
     }
 
-    /// Whether any request is being served.
-    pub(super) fn is_busy(&self) -> bool {
-        self.active.load(Relaxed) > 0
-    }
-
     /// Whether more than `count` requests are being served.
     pub fn is_busy_with(&self, count: usize) -> bool {
         self.active.load(Relaxed) > count

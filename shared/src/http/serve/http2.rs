@@ -1,6 +1,6 @@
 //! One HTTP/2 connection.
 
-use std::{convert::Infallible, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
 use http::{Method, Request, Response, header::CONTENT_LENGTH};
 use http_body::Body as _;
@@ -8,6 +8,7 @@ use hyper::{body::Incoming, server::conn, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     sync::{Notify, watch},
+    task::yield_now,
     time::{Instant, interval_at},
 };
 
@@ -43,7 +44,7 @@ pub(super) async fn serve<H: Handler>(
         async move {
             if in_crowd {
                 // Of many that come at once some may have been reset already, which hyper finds out only when a request waits.
-                later().await;
+                yield_now().await;
             }
             let mut answer = handler.handle(request, peer).await;
             if is_head {
@@ -104,19 +105,6 @@ pub(super) async fn serve<H: Handler>(
             connection.as_mut().graceful_shutdown();
         }
     }
-}
-
-/// Ready the second time, which is soon.
-async fn later() {
-    let mut asked = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut asked, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 /// Leaves out the body of an answer of ours to a HEAD (RFC 9110 section 9.3.2), and says how long it would be. hyper does so on
