@@ -21,7 +21,7 @@ const SOON: Duration = Duration::from_secs(8);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_quota_that_leaves_no_room_for_the_relay_keeps_nothing_else_up() {
-    let space = Space::new("quota").await;
+    let space = Space::new("no-room").await;
     let quotas: Api<ResourceQuota> = space.api();
     let quota = json!({
         "metadata": {"name": "two"},
