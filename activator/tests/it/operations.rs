@@ -236,6 +236,7 @@ pub(crate) fn check(bytes: &[u8]) {
     }
 }
 
+#[cfg(test)]
 mod tests {
     use std::fs;
 

@@ -187,6 +187,7 @@ pub(crate) fn check(bytes: &[u8]) {
     assert_eq!(model.waiting(), 0);
 }
 
+#[cfg(test)]
 mod tests {
     use std::fs;
 
