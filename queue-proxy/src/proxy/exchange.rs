@@ -106,15 +106,18 @@ impl Front {
         outcome: &mut Outcome<'_>,
     ) -> Result<Response<Body>, Failure> {
         let mut may_leave = call.source == Source::Service;
-        let mut waited = false;
+        let mut was_here = false;
         loop {
             match place {
                 Place::Here(slot, mut entry) => {
+                    entry.admitted();
+                    let admitted = Instant::now();
                     // Once, also for one that leaves and comes back.
-                    if !std::mem::replace(&mut waited, true) {
-                        self.pod.metrics.queue_wait.record(call.arrived.elapsed());
+                    if !std::mem::replace(&mut was_here, true) {
+                        self.pod.metrics.queue_wait.record(admitted - call.arrived);
                     }
-                    match self.serve(call, &mut entry, request, may_leave, peer).await {
+                    let served = self.serve(call, admitted, request, may_leave, peer);
+                    match served.await {
                         Ok(served) => {
                             return self.answer(
                                 call,
@@ -169,18 +172,15 @@ impl Front {
         }
     }
 
-    /// Gives the request to the model.
+    /// Gives a request that has its slot since `admitted` to the model.
     async fn serve(
         &self,
         call: &Call,
-        entry: &mut Entry,
+        admitted: Instant,
         request: Request<Body>,
         may_leave: bool,
         peer: &Peer,
     ) -> Result<Served, Unanswered> {
-        entry.admitted();
-        let admitted = Instant::now();
-        let waited = admitted - call.arrived;
         call.notes.given(None);
         let patience = Patience {
             // An activator can go elsewhere, unless it had to give its only copy of the body.
@@ -198,7 +198,7 @@ impl Front {
         Ok(Served {
             answer,
             admitted,
-            waited,
+            waited: admitted - call.arrived,
         })
     }
 

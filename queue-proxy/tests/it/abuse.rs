@@ -86,15 +86,13 @@ const ENDED: [(Attack, u64); 11] = [
 async fn requests_that_were_reset_before_they_had_a_turn_are_not_begun() {
     let (_model, _other, proxy, to, _victim) = pod().await;
     // A hundred, which is what may be open at once and no reason to end the connection.
-    let attack = plan(2 * 100);
     let attack = Plan {
         patience: Duration::from_secs(2),
-        ..attack
+        ..plan(2 * 100)
     };
     let outcome = run(to, Attack::MadeYouReset, attack).await.unwrap();
     assert_eq!(outcome.resets.values().sum::<u64>(), 100, "{outcome:?}");
     let begun = stat(&proxy, "").await.started_total;
-    println!("{begun} were begun");
     // The first ones, and those between whose two frames a read ended.
     assert!((1..50).contains(&begun), "{begun}");
 }
