@@ -8,12 +8,9 @@ use std::{
 
 use ::kubernetes::names;
 use clap::Parser;
-#[cfg(feature = "otlp")]
-use shared::record::otlp;
 use shared::{
     TargetId,
     http::{body::Pace, client, sanitize::TrustedProxies, serve, tls::TlsError},
-    record::{Form, Settings},
     scale::ScaleUrl,
 };
 
@@ -23,8 +20,6 @@ use crate::{
     config::{MAX_HELD, max_connections},
     kubernetes,
 };
-
-mod tls;
 
 /// Holds requests while a workload has no pod, wakes it, and hands them out.
 ///
@@ -184,41 +179,15 @@ pub struct Args {
     /// Threads that serve requests; 0 = one per CPU.
     #[arg(long, env = "ROUSE_WORKER_THREADS", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=256), value_name = "N")]
     pub worker_threads: u16,
-    #[command(flatten)]
-    tls: tls::Listeners,
 
     #[command(flatten)]
-    sidecar_tls: tls::Sidecars,
+    tls: flags::Listeners,
 
-    /// Write a line about each request to standard output when its answer has ended: `json`, or a template such as
-    /// "{method} {path} {status}", with {{ and }} for braces. The fields are those of docs/reference/request-log.md
-    /// [default: none].
-    #[arg(long, env = "ROUSE_REQUEST_LOG", value_name = "json|TEMPLATE")]
-    request_log: Option<Form>,
+    #[command(flatten)]
+    upstream_tls: flags::Upstream,
 
-    /// Request log: tell the query with the path. Queries tend to have secrets in them.
-    #[arg(long, env = "ROUSE_REQUEST_LOG_QUERY", requires = "request_log")]
-    request_log_query: bool,
-
-    /// Request log: tell of requests to probe paths (rouse.dev/probe-paths) as well.
-    #[arg(long, env = "ROUSE_REQUEST_LOG_PROBES", requires = "request_log")]
-    request_log_probes: bool,
-
-    /// Send spans of requests to the OpenTelemetry collector at this address, by OTLP over HTTP [default: none are made].
-    #[cfg(feature = "otlp")]
-    #[arg(long, env = "ROUSE_OTLP_ENDPOINT", value_name = "http://HOST:PORT")]
-    otlp_endpoint: Option<otlp::Endpoint>,
-
-    /// Spans: the share of requests that have them, from 0 to 1, of those whose caller has not decided.
-    #[cfg(feature = "otlp")]
-    #[arg(
-        long,
-        env = "ROUSE_TRACE_RATIO",
-        requires = "otlp_endpoint",
-        default_value = "1",
-        value_name = "RATIO"
-    )]
-    trace_ratio: otlp::Ratio,
+    #[command(flatten)]
+    pub recording: flags::Recording,
 
     /// Log as JSON, one object a line. The level is set by `RUST_LOG`.
     #[arg(long, env = "ROUSE_LOG_JSON")]
@@ -256,29 +225,10 @@ impl Args {
             explain_failures: self.kubernetes,
             tls: self.tls.load()?,
             client: client::Config {
-                tls: self.sidecar_tls.load()?,
+                tls: self.upstream_tls.load()?,
                 ..default.client
             },
             ..default
-        })
-    }
-
-    /// What goes into the request log, if there is to be one.
-    pub fn request_log(&self) -> Option<Settings> {
-        Some(Settings {
-            form: self.request_log.clone()?,
-            query: self.request_log_query,
-            probes: self.request_log_probes,
-        })
-    }
-
-    /// Where spans go, if there are to be any.
-    #[cfg(feature = "otlp")]
-    pub fn tracing(&self) -> Option<otlp::Settings> {
-        Some(otlp::Settings {
-            endpoint: self.otlp_endpoint.clone()?,
-            ratio: self.trace_ratio,
-            service: "rouse-activator",
         })
     }
 
@@ -423,9 +373,9 @@ mod tests {
             ),
             ("--listen 127.0.0.1:1 --tls-key a", "--tls-certificate"),
             ("--kubernetes --tls-client-ca a", "--tls-certificate"),
-            ("--kubernetes --sidecar-tls-name a", "--sidecar-tls-ca"),
+            ("--kubernetes --upstream-tls-name a", "--upstream-tls-ca"),
             (
-                "--kubernetes --sidecar-tls-ca a --sidecar-tls-name spiffe://a/*/b",
+                "--kubernetes --upstream-tls-ca a --upstream-tls-name spiffe://a/*/b",
                 "may be * for any rest",
             ),
         ] {
@@ -443,8 +393,8 @@ mod tests {
                 "--tls-certificate /none.crt: cannot be read: No such file",
             ),
             (
-                "--sidecar-tls-ca /dev/null --sidecar-tls-name a",
-                "--sidecar-tls-ca /dev/null: has no certificate",
+                "--upstream-tls-ca /dev/null --upstream-tls-name a",
+                "--upstream-tls-ca /dev/null: has no certificate",
             ),
         ] {
             let flags = format!("rouse-activator --kubernetes {flags}");

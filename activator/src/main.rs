@@ -12,13 +12,11 @@ use activator::{
     kubernetes,
 };
 use clap::Parser;
-#[cfg(feature = "otlp")]
-use shared::record::otlp::Tracer;
+use flags::CannotRecord;
 use shared::{
     files,
     http::tls::TlsError,
     metrics::{self, Exporter},
-    record::{Log, Recorder},
     runtime,
     shutdown::Signals,
     telemetry,
@@ -75,11 +73,8 @@ enum Ended {
     Cluster(#[from] ConnectError),
     #[error("cannot serve the admission webhook: {0}")]
     Webhook(std::io::Error),
-    #[error("cannot start the request log: {0}")]
-    RequestLog(std::io::Error),
-    #[cfg(feature = "otlp")]
-    #[error("cannot send spans: {0}")]
-    Spans(#[from] shared::record::otlp::StartError),
+    #[error(transparent)]
+    Record(#[from] CannotRecord),
 }
 
 async fn serve(args: Args) -> Result<(), Ended> {
@@ -87,20 +82,11 @@ async fn serve(args: Args) -> Result<(), Ended> {
     if let Some(handle) = metrics.clone() {
         tokio::spawn(metrics::upkeep(handle));
     }
-    // Its metric is that of the recorder that is installed by now.
-    let log = args.request_log().map(|settings| {
-        let dropped = metrics::ACTIVATOR_LOG_DROPPED.counter(&[]);
-        Log::start(settings, std::io::stdout(), dropped)
-    });
-    let recorder = Recorder::new(log.transpose().map_err(Ended::RequestLog)?);
-    #[cfg(feature = "otlp")]
-    let recorder = {
-        let dropped = metrics::ACTIVATOR_SPANS_DROPPED.counter(&[]);
-        let tracer = args
-            .tracing()
-            .map(|settings| Tracer::start(&settings, dropped));
-        recorder.traced(tracer.transpose()?)
-    };
+    let recorder = args.recording.start(
+        "rouse-activator",
+        metrics::ACTIVATOR_LOG_DROPPED,
+        metrics::ACTIVATOR_SPANS_DROPPED,
+    )?;
     let config = Config {
         recorder: recorder.clone(),
         ..args.config()?

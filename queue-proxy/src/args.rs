@@ -4,12 +4,9 @@ use std::{net::SocketAddr, time::Duration};
 
 use clap::Parser;
 use http::HeaderMap;
-#[cfg(feature = "otlp")]
-use shared::record::otlp;
 use shared::{
     TargetId,
     http::{body::Pace, probe::Probe, sanitize::TrustedProxies, tls::TlsError},
-    record::{Form, Settings},
 };
 
 use crate::{
@@ -19,8 +16,6 @@ use crate::{
     relay::{HostPort, InvalidHostPort},
     timeouts::Timeouts,
 };
-
-mod tls;
 
 /// The Rouse sidecar: admits requests to one model, counts them to the last byte, and knows when it
 /// is ready.
@@ -204,41 +199,15 @@ pub struct Args {
     /// Threads that serve requests; 0 = one per CPU. One carries some 30,000 requests a second, which few models do.
     #[arg(long, env = "ROUSE_WORKER_THREADS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(0..=256), value_name = "N")]
     pub worker_threads: u16,
-    #[command(flatten)]
-    tls: tls::Listeners,
 
     #[command(flatten)]
-    model_tls: tls::Model,
+    tls: flags::Listeners,
 
-    /// Write a line about each request to standard output when its answer has ended: `json`, or a template such as
-    /// "{method} {path} {status}", with {{ and }} for braces. The fields are those of docs/reference/request-log.md
-    /// [default: none].
-    #[arg(long, env = "ROUSE_REQUEST_LOG", value_name = "json|TEMPLATE")]
-    request_log: Option<Form>,
+    #[command(flatten)]
+    upstream_tls: flags::Upstream,
 
-    /// Request log: tell the query with the path. Queries tend to have secrets in them.
-    #[arg(long, env = "ROUSE_REQUEST_LOG_QUERY", requires = "request_log")]
-    request_log_query: bool,
-
-    /// Request log: tell of requests to probe paths as well.
-    #[arg(long, env = "ROUSE_REQUEST_LOG_PROBES", requires = "request_log")]
-    request_log_probes: bool,
-
-    /// Send spans of requests to the OpenTelemetry collector at this address, by OTLP over HTTP [default: none are made].
-    #[cfg(feature = "otlp")]
-    #[arg(long, env = "ROUSE_OTLP_ENDPOINT", value_name = "http://HOST:PORT")]
-    otlp_endpoint: Option<otlp::Endpoint>,
-
-    /// Spans: the share of requests that have them, from 0 to 1, of those whose caller has not decided.
-    #[cfg(feature = "otlp")]
-    #[arg(
-        long,
-        env = "ROUSE_TRACE_RATIO",
-        requires = "otlp_endpoint",
-        default_value = "1",
-        value_name = "RATIO"
-    )]
-    trace_ratio: otlp::Ratio,
+    #[command(flatten)]
+    pub recording: flags::Recording,
 
     /// Log as JSON, one object a line. The level is set by `RUST_LOG`.
     #[arg(long, env = "ROUSE_LOG_JSON")]
@@ -327,7 +296,7 @@ impl Args {
             idle: unless_zero(self.idle_timeout),
         };
         config.tls = self.tls.load()?;
-        config.client.tls = self.model_tls.load()?;
+        config.client.tls = self.upstream_tls.load()?;
         config.timing_header = !self.no_timing_header;
         config.openai_errors = self.openai_errors;
         if let Some(readiness) = &self.readiness_probe {
@@ -341,25 +310,6 @@ impl Args {
             };
         }
         Ok(config)
-    }
-
-    /// What goes into the request log, if there is to be one.
-    pub fn request_log(&self) -> Option<Settings> {
-        Some(Settings {
-            form: self.request_log.clone()?,
-            query: self.request_log_query,
-            probes: self.request_log_probes,
-        })
-    }
-
-    /// Where spans go, if there are to be any.
-    #[cfg(feature = "otlp")]
-    pub fn tracing(&self) -> Option<otlp::Settings> {
-        Some(otlp::Settings {
-            endpoint: self.otlp_endpoint.clone()?,
-            ratio: self.trace_ratio,
-            service: "rouse-queue-proxy",
-        })
     }
 }
 
@@ -555,10 +505,10 @@ mod tests {
                 ),
                 "a DNS name, or spiffe://",
             ),
-            (&format!("{base}--model-tls-ca a"), "--model-tls-name"),
+            (&format!("{base}--upstream-tls-ca a"), "--upstream-tls-name"),
             (
-                &format!("{base}--model-tls-ca a --model-tls-name b --model-tls-key c"),
-                "--model-tls-certificate",
+                &format!("{base}--upstream-tls-ca a --upstream-tls-name b --upstream-tls-key c"),
+                "--upstream-tls-certificate",
             ),
             (
                 &format!("{base}--tls-certificate /none.crt --tls-key /none.key"),

@@ -4,13 +4,7 @@ use std::{process::ExitCode, time::Duration};
 
 use clap::Parser;
 use queue_proxy::args::Args;
-#[cfg(feature = "otlp")]
-use shared::record::otlp::Tracer;
-use shared::{
-    files, metrics,
-    record::{Log, Recorder},
-    runtime, shutdown, telemetry,
-};
+use shared::{files, metrics, runtime, shutdown, telemetry};
 
 /// musl's own allocator takes more CPU than everything else that the program does for a request (`loadtests/runs`).
 #[global_allocator]
@@ -44,25 +38,14 @@ fn main() -> ExitCode {
         if let Some(handle) = metrics.clone() {
             tokio::spawn(metrics::upkeep(handle));
         }
-        // Its metric is that of the recorder that is installed by now.
-        let log = args.request_log().map(|settings| {
-            let dropped = metrics::PROXY_LOG_DROPPED.counter(&[]);
-            Log::start(settings, std::io::stdout(), dropped)
-        });
-        let recorder = match log.transpose() {
-            Ok(log) => Recorder::new(log),
-            Err(error) => return fail(1, &error),
-        };
-        #[cfg(feature = "otlp")]
-        let recorder = {
-            let dropped = metrics::PROXY_SPANS_DROPPED.counter(&[]);
-            let tracer = args
-                .tracing()
-                .map(|settings| Tracer::start(&settings, dropped));
-            match tracer.transpose() {
-                Ok(tracer) => recorder.traced(tracer),
-                Err(error) => return fail(2, &error),
-            }
+        let recorder = args.recording.start(
+            "rouse-queue-proxy",
+            metrics::PROXY_LOG_DROPPED,
+            metrics::PROXY_SPANS_DROPPED,
+        );
+        let recorder = match recorder {
+            Ok(recorder) => recorder,
+            Err(error) => return fail(2, &error),
         };
         config.recorder = recorder.clone();
         // Caught before the first request can come in.

@@ -45,8 +45,19 @@ const RULES: &[Rule] = &[
         why: "what every program uses knows none of them",
     },
     Rule {
+        package: "flags",
+        may_see: MaySee::Only(&["shared"]),
+        why: "flags of two programs say what `shared` takes, and know neither program",
+    },
+    Rule {
         package: "activator",
-        may_see: MaySee::Only(&["autoscaler-core", "kubernetes", "shared", "webhook"]),
+        may_see: MaySee::Only(&[
+            "autoscaler-core",
+            "flags",
+            "kubernetes",
+            "shared",
+            "webhook",
+        ]),
         why: "programs meet on the wire: they share `shared` and `autoscaler-core` and never depend on each other",
     },
     Rule {
@@ -56,7 +67,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         package: "queue-proxy",
-        may_see: PROGRAM,
+        may_see: MaySee::Only(&["autoscaler-core", "flags", "shared"]),
         why: "programs meet on the wire: they share `shared` and `autoscaler-core` and never depend on each other",
     },
     Rule {

@@ -120,11 +120,11 @@ impl Pki {
     /// TLS towards a model of this name.
     pub(crate) fn client(&self, name: &str, own: Option<&Pair>) -> ClientTls {
         let own = own.map(|pair| {
-            let chain = self.file("--model-tls-certificate", "own.crt", &pair.certificate);
-            (chain, self.file("--model-tls-key", "own.key", &pair.key))
+            let chain = self.file("--upstream-tls-certificate", "own.crt", &pair.certificate);
+            (chain, self.file("--upstream-tls-key", "own.key", &pair.key))
         });
         let files = ClientFiles {
-            ca: self.file("--model-tls-ca", "model-ca.crt", &self.pem()),
+            ca: self.file("--upstream-tls-ca", "model-ca.crt", &self.pem()),
             name: name.parse().unwrap(),
             own,
         };

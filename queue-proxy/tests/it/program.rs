@@ -225,14 +225,14 @@ async fn a_file_of_tls_that_cannot_be_used_is_one_line_that_names_flag_and_file_
             "has expired",
         ),
         (
-            ["--model-tls-ca", &none, "--model-tls-name", "a"],
-            "--model-tls-ca",
+            ["--upstream-tls-ca", &none, "--upstream-tls-name", "a"],
+            "--upstream-tls-ca",
             &none,
             "cannot be read",
         ),
         (
-            ["--model-tls-ca", &key, "--model-tls-name", "a"],
-            "--model-tls-ca",
+            ["--upstream-tls-ca", &key, "--upstream-tls-name", "a"],
+            "--upstream-tls-ca",
             &key,
             "has no certificate",
         ),

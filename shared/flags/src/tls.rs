@@ -8,12 +8,14 @@ use shared::http::tls::{
     ServerTls, TlsError,
 };
 
-// No comments of documentation on the two: they would replace the program's.
-
-// Of the ports for clients and activators.
+// Of the ports that requests come in by.
+#[expect(
+    missing_docs,
+    reason = "they would become the program's: see the crate"
+)]
 #[derive(Debug, clap::Args)]
-pub(super) struct Listeners {
-    /// Certificate of the request ports and the port for activators, with its chain, in PEM: they speak TLS then.
+pub struct Listeners {
+    /// Certificate of the ports for requests, those of activators among them, with its chain, in PEM: they speak TLS then.
     /// This and the other files of TLS are read again when they change.
     #[arg(
         long = "tls-certificate",
@@ -62,49 +64,56 @@ pub(super) struct Listeners {
     client_name: Vec<ClientName>,
 }
 
-// Of connections to the model.
+// Of connections to those who answer: the model, or sidecars.
+#[expect(
+    missing_docs,
+    reason = "they would become the program's: see the crate"
+)]
 #[expect(
     clippy::struct_field_names,
     reason = "they are the ids of flags, and the other group has the short ones"
 )]
 #[derive(Debug, clap::Args)]
-pub(super) struct Model {
-    /// Authorities of the model, in PEM: connections to it speak TLS then. Those of the system do not count.
+pub struct Upstream {
+    /// Authorities of the upstream (of a sidecar: its model; of an activator: sidecars), in PEM: connections to it speak TLS then. Those of the system do not count.
     #[arg(
-        long = "model-tls-ca",
-        env = "ROUSE_MODEL_TLS_CA",
-        requires = "model_name",
+        long = "upstream-tls-ca",
+        env = "ROUSE_UPSTREAM_TLS_CA",
+        requires = "upstream_name",
         value_name = "FILE"
     )]
-    model_ca: Option<PathBuf>,
+    upstream_ca: Option<PathBuf>,
 
-    /// Name that the model's certificate must have: a DNS name, an address, or a SPIFFE ID, of which a last segment * stands for any
+    /// Name that the upstream's certificate must have: a DNS name, an address, or a SPIFFE ID, of which a last segment * stands for any
     /// rest of the path.
     #[arg(
-        long = "model-tls-name",
-        env = "ROUSE_MODEL_TLS_NAME",
-        requires = "model_ca",
+        long = "upstream-tls-name",
+        env = "ROUSE_UPSTREAM_TLS_NAME",
+        requires = "upstream_ca",
         value_name = "NAME"
     )]
-    model_name: Option<ServerIdentity>,
+    upstream_name: Option<ServerIdentity>,
 
     /// Certificate to show to it, with its chain, in PEM.
-    #[arg(long = "model-tls-certificate", env = "ROUSE_MODEL_TLS_CERTIFICATE", requires_all = ["model_ca", "model_key"], value_name = "FILE")]
-    model_certificate: Option<PathBuf>,
+    #[arg(long = "upstream-tls-certificate", env = "ROUSE_UPSTREAM_TLS_CERTIFICATE", requires_all = ["upstream_ca", "upstream_key"], value_name = "FILE")]
+    upstream_certificate: Option<PathBuf>,
 
-    /// Key of --model-tls-certificate, in PEM, not encrypted.
+    /// Key of --upstream-tls-certificate, in PEM, not encrypted.
     #[arg(
-        long = "model-tls-key",
-        env = "ROUSE_MODEL_TLS_KEY",
-        requires = "model_certificate",
+        long = "upstream-tls-key",
+        env = "ROUSE_UPSTREAM_TLS_KEY",
+        requires = "upstream_certificate",
         value_name = "FILE"
     )]
-    model_key: Option<PathBuf>,
+    upstream_key: Option<PathBuf>,
 }
 
 impl Listeners {
-    /// What was asked for, if it was.
-    pub(super) fn load(&self) -> Result<Option<ServerTls>, TlsError> {
+    /// What was asked for, if it was. Reads the files.
+    ///
+    /// # Errors
+    /// When one of them cannot be used.
+    pub fn load(&self) -> Result<Option<ServerTls>, TlsError> {
         let (Some(certificate), Some(key)) = (&self.certificate, &self.key) else {
             return Ok(None);
         };
@@ -121,23 +130,26 @@ impl Listeners {
     }
 }
 
-impl Model {
-    /// What was asked for, if it was.
-    pub(super) fn load(&self) -> Result<Option<ClientTls>, TlsError> {
-        let (Some(ca), Some(name)) = (&self.model_ca, &self.model_name) else {
+impl Upstream {
+    /// What was asked for, if it was. Reads the files.
+    ///
+    /// # Errors
+    /// When one of them cannot be used.
+    pub fn load(&self) -> Result<Option<ClientTls>, TlsError> {
+        let (Some(ca), Some(name)) = (&self.upstream_ca, &self.upstream_name) else {
             return Ok(None);
         };
         let own = self
-            .model_certificate
+            .upstream_certificate
             .as_deref()
-            .zip(self.model_key.as_deref());
+            .zip(self.upstream_key.as_deref());
         let files = ClientFiles {
-            ca: file("--model-tls-ca", ca),
+            ca: file("--upstream-tls-ca", ca),
             name: name.clone(),
             own: own.map(|(certificate, key)| {
                 (
-                    file("--model-tls-certificate", certificate),
-                    file("--model-tls-key", key),
+                    file("--upstream-tls-certificate", certificate),
+                    file("--upstream-tls-key", key),
                 )
             }),
         };
