@@ -9,7 +9,7 @@ use http::{
 };
 use hyper::body::Incoming;
 use shared::{
-    error::Form,
+    error::{CLIENT_GONE, CLIENT_STALLED, Form},
     headers::{SERVER_TIMING, TIMING},
     http::{
         body::{Body, End, Ending, Prefetch},
@@ -57,21 +57,30 @@ enum Reply {
     Held(Box<Exchange>, Held, Duration),
 }
 
-/// The outcome of a request whose client did not wait for its end.
-const GONE: &str = "client-gone";
-
-/// Counts and records the one outcome of a request that has no answer of a pod yet. Dropped without one, the client was gone.
+/// Counts and records the one outcome of a request that has no answer of a pod yet. Dropped without one, the client was gone
+/// or the connection was cut.
 struct Outcome {
     workload: Arc<Workload>,
+    peer: Arc<Peer>,
     /// None once it is the business of [`Answering`].
     code: Option<&'static str>,
     record: Record,
 }
 
 impl Outcome {
+    /// If nobody has said what it is, now is the time at which it is known.
+    fn settle(&mut self) {
+        if self.code == Some(CLIENT_GONE) {
+            self.code = Some(self.peer.unfinished());
+        }
+        if let Some(code) = self.code {
+            self.record.outcome(code);
+        }
+    }
+
     /// The outcome is known, and its record to end later.
     fn recorded(mut self) -> Record {
-        self.record.outcome(self.code.unwrap_or(GONE));
+        self.settle();
         std::mem::take(&mut self.record)
     }
 
@@ -83,9 +92,9 @@ impl Outcome {
 
 impl Drop for Outcome {
     fn drop(&mut self) {
+        self.settle();
         if let Some(code) = self.code {
             self.workload.metrics.count(self.workload.id(), code);
-            self.record.outcome(code);
         }
     }
 }
@@ -93,6 +102,7 @@ impl Drop for Outcome {
 /// What a request has of its workload while its answer is on its way. How that ends is the outcome, which it counts and records.
 struct Answering {
     workload: Arc<Workload>,
+    peer: Arc<Peer>,
     outcome: &'static str,
     record: Record,
     _lease: Lease,
@@ -104,6 +114,7 @@ impl Answering {
         outcome.code = None;
         Self {
             workload: Arc::clone(&outcome.workload),
+            peer: Arc::clone(&outcome.peer),
             outcome: class(status),
             record: std::mem::take(&mut outcome.record),
             _lease: lease,
@@ -116,8 +127,8 @@ impl Ending for Answering {
         self.outcome = match how {
             End::Whole => return,
             End::Broken | End::Late(_) => BROKE,
-            End::Dropped => GONE,
-            End::Stalled => "client-stalled",
+            End::Dropped => self.peer.unfinished(),
+            End::Stalled => CLIENT_STALLED,
         };
     }
 }
@@ -137,7 +148,8 @@ impl Handler for Front {
         let opt_ins = opt_ins.as_deref();
         let mut outcome = Outcome {
             workload: Arc::clone(&self.workload),
-            code: Some(GONE),
+            peer: Arc::clone(&peer),
+            code: Some(CLIENT_GONE),
             record: self.record(&request, &peer, opt_ins),
         };
         let openai = opt_ins.is_some_and(|asked| asked.openai_errors);
@@ -162,11 +174,12 @@ impl Handler for Front {
         }
     }
 
-    fn refuse(&self, refusal: Refusal, peer: &Peer) -> Response<Body> {
+    fn refuse(&self, refusal: Refusal, peer: &Arc<Peer>) -> Response<Body> {
         let recorder = &self.workload.process.config.recorder;
         let failure = Failure::Refused(refusal);
         let outcome = Outcome {
             workload: Arc::clone(&self.workload),
+            peer: Arc::clone(peer),
             code: Some(failure.rule().code),
             record: recorder.begin_refused(|| self.place(peer, false)),
         };

@@ -8,6 +8,7 @@ use std::{
 };
 
 use dashmap::DashMap;
+use futures_util::future::join_all;
 use shared::metrics::Exporter;
 use shared::{
     TargetId,
@@ -311,17 +312,19 @@ async fn close(running: Running, patience: Duration) {
     let end = Instant::now() + patience;
     // It must not change what happens to connections any more.
     let _aborted = running.conductor.await;
-    let mut closing: JoinSet<_> = running
-        .listeners
-        .take_all()
-        .into_iter()
-        .map(|server| server.shut_down(patience))
-        .collect();
-    while closing.join_next().await.is_some() {}
-    // What is left are tunnels, which are no connections of a server any more.
-    while running.workload.leased() > 0 && Instant::now() < end {
-        sleep(LOOK).await;
+    let servers = running.listeners.take_all();
+    for server in &servers {
+        server.stop_accepting();
     }
+    let ended = async {
+        join_all(servers.iter().map(Server::closed_gracefully)).await;
+        // What is left are tunnels, which are no connections of a server any more.
+        while running.workload.leased() > 0 {
+            sleep(LOOK).await;
+        }
+    };
+    // Dropped after that, the servers cut what is left.
+    let _late = timeout_at(end, ended).await;
 }
 
 impl Running {

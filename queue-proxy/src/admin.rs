@@ -97,7 +97,7 @@ impl Handler for LifecyclePort {
         }
     }
 
-    fn refuse(&self, refusal: Refusal, _peer: &Peer) -> Response<Body> {
+    fn refuse(&self, refusal: Refusal, _peer: &Arc<Peer>) -> Response<Body> {
         admin::refused(refusal)
     }
 }

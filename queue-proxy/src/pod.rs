@@ -8,9 +8,11 @@ use std::sync::{
 use http::{Response, StatusCode};
 use shared::{
     Origin,
+    error::{CLIENT_GONE, CLIENT_STALLED, CUT},
     http::{
         body::{Body, End, Ending},
         client::Client,
+        serve::Peer,
     },
     metrics as names,
     record::{Notes, Record},
@@ -113,7 +115,11 @@ impl Metrics {
             RELAYED,
             names::PROXY_REQUESTS.counter(&[target, RELAYED, Origin::Us.as_str()]),
         ));
-        for code in ["malformed", "client-gone", "client-stalled"] {
+        outcomes.push((
+            CUT,
+            names::PROXY_REQUESTS.counter(&[target, CUT, Origin::Us.as_str()]),
+        ));
+        for code in ["malformed", CLIENT_GONE, CLIENT_STALLED] {
             outcomes.push((
                 code,
                 names::PROXY_REQUESTS.counter(&[target, code, Origin::Client.as_str()]),
@@ -138,18 +144,21 @@ impl Metrics {
 /// The outcome of a request that activators answered, whatever their answer was.
 const RELAYED: &str = "relayed";
 
-/// Counts and records the one outcome of a request that has no answer of the model yet. Dropped without one, the client was gone.
+/// Counts and records the one outcome of a request that has no answer of the model yet. Dropped without one, the client was gone or
+/// the connection was cut.
 pub(crate) struct Outcome<'a> {
     metrics: &'a Metrics,
+    peer: &'a Peer,
     code: Option<&'static str>,
     record: Record,
 }
 
 impl<'a> Outcome<'a> {
-    pub(crate) fn unknown(metrics: &'a Metrics, record: Record) -> Self {
+    pub(crate) fn unknown(metrics: &'a Metrics, peer: &'a Peer, record: Record) -> Self {
         Self {
             metrics,
-            code: Some("client-gone"),
+            peer,
+            code: Some(CLIENT_GONE),
             record,
         }
     }
@@ -183,7 +192,11 @@ impl<'a> Outcome<'a> {
 
 impl Drop for Outcome<'_> {
     fn drop(&mut self) {
-        if let Some(code) = self.code {
+        if let Some(mut code) = self.code {
+            if code == CLIENT_GONE {
+                code = self.peer.unfinished();
+                self.record.outcome(code);
+            }
             self.metrics.count(code);
         }
     }
@@ -193,6 +206,7 @@ impl Drop for Outcome<'_> {
 /// outcome and records it.
 pub(crate) struct Admitted {
     pod: Arc<Pod>,
+    peer: Arc<Peer>,
     since: Instant,
     outcome: &'static str,
     record: Record,
@@ -203,7 +217,7 @@ pub(crate) struct Admitted {
 impl Admitted {
     /// Of a request that was admitted at `since`; `outcome` is what it counts as if its answer gets through.
     pub(crate) fn new(
-        pod: &Arc<Pod>,
+        (pod, peer): (&Arc<Pod>, &Arc<Peer>),
         since: Instant,
         outcome: &'static str,
         record: Record,
@@ -211,6 +225,7 @@ impl Admitted {
     ) -> Self {
         Self {
             pod: Arc::clone(pod),
+            peer: Arc::clone(peer),
             since,
             outcome,
             record,
@@ -226,8 +241,8 @@ impl Ending for Admitted {
             End::Whole => return,
             End::Broken => Failure::ModelBroke.rule().code,
             End::Late(late) => timeouts::failure(late).rule().code,
-            End::Dropped => "client-gone",
-            End::Stalled => "client-stalled",
+            End::Dropped => self.peer.unfinished(),
+            End::Stalled => CLIENT_STALLED,
         };
     }
 }
@@ -245,15 +260,17 @@ impl Drop for Admitted {
 /// What a relayed request has of the pod while its answer is on its way. In the end it counts the outcome.
 pub(crate) struct Relayed {
     pod: Arc<Pod>,
+    peer: Arc<Peer>,
     outcome: &'static str,
     record: Record,
     _entry: Entry,
 }
 
 impl Relayed {
-    pub(crate) fn new(pod: &Arc<Pod>, record: Record, entry: Entry) -> Self {
+    pub(crate) fn new(pod: &Arc<Pod>, peer: &Arc<Peer>, record: Record, entry: Entry) -> Self {
         Self {
             pod: Arc::clone(pod),
+            peer: Arc::clone(peer),
             outcome: RELAYED,
             record,
             _entry: entry,
@@ -266,8 +283,8 @@ impl Ending for Relayed {
         self.outcome = match how {
             End::Whole => return,
             End::Broken | End::Late(_) => Failure::RelayBroke.rule().code,
-            End::Dropped => "client-gone",
-            End::Stalled => "client-stalled",
+            End::Dropped => self.peer.unfinished(),
+            End::Stalled => CLIENT_STALLED,
         };
     }
 }

@@ -48,7 +48,7 @@ pub(crate) enum FrontKind {
 
 impl Handler for Front {
     async fn handle(&self, request: Request<Incoming>, peer: Arc<Peer>) -> Response<Body> {
-        let mut outcome = Outcome::unknown(&self.pod.metrics, self.record(&request, &peer));
+        let mut outcome = Outcome::unknown(&self.pod.metrics, &peer, self.record(&request, &peer));
         let to_activator = matches!(self.kind, FrontKind::Activator);
         let form = Form::of(self.pod.config.openai_errors, request.uri().path());
         let answer = match self.try_handle(request, &peer, &mut outcome).await {
@@ -64,10 +64,10 @@ impl Handler for Front {
         outcome.go_with(answer)
     }
 
-    fn refuse(&self, refusal: Refusal, peer: &Peer) -> Response<Body> {
+    fn refuse(&self, refusal: Refusal, peer: &Arc<Peer>) -> Response<Body> {
         let recorder = &self.pod.config.recorder;
         let record = recorder.begin_refused(|| self.came_in(peer, false));
-        let mut outcome = Outcome::unknown(&self.pod.metrics, record);
+        let mut outcome = Outcome::unknown(&self.pod.metrics, peer, record);
         let failure = Failure::Refused(refusal);
         outcome.is(failure.rule().code);
         // What was refused may have no path.

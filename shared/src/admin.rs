@@ -70,7 +70,7 @@ where
         }
     }
 
-    fn refuse(&self, refusal: Refusal, _peer: &Peer) -> Response<Body> {
+    fn refuse(&self, refusal: Refusal, _peer: &Arc<Peer>) -> Response<Body> {
         refused(refusal)
     }
 }

@@ -9,6 +9,13 @@ use crate::{http::body::Body, openai};
 /// An error on its way through a request path.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
+/// The outcome of a request whose client has left before its answer had ended.
+pub const CLIENT_GONE: &str = "client-gone";
+/// The outcome of a request whose client has stopped reading its answer.
+pub const CLIENT_STALLED: &str = "client-stalled";
+/// The outcome of a request that was cut with its connection, as the time was over that there is to end what had begun.
+pub const CUT: &str = "cut";
+
 /// Whose doing an outcome was. Labels metrics and sets the log level: a client that hung up is not our error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Origin {

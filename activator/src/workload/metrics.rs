@@ -3,7 +3,11 @@
 use std::{sync::OnceLock, time::Duration};
 
 use metrics::{Counter, Gauge, Histogram};
-use shared::{Origin, TargetId, metrics as names};
+use shared::{
+    Origin, TargetId,
+    error::{CLIENT_GONE, CLIENT_STALLED, CUT},
+    metrics as names,
+};
 
 use crate::rescue::{CODES, OWN_CODES};
 
@@ -18,7 +22,8 @@ pub(crate) struct Metrics {
 #[derive(Debug, Default)]
 struct Handles {
     /// In the order of [`outcomes`].
-    outcomes: [OnceLock<Counter>; CLASSES.len() + CODES.len() + OWN_CODES.len() + CLIENTS.len()],
+    outcomes:
+        [OnceLock<Counter>; CLASSES.len() + CODES.len() + OWN_CODES.len() + CLIENTS.len() + 1],
     held: OnceLock<Gauge>,
     hold: OnceLock<Histogram>,
     resent: OnceLock<Counter>,
@@ -28,7 +33,7 @@ struct Handles {
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// Of answers that their client did not take to the end: it has left, or stopped reading.
-const CLIENTS: [&str; 2] = ["client-gone", "client-stalled"];
+const CLIENTS: [&str; 2] = [CLIENT_GONE, CLIENT_STALLED];
 
 /// Every outcome and whose doing it is.
 fn outcomes() -> impl Iterator<Item = (&'static str, Origin)> {
@@ -38,6 +43,7 @@ fn outcomes() -> impl Iterator<Item = (&'static str, Origin)> {
         .chain(CODES)
         .chain(OWN_CODES)
         .chain(CLIENTS.map(|code| (code, Origin::Client)))
+        .chain([(CUT, Origin::Us)])
 }
 
 impl Metrics {

@@ -76,7 +76,7 @@ fn error(rest: &str) -> serde_json::Value {
     body["error"].clone()
 }
 
-async fn counted(metrics: &Exporter, target: &str, wanted: &[(&str, u64)]) {
+pub(crate) async fn counted(metrics: &Exporter, target: &str, wanted: &[(&str, u64)]) {
     let wanted: Vec<_> = wanted
         .iter()
         .map(|(code, n)| ((*code).to_owned(), *n))

@@ -198,7 +198,7 @@ impl Handler for App {
         answer
     }
 
-    fn refuse(&self, _refusal: Refusal, _peer: &Peer) -> Response<Body> {
+    fn refuse(&self, _refusal: Refusal, _peer: &Arc<Peer>) -> Response<Body> {
         status(StatusCode::IM_A_TEAPOT)
     }
 }

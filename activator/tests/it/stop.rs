@@ -5,12 +5,14 @@ use std::{process::Stdio, time::Duration};
 use tokio::{
     io::AsyncReadExt,
     process::Command,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{
-    bed::{Bed, Pod, loopback, until},
+    bed::{Bed, Pod, loopback, metrics, until},
+    heartbeats::counted,
     http1::{PATIENCE, Raw, ask, get},
+    websocket::HANDSHAKE,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -85,6 +87,30 @@ async fn what_a_pod_has_gets_the_rest_of_the_grace_to_end() {
         .await
         .expect("done then")
         .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_not_ended_by_then_is_cut_and_counted_as_that() {
+    let metrics = metrics();
+    let bed = Bed::new();
+    let site = bed.site("cut", |_| {});
+    let pod = Pod::start("p", 0);
+    site.pods(&[&pod]);
+    site.ready().await;
+    let mut slow = Raw::sent(site.address(), get("/sleep?60000", "slow")).await;
+    let mut socket = Raw::sent(site.address(), HANDSHAKE).await;
+    assert_eq!(socket.answer().await.unwrap().status, 101);
+    until("both there", || pod.proxy.open() == 2).await;
+    // One who leaves by himself, while the others are waited for, is counted as gone.
+    let mut left = Raw::sent(site.address(), HANDSHAKE).await;
+    assert_eq!(left.answer().await.unwrap().status, 101);
+    let stopping = tokio::spawn(bed.activator.stop(Duration::from_millis(400)));
+    sleep(Duration::from_millis(100)).await;
+    drop(left);
+    counted(&metrics, "default/cut", &[("1xx", 1)]).await;
+    stopping.await.unwrap();
+    assert!(slow.ends().await && socket.ends().await);
+    counted(&metrics, "default/cut", &[("1xx", 1), ("cut", 2)]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -178,7 +204,7 @@ async fn the_program_serves_its_pods_and_ends_with_0_when_it_is_told_to() {
     let end = Instant::now() + PATIENCE;
     while tokio::net::TcpStream::connect(address).await.is_err() {
         assert!(Instant::now() < end, "it never listens");
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        sleep(Duration::from_millis(5)).await;
     }
     let answer = ask(address, get("/", "x")).await;
     assert_eq!((answer.status, answer.header("x-model")), (200, Some("p")));

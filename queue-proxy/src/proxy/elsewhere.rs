@@ -127,7 +127,7 @@ impl Front {
         mut answer: Response<Body>,
         entry: Entry,
         client_upgrade: Option<OnUpgrade>,
-        peer: &Peer,
+        peer: &Arc<Peer>,
         outcome: &mut Outcome<'_>,
     ) -> Result<Response<Body>, Failure> {
         *answer.version_mut() = Version::HTTP_11;
@@ -137,7 +137,7 @@ impl Front {
         let upgrade = upgrade.map_err(|_| Failure::RelayBroke)?;
         let mut record = outcome.hand_over();
         record.status(answer.status());
-        let guard = Relayed::new(&self.pod, record, entry);
+        let guard = Relayed::new(&self.pod, peer, record, entry);
         if let Some((client, activator)) = upgrade {
             peer.switch_to_raw();
             sanitize::add_websocket(answer.headers_mut());

@@ -228,7 +228,7 @@ impl Front {
         let code = class(answer.status());
         let mut record = outcome.hand_over();
         record.status(answer.status());
-        let guard = Admitted::new(&self.pod, admitted, code, record, (slot, entry));
+        let guard = Admitted::new((&self.pod, peer), admitted, code, record, (slot, entry));
         let timeouts = self.pod.config.timeouts;
         if let Some((client, model)) = upgrade {
             peer.switch_to_raw();

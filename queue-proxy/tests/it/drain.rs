@@ -2,6 +2,7 @@
 
 use http_body_util::BodyExt;
 use queue_proxy::drain::Rule;
+use shared::TargetId;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::{Duration, Instant, sleep, timeout},
@@ -12,6 +13,7 @@ use crate::{
     model::Model,
     raw::{Raw, get},
     rig::{TOKEN, activator, addressed, config, front, pod, ready, stat, until, within},
+    timeouts::counted,
 };
 
 const AT_ONCE: Rule = Rule {
@@ -135,6 +137,7 @@ async fn the_grace_period_ends_every_drain() {
     let (model, _gate) = Model::gated().await;
     let mut config = config(&[model.address], 1);
     config.grace = Duration::from_millis(200);
+    config.target = TargetId::new("default", "cut-at-the-end").unwrap();
     let proxy = ready(config).await;
     let mut stuck = Raw::sent(front(&proxy), get("/", "")).await;
     until("it to arrive", || model.seen.count() == 1).await;
@@ -149,6 +152,7 @@ async fn the_grace_period_ends_every_drain() {
     );
     stuck.closed().await;
     until("the end at the model", || model.seen.active() == 0).await;
+    counted("cut-at-the-end", &[("cut", 1)]).await;
 }
 
 #[tokio::test]
@@ -165,7 +169,9 @@ async fn stopping_gives_answers_and_tunnels_their_time_then_cuts_and_counts_them
         "/ws",
         "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
     );
-    let proxy = pod(model.address, 0).await;
+    let mut config = config(&[model.address], 0);
+    config.target = TargetId::new("default", "cut-tunnel").unwrap();
+    let proxy = ready(config).await;
     let mut stuck = Raw::sent(front(&proxy), &ask).await;
     let mut polite = Raw::sent(front(&proxy), &ask).await;
     assert_eq!(stuck.head().await.status, 101);
@@ -177,6 +183,7 @@ async fn stopping_gives_answers_and_tunnels_their_time_then_cuts_and_counts_them
     drop(polite);
     assert_eq!(within("the stop", stopping).await.unwrap(), 1);
     stuck.closed().await;
+    counted("cut-tunnel", &[("1xx", 1), ("cut", 1)]).await;
 }
 
 #[tokio::test]

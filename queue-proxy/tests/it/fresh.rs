@@ -28,7 +28,7 @@ impl Handler for Quick {
         http::Response::new(Body::full("ok"))
     }
 
-    fn refuse(&self, _: Refusal, _: &Peer) -> http::Response<Body> {
+    fn refuse(&self, _: Refusal, _: &Arc<Peer>) -> http::Response<Body> {
         unreachable!("everything sent here is proper")
     }
 }

@@ -43,7 +43,10 @@ use super::{
     tls::ServerTls,
     wire::Wire,
 };
-use crate::share::Place;
+use crate::{
+    error::{CLIENT_GONE, CUT},
+    share::Place,
+};
 
 /// Limits of a listener.
 #[derive(Clone, Debug)]
@@ -110,6 +113,7 @@ pub struct Peer {
     /// connection lasts, so does its other end. Never anything that the other end has said of itself.
     pub known: OnceLock<Arc<str>>,
     link: Arc<Link>,
+    disposition: watch::Receiver<Disposition>,
 }
 
 impl Peer {
@@ -125,6 +129,16 @@ impl Peer {
     pub async fn gone(&self) {
         self.link.gone().await;
     }
+
+    /// What a request of this connection has come to whose answer did not get to its end, though nobody has said why: its
+    /// client has left, unless it was us who closed the connection.
+    pub fn unfinished(&self) -> &'static str {
+        if *self.disposition.borrow() == Disposition::Abort {
+            CUT
+        } else {
+            CLIENT_GONE
+        }
+    }
 }
 
 /// Answers requests. One per listener; cheap to clone.
@@ -136,7 +150,7 @@ pub trait Handler: Clone + Send + Sync + 'static {
         peer: Arc<Peer>,
     ) -> impl Future<Output = Response<Body>> + Send;
     /// Answers a message that is refused before it is a request.
-    fn refuse(&self, refusal: Refusal, peer: &Peer) -> Response<Body>;
+    fn refuse(&self, refusal: Refusal, peer: &Arc<Peer>) -> Response<Body>;
 }
 
 /// Binds a listener: address reuse on, a backlog that survives a burst at zero.
@@ -205,6 +219,7 @@ async fn serve<H: Handler>(
         is_tls: matches!(wire, Wire::Tls(_)),
         known: OnceLock::new(),
         link: Arc::clone(&link),
+        disposition: disposition.clone(),
     });
     if version == Version::HTTP_2 {
         let io = Rewind::new(first, wire);

@@ -15,7 +15,8 @@ scaling reads [statistics](statistics.md).";
 const LABELS: &str = "\
 - `target`: `namespace/name` of the workload. The autoscaler's scrapes of activators have `activators` instead.
 - `outcome`: `1xx` to `5xx` for answers of the model, else a code of [errors](errors.md), or `client-gone` (left), or
-  `client-stalled` (stopped reading); at an activator also `probe-answered` and `placeholder`, for what it
+  `client-stalled` (stopped reading), or `cut` (not over by the time that a stopping program gives to what has begun); at an
+  activator also `probe-answered` and `placeholder`, for what it
   [answers by itself](../guides/while-a-model-wakes.md).
 - `origin`: `client`, `upstream` or `rouse`.
 - `result` of wakes: `woken`, `not-at-zero`, `error`, `timeout`; of scrapes: `ok`, `error`; of writes of the scale: `ok`,
