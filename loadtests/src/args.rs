@@ -2,7 +2,7 @@
 
 use crate::config::{Config, Expect, Limit, Load};
 use crate::error::Error;
-use crate::plan::{Arrivals, Schedule, Stage, Stages};
+use crate::plan::{Arrivals, Replay, Schedule, Stage, Stages, Timing, Trace, VARIATIONS};
 use crate::unit::{Rate, parse_duration};
 use bytes::Bytes;
 use clap::Parser;
@@ -12,11 +12,11 @@ use std::time::Duration;
 
 /// Measure an HTTP server under load, honestly.
 ///
-/// Without --rate or --stages the load is a closed loop: every connection sends its next request as soon as the last one
+/// Without --rate, --stages or --trace the load is a closed loop: every connection sends its next request as soon as the last one
 /// is answered. That finds the maximum, but a slow server slows the load down, so the latency of users who would not have
 /// waited stays unseen.
 ///
-/// With --rate or --stages the load is an open loop: requests are due by a schedule fixed beforehand, whatever the server
+/// With --rate, --stages or --trace the load is an open loop: requests are due by a schedule fixed beforehand, whatever the server
 /// does, and latency counts from the instant a request was due, also if no connection was free then. The report says
 /// whether the schedule was kept, or the tool itself was the limit.
 ///
@@ -38,11 +38,11 @@ pub struct Args {
     )]
     connections: usize,
 
-    /// How long to send requests [default: 10s]. Those in flight at the end are awaited.
+    /// How long to send requests [default: 10s, or the whole trace]. Those in flight at the end are awaited.
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration, help_heading = "Load")]
     duration: Option<Duration>,
 
-    /// Send exactly this many requests; with --rate, at most this many, and --duration is not needed.
+    /// Send exactly this many requests; in an open loop at most this many, and with --rate --duration is not needed.
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Load")]
     requests: Option<u64>,
 
@@ -51,15 +51,41 @@ pub struct Args {
     rate: Option<Rate>,
 
     /// Open loop in stages: 30s@50,10s@0,1m@200 is half a minute at 50 requests per second, ten seconds of silence, and
-    /// a minute at 200.
+    /// a minute at 200. The rate of a stage may also go from one to another (1m@50..200), do that in steps (1m@50..200/4: 50, 100,
+    /// 150, 200), swing around a mean (5m@100~50/1m: between 50 and 150, once a minute), or have bursts (1m@10+200/15s: 200 at once
+    /// every 15 s, the first at once, and 10 per second in between).
     #[arg(long, value_name = "STAGES", conflicts_with_all = ["rate", "duration"], help_heading = "Load")]
     stages: Option<Stages>,
 
+    /// Open loop with the requests of a recording: a CSV of requests per minute as that of Azure Functions (columns of text, then 1,
+    /// 2, ..), Mooncake's JSONL ("timestamp" in milliseconds), or a number of seconds a line. Only the times are taken.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["rate", "stages"], help_heading = "Load")]
+    trace: Option<PathBuf>,
+
+    /// Replay the trace this many times as fast, 0.001 to 100000.
+    #[arg(long, value_name = "FACTOR", requires = "trace", default_value_t = 1.0, value_parser = parse_speed, help_heading = "Load")]
+    speed: f64,
+
+    /// Of a trace by the minute, take only the rows with this text, such as the hash of a function; may be repeated.
+    #[arg(long, value_name = "TEXT", requires = "trace", help_heading = "Load")]
+    trace_row: Vec<String>,
+
     /// How requests of an open loop are spread around the rate.
-    #[arg(long, value_enum, default_value_t, help_heading = "Load")]
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        conflicts_with = "trace",
+        help_heading = "Load"
+    )]
     arrivals: Arrivals,
 
-    /// Seed of the Poisson process: the same seed gives the same schedule.
+    /// Gamma arrivals: the standard deviation of the gaps, in means, 0.01 to 20. Below 1 is more regular than Poisson arrivals, above it
+    /// in clusters.
+    #[arg(long, value_name = "CV", default_value_t = 1.0, value_parser = parse_variation, help_heading = "Load")]
+    variation: f64,
+
+    /// Seed of what is random: the same seed gives the same schedule.
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Load")]
     seed: u64,
 
@@ -135,7 +161,8 @@ Exit status: 0 the load ran; 1 there were errors and --fail-on-errors was given,
 Examples:
   rouse-load --connections 64 --duration 10s http://127.0.0.1:8080/
   rouse-load --rate 500 --arrivals poisson --duration 1m --warmup 5s --json report.json http://127.0.0.1:8080/
-  rouse-load --stages 30s@50,1m@200 --header 'Content-Type: application/json' --body '{\"x\": 1}' http://127.0.0.1:8080/";
+  rouse-load --trace invocations.csv --speed 60 --duration 10m http://127.0.0.1:8080/
+  rouse-load --stages 30s@50,1m@50..200 --header 'Content-Type: application/json' --body '{\"x\": 1}' http://127.0.0.1:8080/";
 
 impl Args {
     /// The run that was asked for, without the journal, which needs its file opened.
@@ -167,27 +194,48 @@ impl Args {
     }
 
     fn load(&self) -> Result<Load, Error> {
-        let schedule = |stages| Schedule {
-            stages,
-            arrivals: self.arrivals,
-            seed: self.seed,
-            limit: self.requests,
+        if self.arrivals != Arrivals::Gamma && self.variation.to_bits() != 1.0_f64.to_bits() {
+            let allowed = "only with --arrivals gamma";
+            return Err(Error::invalid(
+                "--variation",
+                self.variation.to_string(),
+                allowed,
+            ));
+        }
+        let timed = |timing| {
+            Load::Open(Schedule {
+                timing,
+                arrivals: self.arrivals,
+                variation: self.variation,
+                seed: self.seed,
+                limit: self.requests,
+            })
         };
+        let steady = |length, rate| timed(Timing::Stages(vec![Stage::constant(length, rate)]));
+        if let Some(file) = &self.trace {
+            let replay = Replay {
+                speed: self.speed,
+                rows: self.trace_row.clone(),
+                seed: self.seed,
+                until: self.duration,
+            };
+            if self.duration.is_some_and(|length| length.is_zero()) {
+                return Err(Error::invalid(
+                    "--duration",
+                    "0",
+                    "more than 0 and at most 24h",
+                ));
+            }
+            return Ok(timed(Timing::Trace(Trace::read(file, replay)?)));
+        }
         let default = Duration::from_secs(10);
         Ok(
             match (&self.stages, self.rate, self.requests, self.duration) {
-                (Some(Stages(stages)), ..) => Load::Open(schedule(stages.clone())),
+                (Some(Stages(stages)), ..) => timed(Timing::Stages(stages.clone())),
                 (None, Some(rate), Some(requests), None) => {
-                    let length = length_for(requests, rate, self.arrivals);
-                    Load::Open(schedule(vec![Stage {
-                        length: length?,
-                        rate,
-                    }]))
+                    steady(length_for(requests, rate, self.spread())?, rate)
                 }
-                (None, Some(rate), _, length) => Load::Open(schedule(vec![Stage {
-                    length: length.unwrap_or(default),
-                    rate,
-                }])),
+                (None, Some(rate), _, length) => steady(length.unwrap_or(default), rate),
                 (None, None, Some(_), Some(length)) => {
                     let allowed = "either --requests or --duration in a closed loop";
                     return Err(Error::invalid("--duration", format!("{length:?}"), allowed));
@@ -198,6 +246,15 @@ impl Args {
                 }
             },
         )
+    }
+
+    /// Standard deviation of the gaps, in means.
+    fn spread(&self) -> f64 {
+        match self.arrivals {
+            Arrivals::Constant => 0.0,
+            Arrivals::Poisson => 1.0,
+            Arrivals::Gamma => self.variation,
+        }
     }
 
     fn body(&self) -> Result<Bytes, Error> {
@@ -220,11 +277,13 @@ impl Args {
     clippy::cast_precision_loss,
     reason = "a count of requests stays far below 2^53"
 )]
-fn length_for(requests: u64, rate: Rate, arrivals: Arrivals) -> Result<Duration, Error> {
-    let expected = match arrivals {
-        Arrivals::Constant => requests as f64,
-        // Ten standard deviations: falling short is less likely than a cosmic ray.
-        Arrivals::Poisson => requests as f64 + 10.0 * (requests as f64).sqrt() + 100.0,
+fn length_for(requests: u64, rate: Rate, spread: f64) -> Result<Duration, Error> {
+    let expected = if spread > 0.0 {
+        // Ten standard deviations: falling short is less likely than a cosmic ray. The one more is for few and irregular gaps, of which
+        // some are many times the mean.
+        requests as f64 + 10.0 * spread * (requests as f64).sqrt() + 100.0 * spread.max(1.0).powi(2)
+    } else {
+        requests as f64
     };
     let too_long = || {
         Error::invalid(
@@ -237,6 +296,20 @@ fn length_for(requests: u64, rate: Rate, arrivals: Arrivals) -> Result<Duration,
         .ok()
         .filter(|length| *length <= crate::unit::MAX_DURATION)
         .ok_or_else(too_long)
+}
+
+fn parse_speed(text: &str) -> Result<f64, String> {
+    let speed = text.parse().ok();
+    speed
+        .filter(|speed| (0.001..=100_000.0).contains(speed))
+        .ok_or_else(|| "a factor from 0.001 to 100000".into())
+}
+
+fn parse_variation(text: &str) -> Result<f64, String> {
+    let variation = text.parse().ok();
+    variation
+        .filter(|variation| VARIATIONS.contains(variation))
+        .ok_or_else(|| "a coefficient of variation from 0.01 to 20".into())
 }
 
 fn parse_rate(text: &str) -> Result<Rate, String> {
@@ -286,13 +359,27 @@ mod tests {
 
     #[test]
     fn requests_with_a_rate_are_exactly_that_many() {
-        for arrivals in ["constant", "poisson"] {
-            let Ok(Load::Open(schedule)) =
-                load(&["--requests", "50", "--rate", "7", "--arrivals", arrivals])
-            else {
-                panic!("a rate makes an open loop");
-            };
-            assert_eq!(schedule.instants().count(), 50);
+        for arrivals in [
+            &["constant"][..],
+            &["poisson"],
+            &["gamma", "--variation", "0.1"],
+            &["gamma", "--variation", "20"],
+        ] {
+            for seed in ["1", "2", "3", "4", "5"] {
+                let rate = [
+                    "--requests",
+                    "50",
+                    "--rate",
+                    "7",
+                    "--seed",
+                    seed,
+                    "--arrivals",
+                ];
+                let Ok(Load::Open(schedule)) = load(&[&rate[..], arrivals].concat()) else {
+                    panic!("a rate makes an open loop");
+                };
+                assert_eq!(schedule.instants().count(), 50, "{arrivals:?}");
+            }
         }
     }
 
@@ -302,6 +389,18 @@ mod tests {
             (&["--rate", "0"][..], "--rate", "'0'"),
             (&["--rate", "1e9"], "--rate", "'1e9'"),
             (&["--stages", "30s@"], "--stages", "'30s@'"),
+            (&["--stages", "30s@5~6/1s"], "--stages", "at most its mean"),
+            (&["--stages", "1s@1+1000000/1ms"], "--stages", "1000000"),
+            (&["--trace", "/nonexistent"], "--trace", "/nonexistent"),
+            (&["--trace", "/dev/null"], "--trace", "no request"),
+            (&["--speed", "2"], "--trace", "required"),
+            (&["--trace", "a", "--speed", "0"], "--speed", "'0'"),
+            (&["--variation", "2"], "--variation", "gamma"),
+            (
+                &["--arrivals", "gamma", "--variation", "0"],
+                "--variation",
+                "'0'",
+            ),
             (&["--duration", "0"], "--duration", "0ns"),
             (&["--duration", "10"], "--duration", "'10'"),
             (&["--connections", "0"], "--connections", "\"0\""),

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::journal::Journal;
-use crate::plan::{Arrivals, Schedule, Stage};
+use crate::plan::{Arrivals, Schedule, Stage, Timing};
 use crate::unit::{MAX_DURATION, Rate};
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
@@ -115,10 +115,9 @@ impl Config {
     /// The schedule of an open loop at one rate.
     pub fn steady(rate: Rate, length: Duration, arrivals: Arrivals, seed: u64) -> Load {
         Load::Open(Schedule {
-            stages: vec![Stage { length, rate }],
             arrivals,
             seed,
-            limit: None,
+            ..Schedule::of_stages(vec![Stage::constant(length, rate)])
         })
     }
 
@@ -157,8 +156,9 @@ impl Config {
                 ))
             }
             Load::Closed(Limit::Requests(0)) => Err(Error::invalid("--requests", "0", "1 or more")),
-            Load::Open(schedule) => schedule.check().map_err(|allowed| {
-                Error::invalid("--stages", format!("{:?}", schedule.stages), allowed)
+            Load::Open(schedule) => schedule.check().map_err(|allowed| match &schedule.timing {
+                Timing::Stages(stages) => Error::invalid("--stages", typed(stages), allowed),
+                Timing::Trace(trace) => Error::invalid("--trace", trace.file(), allowed),
             }),
             Load::Closed(_) => Ok(()),
         }?;
@@ -203,6 +203,12 @@ impl Config {
 }
 
 const URL_ALLOWED: &str = "an absolute http URL, such as http://127.0.0.1:8080/path";
+
+/// Stages as they are typed, the first few of many.
+fn typed(stages: &[Stage]) -> String {
+    let text: Vec<_> = stages.iter().take(10).map(ToString::to_string).collect();
+    text.join(",")
+}
 
 fn check_url(url: &Uri) -> Result<(), Error> {
     if url.scheme() == Some(&Scheme::HTTPS) {

@@ -27,7 +27,7 @@ const NAP: Duration = Duration::from_millis(50);
 pub(crate) fn pace(shared: &Shared, tally: &Tally, timeline: &Timeline, schedule: &Schedule) {
     // Without the slack turned down we would be 50 us late rather than wrong.
     let _ = set_current_timer_slack(NonZero::new(1));
-    let warmup = warmup(schedule, timeline.measure - timeline.start);
+    let warmup = schedule.warmup(timeline.measure - timeline.start);
     let warm = warmup
         .iter()
         .flat_map(Schedule::instants)
@@ -62,22 +62,6 @@ pub(crate) fn never_sent(
         error: Some(kind),
         ..Ending::default()
     });
-}
-
-/// The load before the measurement: the first rate of the schedule, for the length of the warm-up.
-fn warmup(schedule: &Schedule, length: Duration) -> Option<Schedule> {
-    let first = *schedule
-        .stages
-        .iter()
-        .find(|stage| !stage.rate.is_pause())?;
-    let mut warmup = Schedule {
-        stages: vec![first],
-        limit: None,
-        seed: !schedule.seed,
-        ..schedule.clone()
-    };
-    warmup.stages[0].length = length;
-    (!length.is_zero()).then_some(warmup)
 }
 
 fn wait_until(due: Instant, shared: &Shared) -> bool {

@@ -2,16 +2,29 @@
 //!
 //! Every arrival process is a sequence of points on a *load axis*, where one unit is one expected request, carried back
 //! to time through the cumulative rate of the stages. Constant arrivals are the whole numbers; Poisson arrivals have
-//! exponential gaps of mean one. A new kind of stage (ramp, sine) only needs its own inverse, a new kind of arrival
-//! (Gamma) only its own gaps.
+//! exponential gaps of mean one, Gamma arrivals gaps of mean one that are as irregular as is asked. A kind of [`Stage`] only
+//! needs its own inverse, a kind of arrival only its own gaps. A [`Trace`] has its instants from elsewhere.
 //!
 //! Invariants: the instants never go back, all lie inside the stages, and the same [`Schedule`] always gives the same
 //! instants. There is no clock here; the pacing thread owns it.
 
-use crate::unit::{MAX_DURATION, Rate, parse_duration};
-use serde::{Deserialize, Serialize};
-use std::str::FromStr;
+mod dice;
+mod stage;
+mod trace;
+
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use self::{dice::SplitMix, trace::Due};
+pub use self::{
+    stage::{Shape, Stage, Stages},
+    trace::{Replay, Trace},
+};
+use crate::unit::{MAX_DURATION, MAX_RATE, Rate};
+
+/// The least and the most irregular gaps that Gamma arrivals may have. At 20, 99 % of the gaps are none and one is 400 times the mean.
+pub const VARIATIONS: std::ops::RangeInclusive<f64> = 0.01..=20.0;
 
 /// How requests are spread around the rate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -22,101 +35,107 @@ pub enum Arrivals {
     Constant,
     /// Independent users: exponential gaps with the same mean.
     Poisson,
+    /// Gaps of a Gamma distribution with the same mean: more regular than those of independent users, or in clusters.
+    Gamma,
 }
 
-/// A span of time at one rate.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Stage {
-    /// How long the stage lasts.
-    pub length: Duration,
-    /// Requests per second during it.
-    pub rate: Rate,
-}
-
-/// A list of stages as typed: `30s@50,10s@0,1m@200`.
+/// Where the instants come from.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Stages(pub Vec<Stage>);
-
-impl FromStr for Stages {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        const ALLOWED: &str =
-            "stages are DURATION@RATE joined by commas, such as 30s@50,10s@0,1m@200";
-        let stages = text
-            .split(',')
-            .map(|part| {
-                let (length, rate) = part
-                    .split_once('@')
-                    .ok_or_else(|| format!("{part:?}: {ALLOWED}"))?;
-                Ok(Stage {
-                    length: parse_duration(length)
-                        .map_err(|allowed| format!("{part:?}: {allowed}"))?,
-                    rate: rate
-                        .parse()
-                        .map_err(|allowed| format!("{part:?}: {allowed}"))?,
-                })
-            })
-            .collect::<Result<Vec<_>, String>>()?;
-        if let Some(empty) = stages.iter().position(|stage| stage.length.is_zero()) {
-            return Err(format!("stage {} lasts no time: {ALLOWED}", empty + 1));
-        }
-        Ok(Self(stages))
-    }
+pub enum Timing {
+    /// From the stages, one after the other.
+    Stages(Vec<Stage>),
+    /// From a recording.
+    Trace(Trace),
 }
 
 /// A whole open-loop scenario.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
-    /// The stages, one after the other.
-    pub stages: Vec<Stage>,
-    /// How requests are spread within them.
+    /// Where the instants come from.
+    pub timing: Timing,
+    /// How requests are spread within stages; those of a trace are as they were.
     pub arrivals: Arrivals,
+    /// Standard deviation of the gaps of Gamma arrivals, in means: 1 is as irregular as Poisson. Others ignore it.
+    pub variation: f64,
     /// Seed of the arrival process; constant arrivals ignore it.
     pub seed: u64,
-    /// Stop after this many requests, if the stages give more.
+    /// Stop after this many requests, if there are more.
     pub limit: Option<u64>,
 }
 
 impl Schedule {
+    /// Stages, evenly spaced, without a limit.
+    pub fn of_stages(stages: Vec<Stage>) -> Self {
+        Self {
+            timing: Timing::Stages(stages),
+            arrivals: Arrivals::default(),
+            variation: 1.0,
+            seed: 1,
+            limit: None,
+        }
+    }
+
     /// Says what is wrong with the schedule, if anything is.
     pub fn check(&self) -> Result<(), &'static str> {
-        if self.stages.is_empty() {
+        if self.limit == Some(0) {
+            return Err("at least one request is needed");
+        }
+        if !VARIATIONS.contains(&self.variation) {
+            return Err("the variation of gaps is from 0.01 to 20");
+        }
+        let Timing::Stages(stages) = &self.timing else {
+            return Ok(());
+        };
+        if stages.is_empty() {
             return Err("at least one stage is needed");
         }
-        if self
-            .stages
+        if stages
             .iter()
             .any(|stage| stage.length.is_zero() || stage.length > MAX_DURATION)
         {
             return Err("a stage lasts more than no time and at most 24h");
         }
-        if self.stages.iter().all(|stage| stage.rate.is_pause()) {
+        if stages.iter().all(Stage::is_pause) {
             return Err("at least one stage needs a rate above 0");
         }
-        if self.limit == Some(0) {
-            return Err("at least one request is needed");
+        if stages.iter().any(|stage| stage.mean_rate() > MAX_RATE) {
+            return Err("a stage has at most 1000000 requests per second on average");
         }
         Ok(())
     }
 
-    /// The length of all stages together.
+    /// The length of the whole.
     pub fn length(&self) -> Duration {
-        self.stages.iter().map(|stage| stage.length).sum()
+        match &self.timing {
+            Timing::Stages(stages) => stages.iter().map(|stage| stage.length).sum(),
+            Timing::Trace(trace) => trace.length(),
+        }
     }
 
-    /// The instants at which requests are due, counted from the start of the first stage.
+    /// The load before the measurement, if any is asked for: the first rate of the schedule, or the mean of a trace, for so long.
+    pub(crate) fn warmup(&self, length: Duration) -> Option<Self> {
+        let stage = match &self.timing {
+            Timing::Stages(stages) => stages
+                .iter()
+                .find(|stage| !stage.is_pause())?
+                .warmup(length),
+            Timing::Trace(trace) => Stage::constant(length, Rate::new(trace.mean_rate())?),
+        };
+        (!length.is_zero()).then(|| Self {
+            timing: Timing::Stages(vec![stage]),
+            limit: None,
+            seed: !self.seed,
+            ..self.clone()
+        })
+    }
+
+    /// The instants at which requests are due, counted from the start.
     pub fn instants(&self) -> Instants<'_> {
         Instants {
-            stages: &self.stages,
-            began: 0.0,
-            load_before: 0.0,
-            next_load: match self.arrivals {
-                Arrivals::Constant => 0.0,
-                Arrivals::Poisson => f64::NAN, // drawn on first use
+            from: match &self.timing {
+                Timing::Stages(stages) => From::Stages(Arriving::new(self, stages)),
+                Timing::Trace(trace) => From::Trace(trace.due()),
             },
-            arrivals: self.arrivals,
-            dice: SplitMix(self.seed),
             left: self.limit.unwrap_or(u64::MAX),
         }
     }
@@ -125,6 +144,32 @@ impl Schedule {
 /// The due instants of a [`Schedule`], in order.
 #[derive(Clone, Debug)]
 pub struct Instants<'a> {
+    from: From<'a>,
+    left: u64,
+}
+
+#[derive(Clone, Debug)]
+enum From<'a> {
+    Stages(Arriving<'a>),
+    Trace(Due<'a>),
+}
+
+impl Iterator for Instants<'_> {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.left = self.left.checked_sub(1)?;
+        let due = match &mut self.from {
+            From::Stages(arriving) => arriving.next(),
+            From::Trace(due) => due.next(),
+        };
+        due.map(Duration::from_secs_f64)
+    }
+}
+
+/// Arrivals on the load axis of stages, carried back to seconds.
+#[derive(Clone, Debug)]
+struct Arriving<'a> {
     /// The current stage and those after it.
     stages: &'a [Stage],
     /// Seconds before the current stage.
@@ -133,56 +178,54 @@ pub struct Instants<'a> {
     load_before: f64,
     next_load: f64,
     arrivals: Arrivals,
+    variation: f64,
     dice: SplitMix,
-    left: u64,
 }
 
-impl Iterator for Instants<'_> {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        if self.next_load.is_nan() {
-            self.next_load = self.dice.exponential();
+impl<'a> Arriving<'a> {
+    fn new(schedule: &Schedule, stages: &'a [Stage]) -> Self {
+        let mut arriving = Self {
+            stages,
+            began: 0.0,
+            load_before: 0.0,
+            next_load: 0.0,
+            arrivals: schedule.arrivals,
+            variation: schedule.variation,
+            dice: SplitMix(schedule.seed),
+        };
+        if schedule.arrivals != Arrivals::Constant {
+            arriving.next_load = arriving.gap();
         }
-        self.left = self.left.checked_sub(1)?;
+        arriving
+    }
+
+    /// Of load, from one arrival to the next.
+    fn gap(&mut self) -> f64 {
+        match self.arrivals {
+            Arrivals::Constant => 1.0,
+            Arrivals::Poisson => self.dice.exponential(),
+            Arrivals::Gamma => self.dice.gamma(self.variation),
+        }
+    }
+}
+
+impl Iterator for Arriving<'_> {
+    type Item = f64;
+
+    fn next(&mut self) -> Option<f64> {
         loop {
             let (stage, rest) = self.stages.split_first()?;
-            let (length, rate) = (stage.length.as_secs_f64(), stage.rate.per_second());
-            let load = length * rate;
+            let load = stage.load();
             // Rounding must not push the last request of a stage out of it, or the first of the next one into it.
             if self.next_load - self.load_before < load - 1e-9 {
-                let due = self.began + (self.next_load - self.load_before).max(0.0) / rate;
-                self.next_load += match self.arrivals {
-                    Arrivals::Constant => 1.0,
-                    Arrivals::Poisson => self.dice.exponential(),
-                };
-                return Some(Duration::from_secs_f64(due));
+                let due = self.began + stage.due((self.next_load - self.load_before).max(0.0));
+                self.next_load += self.gap();
+                return Some(due);
             }
-            self.began += length;
+            self.began += stage.length.as_secs_f64();
             self.load_before += load;
             self.stages = rest;
         }
-    }
-}
-
-/// The `SplitMix64` generator: tiny, seedable, and good enough for arrival gaps.
-#[derive(Clone, Debug)]
-struct SplitMix(u64);
-
-impl SplitMix {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// An exponential draw of mean one. 53 bits, so that the uniform draw is below one and the logarithm finite.
-    #[expect(clippy::cast_precision_loss, reason = "53 bits fit an f64 exactly")]
-    fn exponential(&mut self) -> f64 {
-        let uniform = (self.next() >> 11) as f64 / (1_u64 << 53) as f64;
-        -(1.0 - uniform).ln()
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a run found, as other programs read it. `schema.json` beside the crate is the contract; a test holds both together.
 
 use crate::config::{Config, Expect, Limit, Load};
-use crate::plan::Arrivals;
+use crate::plan::{Arrivals, Timing};
 use crate::record::{Durations, ErrorKind, Recorder};
 use crate::unit::human;
 use serde::{Deserialize, Serialize};
@@ -70,19 +70,41 @@ pub struct Settings {
     pub requests: Option<u64>,
     /// Stages of an open loop.
     pub stages: Vec<StageSettings>,
-    /// Arrival process of an open loop.
+    /// Trace of an open loop, if it replays one.
+    #[serde(default)]
+    pub trace: Option<TraceSettings>,
+    /// Arrival process of the stages of an open loop.
     pub arrivals: Option<Arrivals>,
-    /// Seed of the arrival process.
+    /// Standard deviation of the gaps of Gamma arrivals, in means.
+    #[serde(default)]
+    pub variation: Option<f64>,
+    /// Seed of the arrival process, or of the offsets of a trace by the minute.
     pub seed: Option<u64>,
 }
 
 /// One stage of an open loop.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StageSettings {
     /// Its length in seconds.
     pub duration: f64,
-    /// Requests per second.
+    /// Requests per second on average.
     pub rate: f64,
+    /// How the rate goes, as it is typed: `50..200`.
+    #[serde(default)]
+    pub shape: String,
+}
+
+/// A trace that is replayed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TraceSettings {
+    /// The file.
+    pub file: String,
+    /// Requests of the whole recording.
+    pub requests: u64,
+    /// How much faster it is replayed than it was recorded.
+    pub speed: f64,
+    /// Texts of which a row has one, if not all rows are taken.
+    pub rows: Vec<String>,
 }
 
 /// The results in short. The warm-up is in none of them.
@@ -282,16 +304,32 @@ impl Settings {
             load: if schedule.is_some() { "open" } else { "closed" }.into(),
             duration,
             requests,
-            stages: schedule.map_or_else(Vec::new, |schedule| {
-                let stages = schedule.stages.iter();
-                stages
-                    .map(|s| StageSettings {
-                        duration: s.length.as_secs_f64(),
-                        rate: s.rate.per_second(),
+            stages: match schedule.map(|schedule| &schedule.timing) {
+                Some(Timing::Stages(stages)) => stages
+                    .iter()
+                    .map(|stage| StageSettings {
+                        duration: stage.length.as_secs_f64(),
+                        rate: stage.mean_rate(),
+                        shape: stage.shape.to_string(),
                     })
-                    .collect()
-            }),
-            arrivals: schedule.map(|schedule| schedule.arrivals),
+                    .collect(),
+                _ => Vec::new(),
+            },
+            trace: match schedule.map(|schedule| &schedule.timing) {
+                Some(Timing::Trace(trace)) => Some(TraceSettings {
+                    file: trace.file().to_owned(),
+                    requests: trace.requests(),
+                    speed: trace.replay().speed,
+                    rows: trace.replay().rows.clone(),
+                }),
+                _ => None,
+            },
+            arrivals: schedule
+                .filter(|schedule| matches!(schedule.timing, Timing::Stages(_)))
+                .map(|schedule| schedule.arrivals),
+            variation: schedule
+                .filter(|schedule| schedule.arrivals == Arrivals::Gamma)
+                .map(|schedule| schedule.variation),
             seed: schedule.map(|schedule| schedule.seed),
         }
     }

@@ -1,21 +1,133 @@
-use super::{Arrivals, Schedule, Stage, Stages};
+use super::{Arrivals, Schedule, Shape, Stage, Stages};
 use crate::unit::Rate;
 use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, proptest};
 use std::time::Duration;
 
 fn stage(millis: u64, rate: f64) -> Stage {
-    Stage {
-        length: Duration::from_millis(millis),
-        rate: Rate::new(rate).unwrap(),
-    }
+    Stage::constant(Duration::from_millis(millis), Rate::new(rate).unwrap())
 }
 
 fn schedule(stages: Vec<Stage>, arrivals: Arrivals, seed: u64) -> Schedule {
     Schedule {
-        stages,
         arrivals,
         seed,
-        limit: None,
+        ..Schedule::of_stages(stages)
+    }
+}
+
+fn typed(stages: &str) -> Vec<Stage> {
+    stages.parse::<Stages>().unwrap().0
+}
+
+fn due(stages: &str) -> Vec<f64> {
+    let plan = schedule(typed(stages), Arrivals::Constant, 0);
+    plan.instants().map(|due| due.as_secs_f64()).collect()
+}
+
+fn in_between(due: &[f64], from: f64, to: f64) -> usize {
+    due.iter().filter(|at| (from..to).contains(*at)).count()
+}
+
+#[test]
+fn a_ramp_goes_up_and_down_in_a_straight_line() {
+    for (stages, quarters) in [
+        ("4s@0..400", [50, 150, 250, 350]),
+        ("4s@400..0", [350, 250, 150, 50]),
+        ("4s@100..300", [125, 175, 225, 275]),
+        ("4s@100..100", [100; 4]),
+    ] {
+        let due = due(stages);
+        for (quarter, want) in (0_u32..).zip(quarters) {
+            let from = f64::from(quarter);
+            let got = in_between(&due, from, from + 1.0);
+            assert!(got.abs_diff(want) <= 1, "{stages}: {quarter}: {got}");
+        }
+    }
+}
+
+#[test]
+fn steps_are_of_equal_length_and_height() {
+    let due = due("4s@50..200/4");
+    let counts = [0.0, 1.0, 2.0, 3.0].map(|from| in_between(&due, from, from + 1.0));
+    assert_eq!(counts, [50, 100, 150, 200]);
+    let due = self::due("2s@0..100/2");
+    assert_eq!((in_between(&due, 0.0, 1.0), due.len()), (0, 100));
+}
+
+#[test]
+fn a_sine_swings_around_its_mean() {
+    let due = due("8s@100~100/4s");
+    assert_eq!(due.len(), 800);
+    // Of a half turn, 2 A T / (2 pi) more or less than the mean: 127 of 200.
+    for (from, want) in [(0.0, 327), (2.0, 73), (4.0, 327), (6.0, 73)] {
+        let got = in_between(&due, from, from + 2.0);
+        assert!(got.abs_diff(want) <= 1, "{from}: {got}");
+    }
+    let due = self::due("1s@100~50/4s");
+    assert!(
+        due.len().abs_diff(132) <= 1,
+        "a part of a turn: {}",
+        due.len()
+    );
+}
+
+#[test]
+fn bursts_come_all_at_once_the_first_at_once() {
+    let due = due("5s@2+10/2s");
+    for at in [0.0, 2.0, 4.0] {
+        let exactly = due.iter().filter(|d| (**d - at).abs() < 1e-9).count();
+        // The next one after a burst is due at the same moment, as the first of a constant rate is.
+        assert!((10..=11).contains(&exactly), "{at}: {exactly}");
+    }
+    assert_eq!(due.len(), 40);
+    assert_eq!(self::due("1s@0+5/1s"), [0.0; 5]);
+}
+
+#[test]
+fn gamma_gaps_are_as_irregular_as_they_are_asked_to_be() {
+    for variation in [0.3, 3.0] {
+        let plan = Schedule {
+            variation,
+            ..schedule(vec![stage(200_000, 1_000.0)], Arrivals::Gamma, 42)
+        };
+        let due: Vec<f64> = plan.instants().map(|due| due.as_secs_f64()).collect();
+        let gaps: Vec<f64> = due.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        let n = f64::from(u32::try_from(gaps.len()).unwrap());
+        let mean = gaps.iter().sum::<f64>() / n;
+        let deviation = (gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / n).sqrt();
+        assert!((mean - 0.001).abs() < 0.000_03, "mean gap {mean}");
+        assert!(
+            (deviation / mean / variation - 1.0).abs() < 0.03,
+            "{variation}"
+        );
+    }
+}
+
+#[test]
+fn a_warm_up_is_at_the_rate_that_comes_first() {
+    let length = Duration::from_secs(3);
+    for (stages, rate) in [
+        ("1s@0,1s@7", 7.0),
+        ("1s@5..9", 5.0),
+        ("1s@0..8", 4.0),
+        ("1s@5..9/3", 5.0),
+        ("1s@6~3/1s", 6.0),
+        ("2s@3+9/1s", 3.0),
+        ("2s@0+9/1s", 9.0),
+    ] {
+        let plan = Schedule {
+            limit: Some(1),
+            ..Schedule::of_stages(typed(stages))
+        };
+        let warmup = plan.warmup(length).expect(stages);
+        let wanted = Stage::constant(length, Rate::new(rate).unwrap());
+        assert_eq!(
+            warmup.timing,
+            super::Timing::Stages(vec![wanted]),
+            "{stages}"
+        );
+        assert_eq!(warmup.limit, None);
+        assert!(plan.warmup(Duration::ZERO).is_none());
     }
 }
 
@@ -77,35 +189,81 @@ fn stages_are_read_as_typed() {
         stages.0,
         [stage(30_000, 50.0), stage(500, 0.0), stage(60_000, 200.5)]
     );
+    for shape in ["50", "0.5..200", "50..200/4", "100~50/60s", "10+200/15s"] {
+        let read: Shape = shape.parse().unwrap();
+        assert_eq!(read.to_string(), shape);
+    }
     for text in [
-        "", "30s", "30@5", "30s@", "30s@x", "30s@1e9", "0s@5", "30s@5,", "@5",
+        "",
+        "30s",
+        "30@5",
+        "30s@",
+        "30s@x",
+        "30s@1e9",
+        "0s@5",
+        "30s@5,",
+        "@5",
+        "1s@5..",
+        "1s@..5",
+        "1s@5..9/1",
+        "1s@5..9/x",
+        "1s@5~2",
+        "1s@5~6/1s",
+        "1s@5~2/0s",
+        "1s@5+2",
+        "1s@5+0/1s",
+        "1s@5+2/0s",
+        "1s@5+2000000/1s",
+        "1s@-5..5",
     ] {
-        assert!(text.parse::<Stages>().is_err(), "{text}");
+        let error = text.parse::<Stages>().expect_err(text);
+        assert!(
+            !error.is_empty() && !error.contains('\n'),
+            "{text}: {error}"
+        );
     }
 }
 
 fn any_schedule() -> impl Strategy<Value = Schedule> {
     let stage = (
         1_u64..2_000,
-        prop::sample::select(vec![0.0, 0.3, 7.0, 333.3, 2_000.0]),
+        prop::sample::select(vec![
+            "0",
+            "0.3",
+            "7",
+            "333.3",
+            "2000",
+            "0..70",
+            "300..0",
+            "5..400/3",
+            "0..9/2",
+            "100~100/70ms",
+            "9~3/1s",
+            "0+50/90ms",
+            "7+1/1s",
+        ]),
     )
-        .prop_map(|(m, r)| stage(m, r));
+        .prop_map(|(millis, shape)| Stage {
+            length: Duration::from_millis(millis),
+            shape: shape.parse().unwrap(),
+        });
     (
         prop::collection::vec(stage, 1..6),
-        any::<bool>(),
+        prop::sample::select(vec![Arrivals::Constant, Arrivals::Poisson, Arrivals::Gamma]),
+        prop::sample::select(vec![0.1, 1.0, 5.0]),
         any::<u64>(),
     )
-        .prop_map(|(stages, poisson, seed)| {
-            schedule(
-                stages,
-                if poisson {
-                    Arrivals::Poisson
-                } else {
-                    Arrivals::Constant
-                },
-                seed,
-            )
+        .prop_map(|(stages, arrivals, variation, seed)| Schedule {
+            variation,
+            ..schedule(stages, arrivals, seed)
         })
+}
+
+fn stages(plan: &Schedule) -> &[Stage] {
+    match &plan.timing {
+        super::Timing::Stages(stages) => stages,
+        super::Timing::Trace(_) => panic!("these have stages"),
+    }
 }
 
 proptest! {
@@ -124,10 +282,10 @@ proptest! {
     #[test]
     fn no_instant_falls_into_a_pause(plan in any_schedule()) {
         let mut began = Duration::ZERO;
-        for stage in &plan.stages {
+        for stage in stages(&plan) {
             let ended = began + stage.length;
             let margin = Duration::from_nanos(10);
-            if stage.rate.is_pause() {
+            if stage.is_pause() {
                 prop_assert!(!plan.instants().any(|due| due > began + margin && due + margin < ended));
             }
             began = ended;
@@ -137,8 +295,26 @@ proptest! {
     #[test]
     fn constant_arrivals_number_what_the_rates_promise(plan in any_schedule()) {
         let plan = Schedule { arrivals: Arrivals::Constant, ..plan };
-        let load: f64 = plan.stages.iter().map(|s| s.length.as_secs_f64() * s.rate.per_second()).sum();
+        let load: f64 = stages(&plan).iter().map(Stage::load).sum();
         let count = f64::from(u32::try_from(plan.instants().count()).unwrap());
         prop_assert!((count - load.ceil()).abs() <= 1.0, "{count} for {load}");
+    }
+    /// What a stage says of its load is what has passed when it says so.
+    #[test]
+    fn load_and_time_are_each_other_s_inverse(plan in any_schedule()) {
+        for stage in stages(&plan).iter().filter(|stage| !stage.is_pause()) {
+            let mut before = 0.0;
+            for part in [0.0, 0.1, 0.37, 0.5, 0.93, 0.999] {
+                let at = stage.due(part * stage.load());
+                prop_assert!(at >= before && at <= stage.length.as_secs_f64());
+                before = at;
+                let so_far = Stage { length: Duration::from_secs_f64(at), ..*stage };
+                // Those of a ramp and of steps depend on the length of the whole.
+                if matches!(stage.shape, Shape::Constant(_) | Shape::Sine { .. }) {
+                    let load = so_far.load();
+                    prop_assert!((load - part * stage.load()).abs() < 1e-3, "{} {part}: {load}", stage);
+                }
+            }
+        }
     }
 }

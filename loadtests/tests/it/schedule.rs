@@ -3,8 +3,10 @@
 use crate::server::{http, ok, run};
 use loadtests::Config;
 use loadtests::config::{Limit, Load};
-use loadtests::plan::{Arrivals, Schedule, Stages};
+use loadtests::plan::{Arrivals, Replay, Schedule, Stages, Timing, Trace};
 use loadtests::unit::Rate;
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
@@ -90,12 +92,7 @@ async fn stages_send_what_they_promise() {
         ..Config::new(&url).unwrap()
     };
     let Stages(stages) = "300ms@100,300ms@0,400ms@500".parse().unwrap();
-    config.load = Load::Open(Schedule {
-        stages,
-        arrivals: Arrivals::Constant,
-        seed: 1,
-        limit: None,
-    });
+    config.load = Load::Open(Schedule::of_stages(stages));
     let report = run(config).await;
     assert_eq!(
         (report.summary.requests, report.summary.successes),
@@ -103,6 +100,49 @@ async fn stages_send_what_they_promise() {
     );
     let duration = report.summary.duration;
     assert!((1.0..1.2).contains(&duration), "{duration}");
+}
+
+/// The server writes down when each came: the plan is what arrives.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_trace_arrives_as_it_was_recorded_only_faster() {
+    let came = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&came);
+    let url = http(move |_| {
+        log.lock().push(Instant::now());
+        async { ok() }
+    });
+    let mut config = Config {
+        connections: 8,
+        ..Config::new(&url.await).unwrap()
+    };
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "10\n14\n14\n11\n19\n16\n99\n").unwrap();
+    let replay = Replay {
+        speed: 10.0,
+        rows: Vec::new(),
+        seed: 1,
+        until: Some(Duration::from_secs(1)),
+    };
+    let trace = Trace::read(file.path(), replay).unwrap();
+    config.load = Load::Open(Schedule {
+        timing: Timing::Trace(trace),
+        ..Schedule::of_stages(Vec::new())
+    });
+    let report = run(config).await;
+    assert_eq!(
+        (report.summary.requests, report.summary.error_count),
+        (6, 0)
+    );
+    let trace = report.config.trace.expect("it says what was replayed");
+    assert_eq!(trace.requests, 7);
+    let came = came.lock();
+    let since: Vec<_> = came
+        .iter()
+        .map(|at| (*at - came[0]).as_secs_f64())
+        .collect();
+    for (got, planned) in since.iter().zip([0.0, 0.1, 0.4, 0.4, 0.6, 0.9]) {
+        assert!((got - planned).abs() < 0.08, "{since:?}");
+    }
 }
 
 #[tokio::test]

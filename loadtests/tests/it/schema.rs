@@ -2,7 +2,7 @@
 
 use crate::server::{http, ok, run};
 use loadtests::config::{Limit, Load};
-use loadtests::plan::Arrivals;
+use loadtests::plan::{Arrivals, Replay, Stages, Timing, Trace};
 use loadtests::record::ErrorKind;
 use loadtests::unit::Rate;
 use loadtests::{Config, Report};
@@ -98,7 +98,27 @@ async fn reports_fit_the_schema_and_read_back() {
         Arrivals::Poisson,
         9,
     );
-    for load in [Load::Closed(Limit::Requests(10)), steady] {
+    let Load::Open(mut shaped) = steady.clone() else {
+        panic!("a rate makes an open loop");
+    };
+    let Stages(stages) = "60ms@10..90,40ms@10+3/20ms".parse().unwrap();
+    shaped.timing = Timing::Stages(stages);
+    (shaped.arrivals, shaped.variation) = (Arrivals::Gamma, 0.5);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "F,1,2\na,20,0\nb,9,9\n").unwrap();
+    let mut replayed = shaped.clone();
+    let replay = Replay {
+        speed: 600.0,
+        rows: vec!["a".to_owned()],
+        seed: 1,
+        until: None,
+    };
+    replayed.timing = Timing::Trace(Trace::read(file.path(), replay).unwrap());
+    let open = [shaped, replayed].map(Load::Open);
+    for load in [Load::Closed(Limit::Requests(10)), steady]
+        .into_iter()
+        .chain(open)
+    {
         let report = report(load).await;
         let json = serde_json::to_value(&report).unwrap();
         check(&schema(), &schema(), &json, "");
