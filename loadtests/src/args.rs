@@ -1,11 +1,13 @@
 //! The command line as typed, and what it means.
 
+use crate::compare::Limits;
 use crate::config::{Config, Expect, Limit, Load};
 use crate::error::Error;
 use crate::plan::{Arrivals, Replay, Schedule, Stage, Stages, Timing, Trace, VARIATIONS};
+use crate::slo::Objectives;
 use crate::unit::{Rate, parse_duration};
 use bytes::Bytes;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use http::{HeaderName, HeaderValue, Method};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,11 +24,21 @@ use std::time::Duration;
 ///
 /// Errors are counted by kind and are never retried; throughput and latency are those of successful requests.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "rouse-load", version, max_term_width = 100, after_help = AFTER_HELP)]
+#[command(
+    name = "rouse-load",
+    version,
+    max_term_width = 100,
+    after_help = AFTER_HELP,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 pub struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
     /// What to request: an absolute http URL.
-    #[arg(value_name = "URL")]
-    url: String,
+    #[arg(value_name = "URL", required = true)]
+    url: Option<String>,
 
     /// Connections, each with at most one request in flight.
     #[arg(
@@ -147,6 +159,19 @@ pub struct Args {
     #[arg(long, value_name = "FILE", help_heading = "Result")]
     pub(crate) journal: Option<PathBuf>,
 
+    /// Write the run over time as CSV, a line for each second or, of long runs, for each 2, 4, 8.. seconds.
+    #[arg(long, value_name = "FILE", help_heading = "Result")]
+    pub(crate) csv: Option<PathBuf>,
+
+    /// Write the results as metrics of Prometheus, for the textfile collector of its node exporter. The file appears whole.
+    #[arg(long, value_name = "FILE", help_heading = "Result")]
+    pub(crate) prometheus: Option<PathBuf>,
+
+    /// Objectives: p99<250ms,errors<0.1%,throughput>100. Of mean, p50, p90, p95, p99, p999 and max (with lag. before it those of the
+    /// tool's own lag), errors (a number, or a share with %) and throughput. Exit with 1 if one is missed.
+    #[arg(long, value_name = "OBJECTIVES", help_heading = "Result")]
+    pub(crate) slo: Option<Objectives>,
+
     /// Exit with 1 if any request was an error.
     #[arg(long, help_heading = "Result")]
     pub(crate) fail_on_errors: bool,
@@ -155,8 +180,8 @@ pub struct Args {
 const AFTER_HELP: &str = "\
 Times are numbers with a unit: 250us, 500ms, 1.5s, 2m, 1h.
 
-Exit status: 0 the load ran; 1 there were errors and --fail-on-errors was given, or a result could not be written;
-2 the arguments make no sense, nothing was sent; 130 stopped by Ctrl-C, with a partial report.
+Exit status: 0 the load ran; 1 an objective of --slo was missed, or there were errors and --fail-on-errors was given, or
+a result could not be written; 2 the arguments make no sense, nothing was sent; 130 stopped by Ctrl-C, with a partial report.
 
 Examples:
   rouse-load --connections 64 --duration 10s http://127.0.0.1:8080/
@@ -164,10 +189,55 @@ Examples:
   rouse-load --trace invocations.csv --speed 60 --duration 10m http://127.0.0.1:8080/
   rouse-load --stages 30s@50,1m@50..200 --header 'Content-Type: application/json' --body '{\"x\": 1}' http://127.0.0.1:8080/";
 
+/// What else than to send a load.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make one report of several of the same load, such as those of several machines.
+    ///
+    /// Percentiles are those of all requests together. Exit status: 0; 1 the result could not be written; 2 the reports cannot be
+    /// merged, or read.
+    Merge {
+        /// Reports, as written with --json.
+        #[arg(required = true, value_name = "REPORT")]
+        reports: Vec<PathBuf>,
+
+        /// Write the report as JSON to FILE, or with - to standard output instead of the table.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+
+        /// Objectives, as of a run. Exit with 1 if one is missed.
+        #[arg(long, value_name = "OBJECTIVES")]
+        slo: Option<Objectives>,
+    },
+    /// Compare two reports: ratios of the second to the first, with intervals.
+    ///
+    /// The seconds of both runs are paired. The ratio is the median of those of the pairs, and the interval, by bootstrap, has it with
+    /// 95 %. It knows nothing of what the machine did between the runs. Exit status: 0; 1 a ratio is beyond its limit; 2 the
+    /// reports cannot be read.
+    Compare {
+        /// The report to compare with.
+        #[arg(value_name = "A")]
+        a: PathBuf,
+
+        /// The report that is compared.
+        #[arg(value_name = "B")]
+        b: PathBuf,
+
+        /// What the ratios are to be, such as p99<1.1,throughput>0.95: of throughput, p50, p90, p99, p999 and errors.
+        #[arg(long, value_name = "LIMITS")]
+        limit: Option<Limits>,
+
+        /// Write the comparison as JSON to FILE, or with - to standard output instead of the table.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+}
+
 impl Args {
     /// The run that was asked for, without the journal, which needs its file opened.
     pub fn config(&self) -> Result<Config, Error> {
-        let mut config = Config::new(&self.url)?;
+        // There is one, or a command, which has no configuration.
+        let mut config = Config::new(self.url.as_deref().unwrap_or_default())?;
         config.connections = self.connections;
         config.threads = self.threads.unwrap_or(config.threads);
         config.load = self.load()?;

@@ -5,21 +5,26 @@
     reason = "this is the output module"
 )]
 
-use crate::args::Args;
+use crate::args::{Args, Command};
+use crate::compare::{Comparison, Limits};
 use crate::error::Error;
+use crate::export;
 use crate::journal::{Journal, JournalFile};
+use crate::merge::merge;
 use crate::progress::Progress;
-use crate::report::Report;
+use crate::report::{Report, SCHEMA_VERSION};
 use crate::run::run;
+use crate::slo::Objectives;
 use crate::table::Table;
 use clap::Parser;
 use clap::error::ErrorKind;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde::Serialize;
 use std::error::Error as _;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, IsTerminal, Write};
-use std::path::Path;
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tokio::sync::watch;
 
@@ -72,13 +77,100 @@ fn refuse(error: &clap::Error) -> ExitCode {
 }
 
 fn execute(args: &Args) -> Result<ExitCode, Error> {
+    match &args.command {
+        None => load(args),
+        Some(Command::Merge { reports, json, slo }) => {
+            merged(reports, json.as_deref(), slo.as_ref())
+        }
+        Some(Command::Compare { a, b, limit, json }) => {
+            compared(a, b, limit.as_ref(), json.as_deref())
+        }
+    }
+}
+
+/// Where a result goes, opened before there is one: an hour of load must not end in "permission denied".
+struct Output {
+    flag: &'static str,
+    /// None for standard output.
+    file: Option<File>,
+    /// Where the file goes once it is whole, if not where it is.
+    moves: Option<(PathBuf, PathBuf)>,
+}
+
+impl Output {
+    fn open(flag: &'static str, path: Option<&Path>) -> Result<Option<Self>, Error> {
+        let Some(path) = path else { return Ok(None) };
+        let file = (path != Path::new("-"))
+            .then(|| create(flag, path))
+            .transpose()?;
+        Ok(Some(Self {
+            flag,
+            file,
+            moves: None,
+        }))
+    }
+
+    /// A file that whoever reads it sees whole or not at all.
+    fn open_whole(flag: &'static str, path: Option<&Path>) -> Result<Option<Self>, Error> {
+        let Some(path) = path else { return Ok(None) };
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(format!(".{}.tmp", std::process::id()));
+        let beside = PathBuf::from(beside);
+        Ok(Some(Self {
+            flag,
+            file: Some(create(flag, &beside)?),
+            moves: Some((beside, path.to_owned())),
+        }))
+    }
+
+    fn is_stdout(&self) -> bool {
+        self.file.is_none()
+    }
+
+    /// A closed pipe is not worth a panic, so nothing here uses `println!`.
+    fn write(mut self, text: &str) -> Result<(), String> {
+        let written = match &mut self.file {
+            Some(file) => file.write_all(text.as_bytes()),
+            None => say(text),
+        };
+        let written = written.and_then(|()| match &self.moves {
+            Some((from, to)) => std::fs::rename(from, to),
+            None => Ok(()),
+        });
+        written.map_err(|error| format!("{}: cannot write the result: {error}", self.flag))
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        // Of a run that did not get as far there is nothing to leave behind.
+        if let Some((beside, _)) = &self.moves {
+            let _moved = std::fs::remove_file(beside);
+        }
+    }
+}
+
+fn say(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
+}
+
+/// Says what could not be written; whether there was anything.
+fn complain(problems: impl IntoIterator<Item = String>) -> bool {
+    let mut any = false;
+    for problem in problems {
+        eprintln!("error: {problem}");
+        any = true;
+    }
+    any
+}
+
+fn load(args: &Args) -> Result<ExitCode, Error> {
     let mut config = args.config()?;
-    let mut report_file = args
-        .json
-        .as_deref()
-        .filter(|path| !is_stdout(path))
-        .map(create)
-        .transpose()?;
+    let json = Output::open("--json", args.json.as_deref())?;
+    let csv = Output::open("--csv", args.csv.as_deref())?;
+    let prometheus = Output::open_whole("--prometheus", args.prometheus.as_deref())?;
     let journal_file =
         args.journal
             .as_deref()
@@ -94,7 +186,7 @@ fn execute(args: &Args) -> Result<ExitCode, Error> {
         .build()
         .map_err(Error::Thread)?;
     let shows = io::stderr().is_terminal();
-    let report = runtime.block_on(async {
+    let mut report = runtime.block_on(async {
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(async move {
             if tokio::signal::ctrl_c().await.is_ok() {
@@ -107,26 +199,114 @@ fn execute(args: &Args) -> Result<ExitCode, Error> {
     if shows {
         eprint!("\r\x1b[K");
     }
-    let written = write_report(args, report_file.as_mut(), &report)
-        .map_err(|error| format!("--json: cannot write the report: {error}"));
+    let is_met = args.slo.as_ref().is_none_or(|slo| report.judge(slo));
     let finished = journal_file
         .map_or(Ok(()), JournalFile::finish)
         .map_err(|error| line(&error));
-    let problems: Vec<_> = [written.err(), finished.err()]
-        .into_iter()
-        .flatten()
-        .collect();
-    if !problems.is_empty() {
-        for problem in problems {
-            eprintln!("error: {problem}");
-        }
+    let has_stdout = [&json, &csv].into_iter().flatten().any(Output::is_stdout);
+    let table = (!has_stdout)
+        .then(|| say(&Table(&report).to_string()))
+        .transpose()
+        .map_err(|error| format!("cannot write the report: {error}"));
+    let written = [
+        table.map(drop),
+        json.map_or(Ok(()), |to| to.write(&as_json(&report))),
+        csv.map_or(Ok(()), |to| to.write(&export::csv(&report))),
+        prometheus.map_or(Ok(()), |to| to.write(&export::prometheus(&report))),
+        finished,
+    ];
+    if complain(written.into_iter().filter_map(Result::err)) {
         return Ok(ExitCode::from(FAILED));
     }
-    Ok(match &report {
-        report if report.interrupted => ExitCode::from(INTERRUPTED),
-        report if args.fail_on_errors && report.summary.error_count > 0 => ExitCode::from(FAILED),
-        _ => ExitCode::SUCCESS,
+    let has_failed = !is_met || args.fail_on_errors && report.summary.error_count > 0;
+    Ok(if report.interrupted {
+        ExitCode::from(INTERRUPTED)
+    } else if has_failed {
+        ExitCode::from(FAILED)
+    } else {
+        ExitCode::SUCCESS
     })
+}
+
+/// Writes what a command has come to: as JSON where that is asked for, and as text unless that went to standard output.
+fn conclude(json: Option<Output>, value: &impl Serialize, text: &str, is_good: bool) -> ExitCode {
+    let is_said = json.as_ref().is_some_and(Output::is_stdout);
+    let said = if is_said { Ok(()) } else { say(text) };
+    let written = [
+        said.map_err(|error| format!("cannot write the result: {error}")),
+        json.map_or(Ok(()), |to| to.write(&as_json(value))),
+    ];
+    let has_problems = complain(written.into_iter().filter_map(Result::err));
+    if has_problems || !is_good {
+        ExitCode::from(FAILED)
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+fn merged(
+    paths: &[PathBuf],
+    json: Option<&Path>,
+    slo: Option<&Objectives>,
+) -> Result<ExitCode, Error> {
+    let reports = paths
+        .iter()
+        .map(|path| read("REPORT", path))
+        .collect::<Result<Vec<_>, _>>()?;
+    let shown: Vec<_> = paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    let mut report = merge(&reports)
+        .map_err(|error| Error::invalid("REPORT", shown.join(" "), error.to_string()))?;
+    let json = Output::open("--json", json)?;
+    let is_met = slo.is_none_or(|slo| report.judge(slo));
+    let text = Table(&report).to_string();
+    Ok(conclude(json, &report, &text, is_met))
+}
+
+fn compared(
+    a: &Path,
+    b: &Path,
+    limits: Option<&Limits>,
+    json: Option<&Path>,
+) -> Result<ExitCode, Error> {
+    let (a, b) = (read("A", a)?, read("B", b)?);
+    let json = Output::open("--json", json)?;
+    let none = Limits::default();
+    let comparison = Comparison::of(&a, &b, limits.unwrap_or(&none));
+    let text = comparison.to_string();
+    Ok(conclude(json, &comparison, &text, comparison.is_within()))
+}
+
+/// A report has some 50 KB; whatever is so much larger is none.
+const LARGEST_REPORT: u64 = 64 * 1024 * 1024;
+
+fn read(argument: &'static str, path: &Path) -> Result<Report, Error> {
+    let wrong = |what: String| Error::invalid(argument, path.display().to_string(), what);
+    let mut text = String::new();
+    let file = File::open(path).map_err(|e| wrong(format!("a readable file ({e})")))?;
+    let bytes = file
+        .take(LARGEST_REPORT)
+        .read_to_string(&mut text)
+        .map_err(|e| wrong(format!("a report, which is text ({e})")))?;
+    if bytes as u64 == LARGEST_REPORT {
+        return Err(wrong("a report, which is smaller than 64 MiB".to_owned()));
+    }
+    let report: Report = serde_json::from_str(&text)
+        .map_err(|e| wrong(format!("a report as --json writes it ({e})")))?;
+    if report.schema_version != SCHEMA_VERSION {
+        let version = report.schema_version;
+        return Err(wrong(format!(
+            "a report of version {SCHEMA_VERSION}, this one has {version}"
+        )));
+    }
+    Ok(report)
+}
+
+fn as_json(value: &impl Serialize) -> String {
+    // Nothing in a result can fail to be written as JSON: its keys are text.
+    serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
 }
 
 /// Each connection is a file, and the usual soft limit is a mere 1,024. Where the hard limit is lower than the number of
@@ -148,31 +328,9 @@ fn show(shows: bool, progress: &Progress) {
     }
 }
 
-fn is_stdout(path: &Path) -> bool {
-    path == Path::new("-")
-}
-
-/// Opened before the run: an hour of load must not end in "permission denied".
-fn create(path: &Path) -> Result<File, Error> {
+fn create(flag: &'static str, path: &Path) -> Result<File, Error> {
     File::create(path).map_err(|error| {
-        Error::invalid(
-            "--json",
-            path.display().to_string(),
-            format!("- or a file that can be written ({error})"),
-        )
+        let allowed = format!("a file that can be written, or - for standard output ({error})");
+        Error::invalid(flag, path.display().to_string(), allowed)
     })
-}
-
-/// A closed pipe is not worth a panic, so nothing here uses `println!`.
-fn write_report(args: &Args, file: Option<&mut File>, report: &Report) -> io::Result<()> {
-    let json = serde_json::to_string_pretty(report)? + "\n";
-    let mut stdout = io::stdout().lock();
-    match (&args.json, file) {
-        (Some(_), None) => stdout.write_all(json.as_bytes()),
-        (_, file) => {
-            file.map_or(Ok(()), |file| file.write_all(json.as_bytes()))?;
-            write!(stdout, "{}", Table(report))
-        }
-    }?;
-    stdout.flush()
 }

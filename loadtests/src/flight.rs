@@ -132,6 +132,10 @@ impl<'a> Flight<'a> {
             } = ending;
             let mut counts = self.tally.counts.lock();
             counts.recorder.record(Sample {
+                at: self
+                    .ticket
+                    .planned
+                    .saturating_duration_since(self.timeline.measure),
                 latency,
                 status,
                 error,

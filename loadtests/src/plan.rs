@@ -16,7 +16,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use self::{dice::SplitMix, trace::Due};
+pub(crate) use self::dice::SplitMix;
+use self::trace::Due;
 pub use self::{
     stage::{Shape, Stage, Stages},
     trace::{Replay, Trace},

@@ -3,7 +3,11 @@
 //! A [`Recorder`] belongs to one load thread; recorders are merged at the end, and may be merged across machines later,
 //! because everything in them adds up. Memory is bounded whatever the number of requests.
 
+use crate::series::Series;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use hdrhistogram::Histogram;
+use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -104,6 +108,31 @@ impl Durations {
             .expect("all histograms have the same bounds");
     }
 
+    /// All of it as text: the form `HdrHistogram V2`, compressed, in Base64, which the tools of that library read.
+    ///
+    /// # Panics
+    ///
+    /// Never: a histogram of our bounds fits into memory.
+    pub fn encode(&self) -> String {
+        let mut bytes = Vec::new();
+        V2DeflateSerializer::new()
+            .serialize(&self.0, &mut bytes)
+            .expect("a histogram of our bounds fits into memory");
+        STANDARD.encode(bytes)
+    }
+
+    /// What [`Durations::encode`] gave, if it is that.
+    pub fn decode(text: &str) -> Option<Self> {
+        let bytes = STANDARD.decode(text).ok()?;
+        let read: Histogram<u64> = Deserializer::new()
+            .deserialize(&mut bytes.as_slice())
+            .ok()?;
+        // Into our own bounds: what lies beyond is none of ours.
+        let mut durations = Self::default();
+        durations.0.add(&read).ok()?;
+        Some(durations)
+    }
+
     /// How many were recorded.
     pub fn count(&self) -> u64 {
         self.0.len()
@@ -130,6 +159,8 @@ impl Durations {
 /// One finished request, as the recorder needs it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample<'a> {
+    /// When it was planned, from the start of the measurement on.
+    pub(crate) at: Duration,
     /// From the planned instant to the end of the response or the failure.
     pub(crate) latency: Duration,
     pub(crate) status: Option<u16>,
@@ -161,12 +192,17 @@ pub struct Recorder {
     pub body_bytes: u64,
     /// Connections opened, warm-up included.
     pub connections: u64,
+    /// The same over time.
+    pub series: Series,
 }
 
 impl Recorder {
     pub(crate) fn record(&mut self, sample: Sample<'_>) {
         match sample.error {
-            None => self.latency.record(sample.latency),
+            None => {
+                self.latency.record(sample.latency);
+                self.series.record(sample.at, Some(sample.latency));
+            }
             Some(ErrorKind::Interrupted) => {
                 self.unfinished += 1;
                 return;
@@ -176,6 +212,7 @@ impl Recorder {
                     self.failed_latency.record(sample.latency);
                 }
                 *self.errors.entry(kind).or_default() += 1;
+                self.series.record(sample.at, None);
             }
         }
         self.body_bytes += sample.body_bytes;
@@ -205,6 +242,7 @@ impl Recorder {
         self.unfinished += other.unfinished;
         self.body_bytes += other.body_bytes;
         self.connections += other.connections;
+        self.series.merge(&other.series);
     }
 
     /// Requests that got the expected status and a whole body.
@@ -238,6 +276,7 @@ mod tests {
 
     fn sample(millis: u64, error: Option<ErrorKind>) -> Sample<'static> {
         Sample {
+            at: Duration::from_millis(millis),
             latency: Duration::from_millis(millis),
             status: Some(200),
             error,
@@ -277,6 +316,18 @@ mod tests {
             assert!((got / want - 1.0).abs() < 0.001, "{quantile}: {got}");
         }
         assert!(durations.quantile(1.0) <= durations.max());
+    }
+
+    #[test]
+    fn what_was_written_down_reads_back_and_nothing_else_does() {
+        let mut durations = Durations::default();
+        (0..5_000).for_each(|i| durations.record(Duration::from_micros(i * i)));
+        let text = durations.encode();
+        assert_eq!(Durations::decode(&text).unwrap().0, durations.0);
+        assert!(text.len() < 8_000, "{}", text.len());
+        for other in ["", "x", "AAAA", &text[..text.len() / 2], &text[4..]] {
+            assert!(Durations::decode(other).is_none(), "{other}");
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use crate::config::{Config, Expect, Limit, Load};
 use crate::plan::{Arrivals, Timing};
 use crate::record::{Durations, ErrorKind, Recorder};
+use crate::series::Slices;
+use crate::slo::{Objectives, Verdict};
 use crate::unit::human;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -35,6 +37,46 @@ pub struct Report {
     pub served_by: BTreeMap<String, u64>,
     /// How well the schedule was kept; absent in a closed loop.
     pub pacing: Option<Pacing>,
+    /// The run over time.
+    #[serde(default)]
+    pub series: Slices,
+    /// Objectives, and whether each was met.
+    #[serde(default)]
+    pub slo: Vec<Verdict>,
+    /// How many runs this is the sum of.
+    #[serde(default = "one")]
+    pub runs: u64,
+    /// All durations, so that reports can be merged.
+    #[serde(default)]
+    pub histograms: Option<Histograms>,
+}
+
+fn one() -> u64 {
+    1
+}
+
+/// Durations in nanoseconds, each in the compressed form `HdrHistogram V2` and Base64.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Histograms {
+    /// Of successful requests.
+    pub latency: String,
+    /// Of requests that were sent and failed, up to the failure.
+    pub failed_latency: String,
+    /// By which the tool was late.
+    pub lag: String,
+    /// For which requests waited for a free connection.
+    pub waited: String,
+}
+
+impl Histograms {
+    pub(crate) fn of(total: &Recorder) -> Self {
+        Self {
+            latency: total.latency.encode(),
+            failed_latency: total.failed_latency.encode(),
+            lag: total.lag.encode(),
+            waited: total.waited.encode(),
+        }
+    }
 }
 
 /// What was asked for. Header values and bodies are left out, as they may be secret.
@@ -181,6 +223,7 @@ impl Report {
     ) -> Self {
         let latency = Percentiles::of(&total.latency);
         let (successes, error_count) = (total.successes(), total.failures());
+        let series = total.series.report(duration);
         let duration = duration.as_secs_f64();
         Self {
             schema_version: SCHEMA_VERSION,
@@ -215,12 +258,22 @@ impl Report {
                 .map(|(server, count)| (server.clone(), *count))
                 .collect(),
             pacing: matches!(config.load, Load::Open(_)).then(|| Pacing::of(total, latency.p50)),
+            series,
+            slo: Vec::new(),
+            runs: 1,
+            histograms: Some(Histograms::of(total)),
         }
+    }
+
+    /// Holds it to `objectives`. Returns whether it meets all of them.
+    pub fn judge(&mut self, objectives: &Objectives) -> bool {
+        self.slo = objectives.0.iter().map(|o| o.verdict(self)).collect();
+        self.slo.iter().all(|verdict| verdict.met)
     }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
-fn per_second(count: u64, seconds: f64) -> f64 {
+pub(crate) fn per_second(count: u64, seconds: f64) -> f64 {
     if seconds > 0.0 {
         count as f64 / seconds
     } else {
@@ -229,7 +282,7 @@ fn per_second(count: u64, seconds: f64) -> f64 {
 }
 
 impl Percentiles {
-    fn of(durations: &Durations) -> Self {
+    pub(crate) fn of(durations: &Durations) -> Self {
         let at = |quantile| {
             durations
                 .quantile(quantile)
@@ -249,7 +302,7 @@ impl Percentiles {
 }
 
 impl Pacing {
-    fn of(total: &Recorder, median: Option<f64>) -> Self {
+    pub(crate) fn of(total: &Recorder, median: Option<f64>) -> Self {
         let (lag, waited) = (Percentiles::of(&total.lag), Percentiles::of(&total.waited));
         let dropped = total
             .errors

@@ -18,6 +18,9 @@ impl fmt::Display for Table<'_> {
             "{} {}  {} loop, {} connections",
             config.method, config.url, config.load, config.connections
         )?;
+        if report.runs > 1 {
+            writeln!(f, "merged from {} runs", report.runs)?;
+        }
         if report.interrupted {
             writeln!(f, "stopped early: this report is partial")?;
         }
@@ -67,6 +70,12 @@ impl fmt::Display for Table<'_> {
                     pacing.dropped
                 )?;
             }
+        }
+        if !report.slo.is_empty() {
+            writeln!(f)?;
+        }
+        for verdict in &report.slo {
+            writeln!(f, "  {verdict}")?;
         }
         if summary.error_count > 0 {
             writeln!(f, "\n  errors")?;

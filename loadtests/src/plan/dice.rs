@@ -19,6 +19,17 @@ impl SplitMix {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
+    /// Evenly one of the numbers from 0 to below `end`, which is above 0 and far below 2^53.
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a number far below 2^53, times one below 1"
+    )]
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        (self.uniform() * end as f64) as usize
+    }
+
     /// An exponential draw of mean one, finite as the uniform draw is below one.
     pub(crate) fn exponential(&mut self) -> f64 {
         -(1.0 - self.uniform()).ln()

@@ -19,14 +19,14 @@ fn command(args: &[&str]) -> Command {
     command
 }
 
-async fn output(args: &[&str]) -> Output {
+pub(crate) async fn output(args: &[&str]) -> Output {
     let mut command = command(args);
     spawn_blocking(move || command.output().unwrap())
         .await
         .unwrap()
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 

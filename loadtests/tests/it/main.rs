@@ -4,6 +4,7 @@
 mod command;
 mod errors;
 mod journal;
+mod results;
 mod schedule;
 mod schema;
 mod server;

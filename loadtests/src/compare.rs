@@ -1,0 +1,362 @@
+//! Two reports beside each other: ratios of the second to the first, with the interval in which each lies.
+//!
+//! The slices of both runs are paired, the first with the first, and so on; each pair gives a ratio. What is told is the median of these,
+//! and an interval for it by bootstrap (Efron, 1979): so many draws of as many pairs with putting back, and the middle 95 per cent of
+//! their medians. Of runs that came one after the other it knows nothing of what the machine did in between.
+
+use std::{fmt, str::FromStr};
+
+use serde::Serialize;
+
+use crate::{
+    plan::SplitMix,
+    report::Report,
+    series::{Point, Slices},
+};
+
+/// Draws of the bootstrap.
+const DRAWS: usize = 10_000;
+/// Fewer pairs than this have no interval.
+const LEAST_PAIRS: usize = 5;
+/// A slice counts that lies in the measurement to this share.
+const WHOLE: f64 = 0.99;
+
+const ALLOWED: &str = "a limit is throughput, p50, p90, p99, p999 or errors, then < or >, then a ratio, joined by commas, such as \
+                       p99<1.1,throughput>0.95";
+
+/// What is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Figure {
+    /// Successful requests per second.
+    Throughput,
+    /// Median latency.
+    P50,
+    /// 90th percentile.
+    P90,
+    /// 99th percentile.
+    P99,
+    /// 99.9th percentile; of the whole run only.
+    P999,
+    /// Errors among all requests; of the whole run only.
+    Errors,
+}
+
+/// One figure of both runs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Row {
+    /// Which.
+    pub figure: Figure,
+    /// Of the first run: seconds, per second, or a share.
+    pub a: Option<f64>,
+    /// Of the second run.
+    pub b: Option<f64>,
+    /// The second to the first: the median of the pairs, or that of the whole runs if there are too few.
+    pub ratio: Option<f64>,
+    /// Where it lies, with 95 per cent; none if there are too few pairs.
+    pub interval: Option<(f64, f64)>,
+    /// Pairs of slices.
+    pub pairs: usize,
+}
+
+/// What a ratio is to be, as typed: `p99<1.1`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limit {
+    text: String,
+    figure: Figure,
+    is_upper: bool,
+    ratio: f64,
+}
+
+/// Limits as typed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Limits(pub Vec<Limit>);
+
+/// Both runs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Comparison {
+    /// All figures.
+    pub rows: Vec<Row>,
+    /// Limits, and whether each is kept.
+    pub limits: Vec<(String, bool)>,
+}
+
+impl Comparison {
+    /// Compares `b` to `a`.
+    pub fn of(a: &Report, b: &Report, limits: &Limits) -> Self {
+        let rows: Vec<_> = [
+            Figure::Throughput,
+            Figure::P50,
+            Figure::P90,
+            Figure::P99,
+            Figure::P999,
+            Figure::Errors,
+        ]
+        .map(|figure| row(figure, a, b))
+        .into();
+        let kept = |limit: &Limit| {
+            let ratio = rows.iter().find(|row| row.figure == limit.figure)?.ratio?;
+            Some(if limit.is_upper {
+                ratio < limit.ratio
+            } else {
+                ratio > limit.ratio
+            })
+        };
+        let limits = limits.0.iter();
+        Self {
+            limits: limits
+                .map(|limit| (limit.text.clone(), kept(limit).unwrap_or(false)))
+                .collect(),
+            rows,
+        }
+    }
+
+    /// Whether every limit is kept.
+    pub fn is_within(&self) -> bool {
+        self.limits.iter().all(|(_, kept)| *kept)
+    }
+}
+
+fn row(figure: Figure, a: &Report, b: &Report) -> Row {
+    let (whole_a, whole_b) = (figure.of_run(a), figure.of_run(b));
+    let mut ratios = pairs(figure, &a.series, &b.series);
+    let pairs = ratios.len();
+    let (ratio, interval) = if pairs < LEAST_PAIRS {
+        (ratio(whole_a, whole_b), None)
+    } else {
+        let interval = bootstrap(&ratios);
+        (Some(median(&mut ratios)), Some(interval))
+    };
+    Row {
+        figure,
+        a: whole_a,
+        b: whole_b,
+        ratio,
+        interval,
+        pairs,
+    }
+}
+
+fn ratio(a: Option<f64>, b: Option<f64>) -> Option<f64> {
+    match (a?, b?) {
+        // No errors are as many as no errors.
+        (a, b) if a <= 0.0 && b <= 0.0 => Some(1.0),
+        (a, b) => (a > 0.0).then(|| b / a),
+    }
+}
+
+fn pairs(figure: Figure, a: &Slices, b: &Slices) -> Vec<f64> {
+    if (a.length - b.length).abs() > 1e-9 {
+        return Vec::new();
+    }
+    let is_whole = |point: &Point| point.length >= WHOLE * a.length;
+    a.points
+        .iter()
+        .zip(&b.points)
+        .filter(|(a, b)| is_whole(a) && is_whole(b))
+        .filter_map(|(a, b)| ratio(figure.of_slice(a), figure.of_slice(b)))
+        .collect()
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len() % 2 == 1 {
+        values[middle]
+    } else {
+        f64::midpoint(values[middle - 1], values[middle])
+    }
+}
+
+/// The middle 95 per cent of the medians of draws. The same ratios have the same interval.
+fn bootstrap(ratios: &[f64]) -> (f64, f64) {
+    let mut dice = SplitMix(1);
+    let mut drawn = vec![0.0; ratios.len()];
+    let mut medians: Vec<_> = (0..DRAWS)
+        .map(|_| {
+            drawn.fill_with(|| ratios[dice.below(ratios.len())]);
+            median(&mut drawn)
+        })
+        .collect();
+    medians.sort_unstable_by(f64::total_cmp);
+    (medians[DRAWS / 40], medians[DRAWS - 1 - DRAWS / 40])
+}
+
+impl Figure {
+    fn of_run(self, report: &Report) -> Option<f64> {
+        let summary = &report.summary;
+        #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
+        match self {
+            Self::Throughput => Some(summary.throughput),
+            Self::P50 => summary.latency.p50,
+            Self::P90 => summary.latency.p90,
+            Self::P99 => summary.latency.p99,
+            Self::P999 => summary.latency.p999,
+            Self::Errors => {
+                (summary.requests > 0).then(|| summary.error_count as f64 / summary.requests as f64)
+            }
+        }
+    }
+
+    fn of_slice(self, point: &Point) -> Option<f64> {
+        match self {
+            Self::Throughput => Some(point.throughput()),
+            Self::P50 => point.p50,
+            Self::P90 => point.p90,
+            Self::P99 => point.p99,
+            Self::P999 | Self::Errors => None,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Throughput => "throughput",
+            Self::P50 => "p50",
+            Self::P90 => "p90",
+            Self::P99 => "p99",
+            Self::P999 => "p999",
+            Self::Errors => "errors",
+        }
+    }
+
+    fn show(self, value: Option<f64>) -> String {
+        match (value, self) {
+            (None, _) => "-".to_owned(),
+            (Some(value), Self::Throughput) => format!("{value:.1}/s"),
+            (Some(value), Self::Errors) => format!("{:.3}%", value * 100.0),
+            (Some(value), _) => crate::unit::human(value),
+        }
+    }
+}
+
+impl FromStr for Limit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        let wrong = || format!("{text:?}: {ALLOWED}");
+        let at = text.find(['<', '>']).ok_or_else(wrong)?;
+        let ratio: Option<f64> = text[at + 1..].trim().parse().ok();
+        let figure = match text[..at].trim() {
+            "throughput" => Figure::Throughput,
+            "p50" => Figure::P50,
+            "p90" => Figure::P90,
+            "p99" => Figure::P99,
+            "p999" => Figure::P999,
+            "errors" => Figure::Errors,
+            _ => return Err(wrong()),
+        };
+        Ok(Self {
+            text: text.to_owned(),
+            figure,
+            is_upper: text.as_bytes()[at] == b'<',
+            ratio: ratio
+                .filter(|ratio| ratio.is_finite() && *ratio > 0.0)
+                .ok_or_else(wrong)?,
+        })
+    }
+}
+
+impl FromStr for Limits {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.split(',')
+            .map(str::parse)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+impl fmt::Display for Comparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "  {:<12}{:>12}{:>12}{:>9}  95 % interval",
+            "", "a", "b", "b / a"
+        )?;
+        for row in &self.rows {
+            let (a, b) = (row.figure.show(row.a), row.figure.show(row.b));
+            let ratio = row
+                .ratio
+                .map_or_else(|| "-".to_owned(), |r| format!("{r:.3}"));
+            write!(f, "  {:<12}{a:>12}{b:>12}{ratio:>9}", row.figure.name())?;
+            match row.interval {
+                Some((low, high)) => writeln!(f, "  {low:.3} to {high:.3}, {} pairs", row.pairs)?,
+                None => writeln!(f)?,
+            }
+        }
+        for (limit, kept) in &self.limits {
+            let word = if *kept { "met" } else { "MISSED" };
+            writeln!(f, "  {word}: {limit}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slices(p99: impl Fn(u32) -> f64, count: u32) -> Slices {
+        let point = |n| Point {
+            at: f64::from(n),
+            length: 1.0,
+            successes: 100,
+            errors: 0,
+            p50: Some(p99(n) / 2.0),
+            p90: None,
+            p99: Some(p99(n)),
+            max: None,
+        };
+        Slices {
+            length: 1.0,
+            points: (0..count).map(point).collect(),
+        }
+    }
+
+    #[test]
+    fn the_interval_has_the_median_of_the_pairs_and_knows_noise_from_none() {
+        let noisy = |n: u32| 0.1 + 0.01 * f64::from(n * 7 % 11);
+        let a = slices(noisy, 60);
+        let b = slices(|n| noisy(n) * 1.2, 60);
+        let mut exact = pairs(Figure::P99, &a, &b);
+        let (low, high) = bootstrap(&exact);
+        assert!((median(&mut exact) - 1.2).abs() < 1e-9 && high - low < 1e-9);
+        let b = slices(|n| noisy(n * 3 + 1), 60);
+        let mut same = pairs(Figure::P99, &a, &b);
+        let (low, high) = bootstrap(&same);
+        let middle = median(&mut same);
+        assert!(
+            low < 1.0 && high > 1.0 && low < middle && middle < high,
+            "{low} {high}"
+        );
+        assert_eq!(bootstrap(&same), bootstrap(&same), "drawn alike each time");
+    }
+
+    #[test]
+    fn parts_of_slices_and_slices_of_other_lengths_are_no_pairs() {
+        let (a, mut b) = (slices(|_| 1.0, 9), slices(|_| 2.0, 7));
+        b.points[6].length = 0.5;
+        assert_eq!(pairs(Figure::P99, &a, &b), [2.0; 6]);
+        assert_eq!(pairs(Figure::P90, &a, &b), [0.0; 0]);
+        b.length = 2.0;
+        assert_eq!(pairs(Figure::P99, &a, &b), [0.0; 0]);
+    }
+
+    #[test]
+    fn limits_are_read_as_typed() {
+        let Limits(read) = "p99<1.1, throughput>0.95".parse().unwrap();
+        assert_eq!((read[0].figure, read[0].is_upper), (Figure::P99, true));
+        assert_eq!(
+            (read[1].figure, read[1].is_upper),
+            (Figure::Throughput, false)
+        );
+        for text in [
+            "", "p99", "p99<", "p98<1", "p99<0", "p99<nan", "p99<1,", "p99=1",
+        ] {
+            let error = text.parse::<Limits>().expect_err(text);
+            assert!(error.contains("such as"), "{error}");
+        }
+    }
+}

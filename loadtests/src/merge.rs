@@ -1,0 +1,187 @@
+//! Several reports as one: of load that came from several machines, or of runs one after the other.
+
+use std::{collections::BTreeMap, fmt::Debug};
+
+use crate::{
+    record::{Durations, Recorder},
+    report::{Histograms, Pacing, Percentiles, Report, per_second},
+    series::{Point, Slices},
+};
+
+/// Why reports cannot be merged.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CannotMerge {
+    /// There is none.
+    #[error("there is no report to merge")]
+    Nothing,
+    /// One asked for something else.
+    #[error(
+        "report {number} has {setting} {got}, the first one has {wanted}: only runs of the same load can be merged"
+    )]
+    Differs {
+        /// Which report, from 1.
+        number: usize,
+        /// The setting, as in the report.
+        setting: &'static str,
+        /// That of this report.
+        got: String,
+        /// That of the first one.
+        wanted: String,
+    },
+    /// One has no histograms, or none that can be read.
+    #[error(
+        "report {number} has no histogram of {what} that can be read, so that its percentiles cannot be merged"
+    )]
+    Histogram {
+        /// Which report, from 1.
+        number: usize,
+        /// Of what.
+        what: &'static str,
+    },
+}
+
+/// Merges reports. Counts are added, percentiles are those of all requests together, and the throughput is that of all requests over the time
+/// from the first start of a measurement to the last end of one. The settings are those of the first report, with the connections and
+/// threads of all.
+///
+/// # Errors
+/// If the reports are of different loads, or one has no histograms.
+pub fn merge(reports: &[Report]) -> Result<Report, CannotMerge> {
+    let first = reports.first().ok_or(CannotMerge::Nothing)?;
+    let mut merged = first.clone();
+    let mut total = Recorder::default();
+    let (mut began, mut ended) = (f64::INFINITY, f64::NEG_INFINITY);
+    (merged.config.connections, merged.config.threads) = (0, 0);
+    (merged.runs, merged.interrupted) = (0, false);
+    for (number, report) in (1..).zip(reports) {
+        check(number, report, first)?;
+        total.merge(&recorder(number, report)?);
+        let measured = report.started_at + report.config.warmup;
+        began = began.min(measured);
+        ended = ended.max(measured + report.summary.duration);
+        merged.started_at = merged.started_at.min(report.started_at);
+        merged.interrupted |= report.interrupted;
+        merged.runs += report.runs;
+        merged.config.connections += report.config.connections;
+        merged.config.threads += report.config.threads;
+    }
+    let duration = ended - began;
+    let summary = &mut merged.summary;
+    summary.duration = duration;
+    summary.successes = total.successes();
+    summary.error_count = total.failures();
+    summary.requests = summary.successes + summary.error_count;
+    summary.unfinished = total.unfinished;
+    summary.throughput = per_second(summary.successes, duration);
+    summary.latency = Percentiles::of(&total.latency);
+    summary.failed_latency = Percentiles::of(&total.failed_latency);
+    summary.errors.clone_from(&total.errors);
+    summary.body_bytes = total.body_bytes;
+    summary.connections_opened = total.connections;
+    merged.status = added(reports, |report| &report.status);
+    merged.served_by = added(reports, |report| &report.served_by);
+    if merged.pacing.is_some() {
+        merged.pacing = Some(Pacing::of(&total, merged.summary.latency.p50));
+    }
+    merged.series = series(reports);
+    merged.histograms = Some(Histograms::of(&total));
+    // Those were of its parts.
+    merged.slo.clear();
+    Ok(merged)
+}
+
+fn check(number: usize, report: &Report, first: &Report) -> Result<(), CannotMerge> {
+    fn same<T: PartialEq + Debug>(
+        number: usize,
+        setting: &'static str,
+        got: &T,
+        wanted: &T,
+    ) -> Result<(), CannotMerge> {
+        if got == wanted {
+            return Ok(());
+        }
+        let (got, wanted) = (format!("{got:?}"), format!("{wanted:?}"));
+        Err(CannotMerge::Differs {
+            number,
+            setting,
+            got,
+            wanted,
+        })
+    }
+    let (got, wanted) = (&report.config, &first.config);
+    same(number, "config.url", &got.url, &wanted.url)?;
+    same(number, "config.method", &got.method, &wanted.method)?;
+    same(number, "config.http", &got.http, &wanted.http)?;
+    same(number, "config.load", &got.load, &wanted.load)?;
+    same(
+        number,
+        "config.expect_status",
+        &got.expect_status,
+        &wanted.expect_status,
+    )
+}
+
+/// What was counted, from what a report says of it.
+fn recorder(number: usize, report: &Report) -> Result<Recorder, CannotMerge> {
+    let histograms = report.histograms.as_ref();
+    let read = |what, text: fn(&Histograms) -> &str| {
+        histograms
+            .and_then(|histograms| Durations::decode(text(histograms)))
+            .ok_or(CannotMerge::Histogram { number, what })
+    };
+    Ok(Recorder {
+        latency: read("latency", |h| &h.latency)?,
+        failed_latency: read("failed latency", |h| &h.failed_latency)?,
+        lag: read("lag", |h| &h.lag)?,
+        waited: read("waits", |h| &h.waited)?,
+        errors: report.summary.errors.clone(),
+        unfinished: report.summary.unfinished,
+        body_bytes: report.summary.body_bytes,
+        connections: report.summary.connections_opened,
+        ..Recorder::default()
+    })
+}
+
+fn added(
+    reports: &[Report],
+    counts: impl Fn(&Report) -> &BTreeMap<String, u64>,
+) -> BTreeMap<String, u64> {
+    let mut sums = BTreeMap::new();
+    for (name, count) in reports.iter().flat_map(counts) {
+        *sums.entry(name.clone()).or_default() += count;
+    }
+    sums
+}
+
+/// Counts over time, where all have slices of the same length. Percentiles of slices are not merged: their histograms are not kept.
+fn series(reports: &[Report]) -> Slices {
+    let [one] = reports else {
+        let length = reports.first().map_or(0.0, |report| report.series.length);
+        let is_same = |report: &Report| (report.series.length - length).abs() < 1e-9;
+        if !reports.iter().all(is_same) {
+            return Slices::default();
+        }
+        let mut points: Vec<Point> = Vec::new();
+        for (index, point) in reports
+            .iter()
+            .flat_map(|r| r.series.points.iter().enumerate())
+        {
+            match points.get_mut(index) {
+                None => points.push(Point {
+                    p50: None,
+                    p90: None,
+                    p99: None,
+                    ..*point
+                }),
+                Some(sum) => {
+                    sum.successes += point.successes;
+                    sum.errors += point.errors;
+                    sum.length = sum.length.max(point.length);
+                    sum.max = sum.max.into_iter().chain(point.max).reduce(f64::max);
+                }
+            }
+        }
+        return Slices { length, points };
+    };
+    one.series.clone()
+}
