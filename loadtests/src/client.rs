@@ -2,42 +2,43 @@
 //!
 //! The task that sends a request also drives its connection: nothing is spawned per connection or request, and no other
 //! task has to be woken between a socket becoming readable and the response being counted. There are no retries after a
-//! byte was written: what the server may have seen is reported, not repeated. A request that hyper hands back unsent may
+//! byte was written: what the server may have seen is reported, not repeated. A request of which nothing was written may
 //! go out on a new connection.
 //!
-//! This is the seam for a leaner HTTP/1.1 client: all that the workers use is [`Connection`].
+//! HTTP/1.1 is our own ([`h1`]), HTTP/2 is hyper's. All that the workers use is [`Connection`].
 
-mod meter;
+mod h1;
+mod template;
 mod watchdog;
 
+pub(crate) use self::template::Template;
 pub(crate) use watchdog::Watchdog;
 
+use self::h1::H1;
+use self::template::Outgoing;
+use crate::config::SERVED_BY;
 use crate::record::ErrorKind;
 use bytes::Bytes;
-use http::{Request, Response};
+use http::Response;
 use http_body::Body;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::client::conn::{TrySendError, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use meter::Metered;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 use tokio::net::TcpStream;
 
-/// A request as it is sent.
-pub(crate) type Outgoing = Request<Full<Bytes>>;
-
 /// What came back.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    pub(crate) response: Response<()>,
+    pub(crate) status: u16,
+    /// How the server names itself, if it does.
+    pub(crate) served_by: Option<String>,
     pub(crate) body_bytes: u64,
     pub(crate) end: BodyEnd,
 }
@@ -53,8 +54,8 @@ pub(crate) enum BodyEnd {
 /// Why nothing came back.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// Not one byte was written; here is the request again.
-    Unsent(Box<Outgoing>),
+    /// Not one byte was written: the request may go out on another connection.
+    Unsent,
     /// No head arrived in time.
     Timeout,
     Error(ErrorKind),
@@ -64,24 +65,24 @@ pub(crate) enum Failure {
 #[derive(Debug)]
 pub(crate) struct Connection {
     kind: Kind,
-    meter: Arc<AtomicU64>,
     exchanges: u64,
-    closed: bool,
 }
-
-type Io = TokioIo<Metered>;
 
 #[derive(Debug)]
 enum Kind {
-    H1(
-        http1::SendRequest<Full<Bytes>>,
-        Pin<Box<http1::Connection<Io, Full<Bytes>>>>,
-    ),
-    H2(
-        http2::SendRequest<Full<Bytes>>,
-        Pin<Box<http2::Connection<Io, Full<Bytes>, TokioExecutor>>>,
-    ),
+    H1(H1),
+    H2(H2),
 }
+
+/// A connection of HTTP/2.
+#[derive(Debug)]
+struct H2 {
+    send: http2::SendRequest<Full<Bytes>>,
+    driver: Pin<Box<Driver>>,
+    closed: bool,
+}
+
+type Driver = http2::Connection<TokioIo<TcpStream>, Full<Bytes>, TokioExecutor>;
 
 impl Connection {
     /// Connects to the first address that answers.
@@ -90,11 +91,6 @@ impl Connection {
             .await
             .map_err(|_| ErrorKind::Connect)?;
         stream.set_nodelay(true).map_err(|_| ErrorKind::Connect)?;
-        let meter = Arc::new(AtomicU64::new(0));
-        let io = TokioIo::new(Metered {
-            stream,
-            read: Arc::clone(&meter),
-        });
         let kind = if http2 {
             let mut builder = http2::Builder::new(TokioExecutor::new());
             // The protocol's defaults stall a 1 MiB body sixteen times.
@@ -102,20 +98,18 @@ impl Connection {
                 .initial_stream_window_size(1 << 20)
                 .initial_connection_window_size(4 << 20);
             let (send, connection) = builder
-                .handshake(io)
+                .handshake(TokioIo::new(stream))
                 .await
                 .map_err(|_| ErrorKind::Connect)?;
-            Kind::H2(send, Box::pin(connection))
+            Kind::H2(H2 {
+                send,
+                driver: Box::pin(connection),
+                closed: false,
+            })
         } else {
-            let (send, connection) = http1::handshake(io).await.map_err(|_| ErrorKind::Connect)?;
-            Kind::H1(send, Box::pin(connection))
+            Kind::H1(H1::new(stream))
         };
-        Ok(Self {
-            kind,
-            meter,
-            exchanges: 0,
-            closed: false,
-        })
+        Ok(Self { kind, exchanges: 0 })
     }
 
     /// True if an earlier exchange was begun on it.
@@ -125,14 +119,10 @@ impl Connection {
 
     /// Drives the connection between exchanges; ready once it is closed.
     pub(crate) fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.closed {
-            let _how = match &mut self.kind {
-                Kind::H1(_, driver) => ready!(driver.as_mut().poll(cx)),
-                Kind::H2(_, driver) => ready!(driver.as_mut().poll(cx)),
-            };
-            self.closed = true;
+        match &mut self.kind {
+            Kind::H1(h1) => h1.poll_closed(cx),
+            Kind::H2(h2) => h2.poll_closed(cx),
         }
-        Poll::Ready(())
     }
 
     /// Waits until a request can be sent; false if the connection closed instead, or is still not free at the deadline.
@@ -142,8 +132,8 @@ impl Connection {
                 return Poll::Ready(false);
             }
             let ready = match &mut self.kind {
-                Kind::H1(send, _) => send.poll_ready(cx),
-                Kind::H2(send, _) => send.poll_ready(cx),
+                Kind::H1(_) => return Poll::Ready(true),
+                Kind::H2(h2) => h2.send.poll_ready(cx),
             };
             if let Poll::Ready(ready) = ready {
                 return Poll::Ready(ready.is_ok());
@@ -153,47 +143,53 @@ impl Connection {
         .await
     }
 
-    /// Sends one request and drains its response; `deadline` bounds both together.
+    /// Sends one request, with `id` if it has one, and drains its response; `deadline` bounds both together.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future leaves the exchange half done: drop the connection too.
     pub(crate) async fn exchange(
         &mut self,
-        request: Outgoing,
+        template: &Template,
+        id: Option<&str>,
         watchdog: &mut Watchdog,
         deadline: Instant,
     ) -> Result<Answer, Failure> {
-        let mut exchange = Exchange {
-            reused: self.is_reused(),
-            http2: matches!(self.kind, Kind::H2(..)),
-            read_before: self.meter.load(Ordering::Relaxed),
-            meter: &self.meter,
-            closed: &mut self.closed,
-            watchdog,
-            deadline,
-        };
+        let is_reused = self.is_reused();
         self.exchanges += 1;
         match &mut self.kind {
-            Kind::H1(send, driver) => {
-                exchange
-                    .run(send.try_send_request(request), driver.as_mut())
+            Kind::H1(h1) => {
+                h1.exchange(template, id, is_reused, watchdog, deadline)
                     .await
             }
-            Kind::H2(send, driver) => {
-                exchange
-                    .run(send.try_send_request(request), driver.as_mut())
-                    .await
+            Kind::H2(h2) => {
+                let response = h2.send.try_send_request(template.outgoing(id));
+                Exchange {
+                    is_reused,
+                    closed: &mut h2.closed,
+                    watchdog,
+                    deadline,
+                }
+                .run(response, h2.driver.as_mut())
+                .await
             }
         }
     }
 }
 
+impl H2 {
+    fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.closed {
+            let _how = ready!(self.driver.as_mut().poll(cx));
+            self.closed = true;
+        }
+        Poll::Ready(())
+    }
+}
+
+/// One exchange of HTTP/2.
 struct Exchange<'a> {
-    reused: bool,
-    http2: bool,
-    read_before: u64,
-    meter: &'a AtomicU64,
+    is_reused: bool,
     closed: &'a mut bool,
     watchdog: &'a mut Watchdog,
     deadline: Instant,
@@ -219,7 +215,7 @@ impl Exchange<'_> {
             Ok(response) => response.into_parts(),
             Err(mut error) => {
                 return Err(match error.take_message() {
-                    Some(request) => Failure::Unsent(Box::new(request)),
+                    Some(_) => Failure::Unsent,
                     None => Failure::Error(self.classify(error.error())),
                 });
             }
@@ -246,7 +242,12 @@ impl Exchange<'_> {
         })
         .await;
         Ok(Answer {
-            response: Response::from_parts(parts, ()),
+            status: parts.status.as_u16(),
+            served_by: parts
+                .headers
+                .get(SERVED_BY)
+                .and_then(|value| value.to_str().ok())
+                .map(str::to_owned),
             body_bytes,
             end,
         })
@@ -259,14 +260,13 @@ impl Exchange<'_> {
         }
     }
 
+    /// Frames that belong to no response are read as well, so how many bytes came says nothing here.
     fn classify(&self, error: &hyper::Error) -> ErrorKind {
-        // HTTP/2 reads frames that belong to no response, so there the byte count says nothing.
-        let silent = self.http2 || self.meter.load(Ordering::Relaxed) == self.read_before;
         let gone = error.is_closed()
             || error.is_canceled()
             || error.is_incomplete_message()
             || is_io(error);
-        match (gone && silent, self.reused) {
+        match (gone, self.is_reused) {
             (true, true) => ErrorKind::ClosedReused,
             (true, false) => ErrorKind::ClosedFresh,
             (false, _) => ErrorKind::Protocol,

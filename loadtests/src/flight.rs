@@ -1,11 +1,10 @@
 //! A request from the moment it is due to the moment it is counted, exactly once, even if its task is dropped.
 
-use crate::client::Outgoing;
-use crate::config::{Expect, REQUEST_ID};
+use crate::client::Template;
+use crate::config::Expect;
 use crate::dispatch::{Dispatch, Ticket};
 use crate::journal::{Journal, Outcome};
 use crate::record::{ErrorKind, Recorder, Sample};
-use http::HeaderValue;
 use parking_lot::Mutex;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,7 +14,7 @@ use tokio::sync::Semaphore;
 /// The parts of a run that all threads read.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) template: Outgoing,
+    pub(crate) template: Template,
     pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) http2: bool,
     pub(crate) timeout: Duration,
@@ -102,15 +101,9 @@ impl<'a> Flight<'a> {
         }
     }
 
-    /// The request to send, with its id if a journal is kept.
-    pub(crate) fn request(&self) -> Outgoing {
-        let mut request = self.shared.template.clone();
-        if let Some(id) = &self.id {
-            let id = HeaderValue::from_str(id)
-                .expect("hexadecimal and decimal digits are a header value");
-            request.headers_mut().insert(REQUEST_ID, id);
-        }
-        request
+    /// Its id, if a journal is kept.
+    pub(crate) fn id(&self) -> Option<&str> {
+        self.id.as_deref()
     }
 
     /// Counts the request.

@@ -3,6 +3,7 @@
 //! The load runs on threads of its own, each with a single-threaded runtime, so that neither the caller's tasks nor work
 //! stealing disturb it. Dropping the [`run`] future stops them.
 
+use crate::client::Template;
 use crate::config::{Config, Limit, Load};
 use crate::crew::Crew;
 use crate::dispatch::{Dispatch, Ticket};
@@ -14,7 +15,6 @@ use crate::record::{ErrorKind, Recorder};
 use crate::report::Report;
 use http::header::HOST;
 use http::{HeaderValue, Request, Uri};
-use http_body_util::Full;
 use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -195,10 +195,10 @@ fn share(config: &Config, addresses: Vec<SocketAddr>) -> Result<Shared, Error> {
 }
 
 /// The request of which every request is a copy: HTTP/1.1 takes path and `Host`, HTTP/2 the whole URL.
-fn template(config: &Config) -> Result<Request<Full<bytes::Bytes>>, Error> {
+fn template(config: &Config) -> Result<Template, Error> {
     let url = config.url.to_string();
     let broken = || Error::invalid("URL", &url, "a URL with a host and a path");
-    let mut request = Request::new(Full::new(config.body.clone()));
+    let mut request = Request::new(());
     *request.method_mut() = config.method.clone();
     *request.headers_mut() = config.headers.clone();
     if config.http2 {
@@ -217,7 +217,7 @@ fn template(config: &Config) -> Result<Request<Full<bytes::Bytes>>, Error> {
             );
         }
     }
-    Ok(request)
+    Ok(Template::new(request, config.body.clone()))
 }
 
 /// `now`, or the next number that no other run of this process has: two that start in the same microsecond would name their requests

@@ -1,7 +1,6 @@
 //! The task of one connection: gets a request to send, sends it, counts it, again.
 
 use crate::client::{Answer, BodyEnd, Connection, Failure, Watchdog};
-use crate::config::SERVED_BY;
 use crate::dispatch::Ticket;
 use crate::flight::{Ending, Flight, Shared, Tally, Timeline};
 use crate::record::ErrorKind;
@@ -136,7 +135,6 @@ impl Worker {
         };
         let deadline = begun + self.shared.timeout;
         let mut flight = Flight::begin(&self.shared, &self.tally, timeline, ticket);
-        let mut request = flight.request();
         let mut connected = false;
         loop {
             let mut connection = match link.connection.take() {
@@ -159,7 +157,12 @@ impl Worker {
             let sent = Instant::now();
             flight.sent = Some(sent);
             match connection
-                .exchange(request, &mut link.watchdog, deadline)
+                .exchange(
+                    &self.shared.template,
+                    flight.id(),
+                    &mut link.watchdog,
+                    deadline,
+                )
                 .await
             {
                 Ok(answer) => {
@@ -169,15 +172,15 @@ impl Worker {
                     }
                     return self.judge(flight, &answer);
                 }
-                Err(Failure::Unsent(_)) if connected => {
+                Err(Failure::Unsent) if connected => {
                     return Some(end(flight, ErrorKind::ClosedFresh));
                 }
-                Err(Failure::Unsent(again)) => request = *again,
+                Err(Failure::Unsent) => {}
                 Err(failure) => {
                     self.count_pacing(timeline, ticket, begun, (!connected).then_some(sent));
                     let kind = match failure {
                         Failure::Error(kind) => kind,
-                        Failure::Timeout | Failure::Unsent(_) => ErrorKind::Timeout,
+                        Failure::Timeout | Failure::Unsent => ErrorKind::Timeout,
                     };
                     return Some(end(flight, kind));
                 }
@@ -186,18 +189,14 @@ impl Worker {
     }
 
     fn judge(&self, flight: Flight<'_>, answer: &Answer) -> Option<ErrorKind> {
-        let status = answer.response.status().as_u16();
+        let status = answer.status;
         let error = match answer.end {
             BodyEnd::Broken => Some(ErrorKind::Body),
             BodyEnd::TimedOut => Some(ErrorKind::Timeout),
             BodyEnd::Whole if self.shared.expect.accepts(status) => None,
             BodyEnd::Whole => Some(ErrorKind::of_status(status)),
         };
-        let served_by = answer
-            .response
-            .headers()
-            .get(SERVED_BY)
-            .and_then(|value| value.to_str().ok());
+        let served_by = answer.served_by.as_deref();
         flight.end(Ending {
             status: Some(status),
             error,

@@ -3,6 +3,7 @@
 
 mod command;
 mod errors;
+mod http1;
 mod journal;
 mod results;
 mod schedule;
