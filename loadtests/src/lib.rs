@@ -6,10 +6,11 @@
 //! - Errors are told apart by kind ([`record::ErrorKind`]), dropped requests are errors, and nothing is retried that the
 //!   server may have seen.
 //! - A [`journal`] tells the fate of every request by its id, so that lost and doubled ones can be found.
+//! - Reports can be held to objectives ([`slo`]), added up ([`mod@merge`]) and compared ([`compare`]).
 //!
 //! [`run`] is the whole engine; [`cli`] is the command around it. The crate knows nothing of the rest of the project and
-//! works against any HTTP server. Deliberately absent so far: TLS, response bodies beyond their length, and more than one
-//! request at a time on an HTTP/2 connection.
+//! works against any HTTP server. Not here yet: TLS, a look into response bodies, and more than one request at a time on
+//! an HTTP/2 connection.
 
 pub mod args;
 pub mod cli;
