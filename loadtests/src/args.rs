@@ -1,11 +1,13 @@
 //! The command line as typed, and what it means.
 
+use crate::check::{Check, JsonCheck};
 use crate::compare::Limits;
 use crate::config::{Config, Expect, Limit, Load};
 use crate::error::Error;
+use crate::payload::Payload;
 use crate::plan::{Arrivals, Replay, Schedule, Stage, Stages, Timing, Trace, VARIATIONS};
 use crate::slo::Objectives;
-use crate::unit::{Rate, parse_duration};
+use crate::unit::{MAX_DURATION, Rate, parse_duration};
 use bytes::Bytes;
 use clap::{Parser, Subcommand};
 use http::{HeaderName, HeaderValue, Method};
@@ -101,7 +103,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Load")]
     seed: u64,
 
-    /// Load before the measurement that is left out of the report, at the first rate of an open loop.
+    /// Load before the measurement that is left out of the report, at the first rate of an open loop or the mean of a trace.
     #[arg(long, value_name = "TIME", default_value = "0", value_parser = parse_duration, help_heading = "Load")]
     warmup: Duration,
 
@@ -139,6 +141,19 @@ pub struct Args {
     #[arg(long, value_name = "FILE", help_heading = "Request")]
     body_file: Option<PathBuf>,
 
+    /// The body is a template: {{n}} is the number of the request, {{int 1 100}} a whole number at random, {{pick red|green}} one
+    /// of these, {{uuid}} a UUID. The same request has the same body in every run of the same --seed.
+    #[arg(long, help_heading = "Request")]
+    template: bool,
+
+    /// Request bodies from a file, a line each, such as JSONL: one after the other, and again from the first.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["body", "body_file", "template"], help_heading = "Request")]
+    bodies: Option<PathBuf>,
+
+    /// Close a connection after so many requests and make another one; 1 is no keep-alive [default: no limit].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Request")]
+    connection_requests: Option<u64>,
+
     /// HTTP/2 with prior knowledge (h2c), one request at a time per connection.
     #[arg(long, help_heading = "Request")]
     http2: bool,
@@ -150,6 +165,15 @@ pub struct Args {
     /// The one status that is a success [default: any 2xx].
     #[arg(long, value_name = "CODE", value_parser = clap::value_parser!(u16).range(100..=599), help_heading = "Result")]
     expect_status: Option<u16>,
+
+    /// A text that the body of a successful response has to have; may be repeated. Of at most 1 MiB.
+    #[arg(long, value_name = "TEXT", help_heading = "Result")]
+    expect_body: Vec<String>,
+
+    /// What the body of a successful response has to have as JSON: a JSON Pointer, such as /predictions, or one and its value, such as
+    /// /predictions/0=1 or /status="ok"; may be repeated.
+    #[arg(long, value_name = "POINTER[=JSON]", help_heading = "Result")]
+    expect_json: Vec<JsonCheck>,
 
     /// Write the report as JSON to FILE, or with - to standard output instead of the table.
     #[arg(long, value_name = "FILE", help_heading = "Result")]
@@ -258,6 +282,13 @@ impl Args {
         config.timeout = self.timeout;
         config.warmup = self.warmup;
         config.expect = self.expect_status.map_or(Expect::Success, Expect::Status);
+        let texts = self.expect_body.iter().cloned().map(Check::Contains);
+        let json = self
+            .expect_json
+            .iter()
+            .map(|JsonCheck(check)| check.clone());
+        config.checks = texts.chain(json).collect();
+        config.connection_requests = self.connection_requests;
         config.max_waiting = self.max_waiting;
         config.check()?;
         Ok(config)
@@ -327,18 +358,28 @@ impl Args {
         }
     }
 
-    fn body(&self) -> Result<Bytes, Error> {
-        match (&self.body, &self.body_file) {
-            (Some(text), _) => Ok(Bytes::from(text.clone())),
+    fn body(&self) -> Result<Payload, Error> {
+        if let Some(path) = &self.bodies {
+            return Payload::lines("--bodies", path);
+        }
+        let body = match (&self.body, &self.body_file) {
+            (Some(text), _) => Bytes::from(text.clone()),
             (None, Some(path)) => std::fs::read(path).map(Bytes::from).map_err(|error| {
                 Error::invalid(
                     "--body-file",
                     path.display().to_string(),
                     format!("a readable file ({error})"),
                 )
-            }),
-            (None, None) => Ok(Bytes::new()),
+            })?,
+            (None, None) => Bytes::new(),
+        };
+        if !self.template {
+            return Ok(Payload::Same(body));
         }
+        let wrong = |what: String| Error::invalid("--template", "the body", what);
+        let text = std::str::from_utf8(&body)
+            .map_err(|error| wrong(format!("a template is text ({error})")))?;
+        Payload::template(text, self.seed).map_err(wrong)
     }
 }
 
@@ -355,17 +396,18 @@ fn length_for(requests: u64, rate: Rate, spread: f64) -> Result<Duration, Error>
     } else {
         requests as f64
     };
-    let too_long = || {
-        Error::invalid(
+    let seconds = expected / rate.per_second();
+    if requests as f64 / rate.per_second() > MAX_DURATION.as_secs_f64() {
+        return Err(Error::invalid(
             "--requests",
             requests.to_string(),
             format!("at most 24h of load at {rate} per second"),
-        )
-    };
-    Duration::try_from_secs_f64(expected / rate.per_second())
-        .ok()
-        .filter(|length| *length <= crate::unit::MAX_DURATION)
-        .ok_or_else(too_long)
+        ));
+    }
+    // It ends with the last request: the room for irregular gaps is not to be used up.
+    Ok(Duration::from_secs_f64(
+        seconds.min(MAX_DURATION.as_secs_f64()),
+    ))
 }
 
 fn parse_speed(text: &str) -> Result<f64, String> {
@@ -466,6 +508,23 @@ mod tests {
             (&["--speed", "2"], "--trace", "required"),
             (&["--trace", "a", "--speed", "0"], "--speed", "'0'"),
             (&["--variation", "2"], "--variation", "gamma"),
+            (
+                &["--template", "--body", "{{x}}"],
+                "--template",
+                "\"x\" is no gap",
+            ),
+            (&["--bodies", "/nonexistent"], "--bodies", "/nonexistent"),
+            (
+                &["--bodies", "a", "--body", "b"],
+                "--bodies",
+                "cannot be used with",
+            ),
+            (&["--expect-json", "a"], "--expect-json", "JSON Pointer"),
+            (
+                &["--connection-requests", "0"],
+                "--connection-requests",
+                "0",
+            ),
             (
                 &["--arrivals", "gamma", "--variation", "0"],
                 "--variation",

@@ -14,6 +14,7 @@ use crate::merge::merge;
 use crate::progress::Progress;
 use crate::report::{Report, SCHEMA_VERSION};
 use crate::run::run;
+use crate::series::MOST;
 use crate::slo::Objectives;
 use crate::table::Table;
 use clap::Parser;
@@ -113,6 +114,10 @@ impl Output {
     /// A file that whoever reads it sees whole or not at all.
     fn open_whole(flag: &'static str, path: Option<&Path>) -> Result<Option<Self>, Error> {
         let Some(path) = path else { return Ok(None) };
+        if path.is_dir() || path == Path::new("-") {
+            let shown = path.display().to_string();
+            return Err(Error::invalid(flag, shown, "a file that can be written"));
+        }
         let mut beside = path.as_os_str().to_owned();
         beside.push(format!(".{}.tmp", std::process::id()));
         let beside = PathBuf::from(beside);
@@ -295,6 +300,9 @@ fn read(argument: &'static str, path: &Path) -> Result<Report, Error> {
     }
     let report: Report = serde_json::from_str(&text)
         .map_err(|e| wrong(format!("a report as --json writes it ({e})")))?;
+    if report.series.points.len() > MOST {
+        return Err(wrong(format!("a report with at most {MOST} slices")));
+    }
     if report.schema_version != SCHEMA_VERSION {
         let version = report.schema_version;
         return Err(wrong(format!(

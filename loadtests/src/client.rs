@@ -16,6 +16,7 @@ pub(crate) use watchdog::Watchdog;
 
 use self::h1::H1;
 use self::template::Outgoing;
+use crate::check;
 use crate::config::SERVED_BY;
 use crate::record::ErrorKind;
 use bytes::Bytes;
@@ -40,7 +41,20 @@ pub(crate) struct Answer {
     /// How the server names itself, if it does.
     pub(crate) served_by: Option<String>,
     pub(crate) body_bytes: u64,
+    /// Its beginning, if it was to be kept.
+    pub(crate) body: Vec<u8>,
     pub(crate) end: BodyEnd,
+}
+
+/// What to ask.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Order<'a> {
+    pub(crate) template: &'a Template,
+    /// Of the request.
+    pub(crate) number: u64,
+    pub(crate) id: Option<&'a str>,
+    /// Whether the body of the answer is looked at.
+    pub(crate) keep: bool,
 }
 
 /// How a response body ended.
@@ -112,6 +126,11 @@ impl Connection {
         Ok(Self { kind, exchanges: 0 })
     }
 
+    /// Exchanges that were begun on it.
+    pub(crate) fn exchanges(&self) -> u64 {
+        self.exchanges
+    }
+
     /// True if an earlier exchange was begun on it.
     pub(crate) fn is_reused(&self) -> bool {
         self.exchanges > 0
@@ -143,29 +162,28 @@ impl Connection {
         .await
     }
 
-    /// Sends one request, with `id` if it has one, and drains its response; `deadline` bounds both together.
+    /// Sends one request and drains its response; `deadline` bounds both together.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future leaves the exchange half done: drop the connection too.
     pub(crate) async fn exchange(
         &mut self,
-        template: &Template,
-        id: Option<&str>,
+        order: Order<'_>,
         watchdog: &mut Watchdog,
         deadline: Instant,
     ) -> Result<Answer, Failure> {
         let is_reused = self.is_reused();
         self.exchanges += 1;
         match &mut self.kind {
-            Kind::H1(h1) => {
-                h1.exchange(template, id, is_reused, watchdog, deadline)
-                    .await
-            }
+            Kind::H1(h1) => h1.exchange(&order, is_reused, watchdog, deadline).await,
             Kind::H2(h2) => {
-                let response = h2.send.try_send_request(template.outgoing(id));
+                let response = h2
+                    .send
+                    .try_send_request(order.template.outgoing(order.number, order.id));
                 Exchange {
                     is_reused,
+                    keep: order.keep,
                     closed: &mut h2.closed,
                     watchdog,
                     deadline,
@@ -190,6 +208,7 @@ impl H2 {
 /// One exchange of HTTP/2.
 struct Exchange<'a> {
     is_reused: bool,
+    keep: bool,
     closed: &'a mut bool,
     watchdog: &'a mut Watchdog,
     deadline: Instant,
@@ -220,7 +239,7 @@ impl Exchange<'_> {
                 });
             }
         };
-        let mut body_bytes = 0;
+        let (mut body_bytes, mut kept) = (0, Vec::new());
         let end = poll_fn(|cx| {
             if body.is_end_stream() {
                 return Poll::Ready(BodyEnd::Whole);
@@ -229,7 +248,14 @@ impl Exchange<'_> {
             loop {
                 match Pin::new(&mut body).poll_frame(cx) {
                     Poll::Ready(Some(Ok(frame))) => {
-                        body_bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                        let Some(data) = frame.data_ref() else {
+                            continue;
+                        };
+                        body_bytes += data.len() as u64;
+                        if self.keep {
+                            let room = (check::MOST + 1).saturating_sub(kept.len());
+                            kept.extend_from_slice(&data[..data.len().min(room)]);
+                        }
                     }
                     Poll::Ready(Some(Err(_))) => return Poll::Ready(BodyEnd::Broken),
                     Poll::Ready(None) => return Poll::Ready(BodyEnd::Whole),
@@ -249,6 +275,7 @@ impl Exchange<'_> {
                 .and_then(|value| value.to_str().ok())
                 .map(str::to_owned),
             body_bytes,
+            body: kept,
             end,
         })
     }

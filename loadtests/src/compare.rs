@@ -1,8 +1,9 @@
-//! Two reports beside each other: ratios of the second to the first, with the interval in which each lies.
+//! Two reports beside each other: ratios of the second to the first, and how far single seconds agree with them.
 //!
-//! The slices of both runs are paired, the first with the first, and so on; each pair gives a ratio. What is told is the median of these,
-//! and an interval for it by bootstrap (Efron, 1979): so many draws of as many pairs with putting back, and the middle 95 per cent of
-//! their medians. Of runs that came one after the other it knows nothing of what the machine did in between.
+//! The ratio is that of the whole runs: whatever went wrong in one is in it. Beside it the latencies of the slices of both runs are
+//! paired, the first with the first, and so on; of these ratios the median is told, and an interval for it by bootstrap (Efron, 1979): so
+//! many draws of as many pairs with putting back, and the middle 95 per cent of their medians. Of runs that came one after the other it
+//! knows nothing of what the machine did in between. Throughput has no pairs: in an open loop that of a slice is what was planned.
 
 use std::{fmt, str::FromStr};
 
@@ -51,9 +52,11 @@ pub struct Row {
     pub a: Option<f64>,
     /// Of the second run.
     pub b: Option<f64>,
-    /// The second to the first: the median of the pairs, or that of the whole runs if there are too few.
+    /// The second to the first.
     pub ratio: Option<f64>,
-    /// Where it lies, with 95 per cent; none if there are too few pairs.
+    /// The median of the ratios of pairs of slices; none if there are too few.
+    pub median: Option<f64>,
+    /// Where that lies, with 95 per cent.
     pub interval: Option<(f64, f64)>,
     /// Pairs of slices.
     pub pairs: usize,
@@ -95,12 +98,16 @@ impl Comparison {
         .map(|figure| row(figure, a, b))
         .into();
         let kept = |limit: &Limit| {
-            let ratio = rows.iter().find(|row| row.figure == limit.figure)?.ratio?;
-            Some(if limit.is_upper {
-                ratio < limit.ratio
-            } else {
-                ratio > limit.ratio
-            })
+            let row = rows.iter().find(|row| row.figure == limit.figure)?;
+            let is_kept = |ratio: f64| {
+                if limit.is_upper {
+                    ratio < limit.ratio
+                } else {
+                    ratio > limit.ratio
+                }
+            };
+            // A few bad seconds are in the one, a bit of each second in the other.
+            Some(is_kept(row.ratio?) && row.median.is_none_or(is_kept))
         };
         let limits = limits.0.iter();
         Self {
@@ -121,26 +128,24 @@ fn row(figure: Figure, a: &Report, b: &Report) -> Row {
     let (whole_a, whole_b) = (figure.of_run(a), figure.of_run(b));
     let mut ratios = pairs(figure, &a.series, &b.series);
     let pairs = ratios.len();
-    let (ratio, interval) = if pairs < LEAST_PAIRS {
-        (ratio(whole_a, whole_b), None)
-    } else {
-        let interval = bootstrap(&ratios);
-        (Some(median(&mut ratios)), Some(interval))
-    };
+    let is_enough = pairs >= LEAST_PAIRS;
+    let interval = is_enough.then(|| bootstrap(&ratios));
+    let median = is_enough.then(|| median(&mut ratios));
     Row {
         figure,
         a: whole_a,
         b: whole_b,
-        ratio,
+        ratio: ratio(figure, whole_a, whole_b),
+        median,
         interval,
         pairs,
     }
 }
 
-fn ratio(a: Option<f64>, b: Option<f64>) -> Option<f64> {
+fn ratio(figure: Figure, a: Option<f64>, b: Option<f64>) -> Option<f64> {
     match (a?, b?) {
         // No errors are as many as no errors.
-        (a, b) if a <= 0.0 && b <= 0.0 => Some(1.0),
+        (a, b) if figure == Figure::Errors && a <= 0.0 && b <= 0.0 => Some(1.0),
         (a, b) => (a > 0.0).then(|| b / a),
     }
 }
@@ -154,7 +159,7 @@ fn pairs(figure: Figure, a: &Slices, b: &Slices) -> Vec<f64> {
         .iter()
         .zip(&b.points)
         .filter(|(a, b)| is_whole(a) && is_whole(b))
-        .filter_map(|(a, b)| ratio(figure.of_slice(a), figure.of_slice(b)))
+        .filter_map(|(a, b)| ratio(figure, figure.of_slice(a), figure.of_slice(b)))
         .collect()
 }
 
@@ -200,11 +205,10 @@ impl Figure {
 
     fn of_slice(self, point: &Point) -> Option<f64> {
         match self {
-            Self::Throughput => Some(point.throughput()),
             Self::P50 => point.p50,
             Self::P90 => point.p90,
             Self::P99 => point.p99,
-            Self::P999 | Self::Errors => None,
+            Self::Throughput | Self::P999 | Self::Errors => None,
         }
     }
 
@@ -272,17 +276,23 @@ impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "  {:<12}{:>12}{:>12}{:>9}  95 % interval",
+            "  {:<12}{:>12}{:>12}{:>9}  of pairs of seconds, and 95 % interval",
             "", "a", "b", "b / a"
         )?;
         for row in &self.rows {
             let (a, b) = (row.figure.show(row.a), row.figure.show(row.b));
-            let ratio = row
-                .ratio
-                .map_or_else(|| "-".to_owned(), |r| format!("{r:.3}"));
+            let shown = |ratio: Option<f64>| {
+                ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.3}"))
+            };
+            let ratio = shown(row.ratio);
             write!(f, "  {:<12}{a:>12}{b:>12}{ratio:>9}", row.figure.name())?;
             match row.interval {
-                Some((low, high)) => writeln!(f, "  {low:.3} to {high:.3}, {} pairs", row.pairs)?,
+                Some((low, high)) => writeln!(
+                    f,
+                    "  {}, {low:.3} to {high:.3}, {} pairs",
+                    shown(row.median),
+                    row.pairs
+                )?,
                 None => writeln!(f)?,
             }
         }
@@ -297,6 +307,54 @@ impl fmt::Display for Comparison {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Seconds that fail and seconds that stall do not get through for being few.
+    #[test]
+    fn limits_see_the_whole_run() {
+        let report = |p99: f64, series: Slices, throughput: f64| {
+            let summary = serde_json::json!({
+                "requests": 100, "successes": 100, "unfinished": 0, "duration": 10.0, "throughput": throughput,
+                "latency": {"count": 100, "mean": p99, "p50": p99, "p90": p99, "p95": p99, "p99": p99, "p999": p99, "max": p99},
+                "failed_latency": {"count": 0, "mean": null, "p50": null, "p90": null, "p95": null, "p99": null, "p999": null, "max": null},
+                "error_count": 0, "errors": {}, "body_bytes": 0, "connections_opened": 1
+            });
+            let config = serde_json::json!({
+                "url": "", "method": "GET", "http": "1.1", "headers": [], "body_bytes": 0, "connections": 1, "threads": 1,
+                "timeout": 1.0, "warmup": 0.0, "expect_status": "2xx", "max_waiting": 0, "load": "closed", "duration": 10.0,
+                "requests": null, "stages": [], "arrivals": null, "seed": null
+            });
+            let report = serde_json::json!({
+                "schema_version": 1, "tool": "", "started_at": 0.0, "interrupted": false, "config": config,
+                "summary": summary, "status": {}, "served_by": {}, "pacing": null, "series": series
+            });
+            serde_json::from_value::<Report>(report).unwrap()
+        };
+        let limits: Limits = "p99<1.1,throughput>0.95".parse().unwrap();
+        let a = report(0.1, slices(|_| 0.1, 10), 100.0);
+        // Three of ten seconds stall, and nothing is answered in two others.
+        let mut series = slices(|n| if n < 3 { 1.0 } else { 0.1 }, 10);
+        for point in &mut series.points[8..] {
+            *point = Point {
+                successes: 0,
+                errors: 100,
+                p50: None,
+                p99: None,
+                ..*point
+            };
+        }
+        let b = report(1.0, series, 80.0);
+        let kept: Vec<_> = Comparison::of(&a, &b, &limits)
+            .limits
+            .into_iter()
+            .map(|(_, kept)| kept)
+            .collect();
+        assert_eq!(kept, [false, false]);
+        // A little of each second, which one quick second hides in the whole run.
+        let b = report(0.1, slices(|_| 0.12, 10), 100.0);
+        let compared = Comparison::of(&a, &b, &limits);
+        assert!(!compared.limits[0].1);
+        assert!(Comparison::of(&a, &a, &limits).is_within());
+    }
 
     fn slices(p99: impl Fn(u32) -> f64, count: u32) -> Slices {
         let point = |n| Point {

@@ -1,11 +1,12 @@
 //! Everything a run needs to know, and the check that it makes sense before anything is sent.
 
+use crate::check::Check;
 use crate::error::Error;
 use crate::journal::Journal;
+use crate::payload::Payload;
 use crate::plan::{Arrivals, Schedule, Stage, Timing};
 use crate::unit::{MAX_DURATION, Rate};
-use bytes::Bytes;
-use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::Scheme;
 use http::{HeaderMap, Method, Uri};
 use std::num::NonZero;
@@ -71,8 +72,8 @@ pub struct Config {
     pub method: Method,
     /// Further request headers. `Host` follows from the URL unless it is set here.
     pub headers: HeaderMap,
-    /// Request body; empty for none.
-    pub body: Bytes,
+    /// Request bodies.
+    pub body: Payload,
     /// HTTP/2 with prior knowledge (h2c) instead of HTTP/1.1.
     pub http2: bool,
     /// From sending (or connecting for) a request to the end of its response.
@@ -81,6 +82,10 @@ pub struct Config {
     pub warmup: Duration,
     /// Which responses are good.
     pub expect: Expect,
+    /// What the bodies of these have to have, all of it.
+    pub checks: Vec<Check>,
+    /// Requests after which a connection is closed and another one made; none for no limit.
+    pub connection_requests: Option<u64>,
     /// Open loop: requests that may wait for a free connection; further ones are dropped and counted.
     pub max_waiting: usize,
     /// Where the outcome of each request is told, if anywhere.
@@ -101,11 +106,13 @@ impl Config {
             threads: available_parallelism().map_or(1, NonZero::get),
             method: Method::GET,
             headers: HeaderMap::new(),
-            body: Bytes::new(),
+            body: Payload::default(),
             http2: false,
             timeout: Duration::from_secs(30),
             warmup: Duration::ZERO,
             expect: Expect::Success,
+            checks: Vec::new(),
+            connection_requests: None,
             // At 10,000 requests/s this lets six seconds of load wait; it takes 3 MB.
             max_waiting: 65_536,
             journal: None,
@@ -162,11 +169,14 @@ impl Config {
             }),
             Load::Closed(_) => Ok(()),
         }?;
+        if self.connection_requests == Some(0) {
+            return Err(Error::invalid("--connection-requests", "0", "1 or more"));
+        }
         self.check_headers()
     }
 
     fn check_headers(&self) -> Result<(), Error> {
-        for name in [TRANSFER_ENCODING, CONNECTION] {
+        for name in [TRANSFER_ENCODING, CONNECTION, CONTENT_LENGTH] {
             if self.headers.contains_key(&name) {
                 return Err(Error::invalid(
                     "--header",

@@ -1,5 +1,6 @@
 //! A request from the moment it is due to the moment it is counted, exactly once, even if its task is dropped.
 
+use crate::check::Check;
 use crate::client::Template;
 use crate::config::Expect;
 use crate::dispatch::{Dispatch, Ticket};
@@ -19,13 +20,17 @@ pub(crate) struct Shared {
     pub(crate) http2: bool,
     pub(crate) timeout: Duration,
     pub(crate) expect: Expect,
-    pub(crate) connections: usize,
+    pub(crate) checks: Vec<Check>,
+    /// Requests of a connection.
+    pub(crate) connection_requests: u64,
     pub(crate) journal: Option<Journal>,
     /// Begins every request id, so that ids of different runs differ.
     pub(crate) tag: u64,
     pub(crate) dispatch: Dispatch,
     /// Requests of a closed loop that may still start, if it has a number.
     pub(crate) budget: Option<AtomicU64>,
+    /// Requests of a closed loop that were begun, which are numbered by it.
+    pub(crate) numbers: AtomicU64,
     /// Limits the connections being made in advance.
     pub(crate) turns: Semaphore,
     pub(crate) halted: AtomicBool,
@@ -99,6 +104,11 @@ impl<'a> Flight<'a> {
             reused: false,
             ended: false,
         }
+    }
+
+    /// Unique within the run.
+    pub(crate) fn number(&self) -> u64 {
+        self.ticket.number
     }
 
     /// Its id, if a journal is kept.

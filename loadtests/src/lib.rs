@@ -9,10 +9,11 @@
 //! - Reports can be held to objectives ([`slo`]), added up ([`mod@merge`]) and compared ([`compare`]).
 //!
 //! [`run`] is the whole engine; [`cli`] is the command around it. The crate knows nothing of the rest of the project and
-//! works against any HTTP server. Not here yet: TLS, a look into response bodies, and more than one request at a time on
-//! an HTTP/2 connection.
+//! works against any HTTP server. Not here yet: TLS, streams of events, and more than one request at a time on an HTTP/2
+//! connection.
 
 pub mod args;
+pub mod check;
 pub mod cli;
 mod client;
 pub mod compare;
@@ -25,6 +26,7 @@ mod flight;
 pub mod journal;
 pub mod merge;
 mod pace;
+pub mod payload;
 pub mod plan;
 mod progress;
 pub mod record;

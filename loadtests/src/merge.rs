@@ -113,6 +113,7 @@ fn check(number: usize, report: &Report, first: &Report) -> Result<(), CannotMer
     same(number, "config.method", &got.method, &wanted.method)?;
     same(number, "config.http", &got.http, &wanted.http)?;
     same(number, "config.load", &got.load, &wanted.load)?;
+    same(number, "config.warmup", &got.warmup, &wanted.warmup)?;
     same(
         number,
         "config.expect_status",
@@ -153,11 +154,15 @@ fn added(
     sums
 }
 
-/// Counts over time, where all have slices of the same length. Percentiles of slices are not merged: their histograms are not kept.
+/// Counts over time, where all began together and have slices of the same length. Percentiles of slices are not merged: their histograms are not kept.
 fn series(reports: &[Report]) -> Slices {
     let [one] = reports else {
         let length = reports.first().map_or(0.0, |report| report.series.length);
-        let is_same = |report: &Report| (report.series.length - length).abs() < 1e-9;
+        let starts = reports.iter().map(|r| r.started_at + r.config.warmup);
+        let first = starts.clone().fold(f64::INFINITY, f64::min);
+        let last = starts.fold(f64::NEG_INFINITY, f64::max);
+        let is_same =
+            |report: &Report| (report.series.length - length).abs() < 1e-9 && last - first < length;
         if !reports.iter().all(is_same) {
             return Slices::default();
         }

@@ -120,7 +120,9 @@ impl Schedule {
                 .iter()
                 .find(|stage| !stage.is_pause())?
                 .warmup(length),
-            Timing::Trace(trace) => Stage::constant(length, Rate::new(trace.mean_rate())?),
+            Timing::Trace(trace) => {
+                Stage::constant(length, Rate::new(trace.mean_rate().min(MAX_RATE))?)
+            }
         };
         (!length.is_zero()).then(|| Self {
             timing: Timing::Stages(vec![stage]),
@@ -194,9 +196,11 @@ impl<'a> Arriving<'a> {
             variation: schedule.variation,
             dice: SplitMix(schedule.seed),
         };
-        if schedule.arrivals != Arrivals::Constant {
-            arriving.next_load = arriving.gap();
-        }
+        arriving.next_load = match schedule.arrivals {
+            Arrivals::Constant => 0.0,
+            Arrivals::Poisson => arriving.dice.exponential(), // has no memory
+            Arrivals::Gamma => arriving.dice.gamma_rest(schedule.variation),
+        };
         arriving
     }
 

@@ -7,7 +7,7 @@ use crate::series::Series;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hdrhistogram::Histogram;
-use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
+use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -57,6 +57,8 @@ pub enum ErrorKind {
     Protocol,
     /// The response began but its body did not end as it should.
     Body,
+    /// The status was as expected, and the body was not.
+    Content,
     /// Never sent: more requests were due than `max_waiting` allows to wait for a free connection.
     Dropped,
     /// Given up because the run was stopped. Counted as unfinished, not as an error.
@@ -76,6 +78,9 @@ impl ErrorKind {
         }
     }
 }
+
+/// Bytes of the head of a histogram as it is written down: what it is, the length of the rest at 4, then its bounds.
+const HEAD: usize = 40;
 
 /// A histogram of durations.
 #[derive(Clone, Debug)]
@@ -108,14 +113,14 @@ impl Durations {
             .expect("all histograms have the same bounds");
     }
 
-    /// All of it as text: the form `HdrHistogram V2`, compressed, in Base64, which the tools of that library read.
+    /// All of it as text: the form `HdrHistogram V2`, not compressed, in Base64, which the tools of that library read.
     ///
     /// # Panics
     ///
     /// Never: a histogram of our bounds fits into memory.
     pub fn encode(&self) -> String {
         let mut bytes = Vec::new();
-        V2DeflateSerializer::new()
+        V2Serializer::new()
             .serialize(&self.0, &mut bytes)
             .expect("a histogram of our bounds fits into memory");
         STANDARD.encode(bytes)
@@ -124,13 +129,21 @@ impl Durations {
     /// What [`Durations::encode`] gave, if it is that.
     pub fn decode(text: &str) -> Option<Self> {
         let bytes = STANDARD.decode(text).ok()?;
+        // The head says how much memory the rest is read into: only what ours say is believed.
+        let mut ours = Vec::new();
+        V2Serializer::new()
+            .serialize(&Self::default().0, &mut ours)
+            .ok()?;
+        let (head, rest) = bytes.split_at_checked(HEAD)?;
+        let length = u32::try_from(rest.len()).ok()?.to_be_bytes();
+        let is_ours = head[..4] == ours[..4] && head[8..] == ours[8..HEAD];
+        if !is_ours || head[4..8] != length {
+            return None;
+        }
         let read: Histogram<u64> = Deserializer::new()
             .deserialize(&mut bytes.as_slice())
             .ok()?;
-        // Into our own bounds: what lies beyond is none of ours.
-        let mut durations = Self::default();
-        durations.0.add(&read).ok()?;
-        Some(durations)
+        Some(Self(read))
     }
 
     /// How many were recorded.
@@ -271,7 +284,9 @@ impl Recorder {
 
 #[cfg(test)]
 mod tests {
-    use super::{Durations, ErrorKind, MAX_SERVERS, OTHER_SERVERS, Recorder, Sample};
+    use base64::Engine;
+
+    use super::{Durations, ErrorKind, MAX_SERVERS, OTHER_SERVERS, Recorder, STANDARD, Sample};
     use std::time::Duration;
 
     fn sample(millis: u64, error: Option<ErrorKind>) -> Sample<'static> {
@@ -324,8 +339,23 @@ mod tests {
         (0..5_000).for_each(|i| durations.record(Duration::from_micros(i * i)));
         let text = durations.encode();
         assert_eq!(Durations::decode(&text).unwrap().0, durations.0);
-        assert!(text.len() < 8_000, "{}", text.len());
-        for other in ["", "x", "AAAA", &text[..text.len() / 2], &text[4..]] {
+        assert!(text.len() < 16_000, "{}", text.len());
+        // A head that promises four gigabytes, and one with other bounds.
+        let with = |at: usize, value: [u8; 4]| {
+            let mut bytes = STANDARD.decode(&text).unwrap();
+            bytes[at..at + 4].copy_from_slice(&value);
+            STANDARD.encode(bytes)
+        };
+        let (large, wide) = (with(4, [0xff; 4]), with(12, [0, 0, 0, 5]));
+        for other in [
+            "",
+            "x",
+            "AAAA",
+            &text[..text.len() / 2],
+            &text[4..],
+            &large,
+            &wide,
+        ] {
             assert!(Durations::decode(other).is_none(), "{other}");
         }
     }

@@ -55,7 +55,7 @@ fn one() -> u64 {
     1
 }
 
-/// Durations in nanoseconds, each in the compressed form `HdrHistogram V2` and Base64.
+/// Durations in nanoseconds, each in the form `HdrHistogram V2` and Base64.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Histograms {
     /// Of successful requests.
@@ -90,8 +90,17 @@ pub struct Settings {
     pub http: String,
     /// Names of further request headers.
     pub headers: Vec<String>,
-    /// Length of the request body in bytes.
+    /// How the bodies of requests differ: `same`, `template` or `lines`.
+    #[serde(default)]
+    pub bodies: String,
+    /// Length of the first request's body in bytes.
     pub body_bytes: usize,
+    /// Requests after which a connection is closed.
+    #[serde(default)]
+    pub connection_requests: Option<u64>,
+    /// How many checks there are of the bodies of responses.
+    #[serde(default)]
+    pub checks: usize,
     /// Number of connections.
     pub connections: usize,
     /// Number of load threads.
@@ -344,7 +353,10 @@ impl Settings {
             method: config.method.to_string(),
             http: if config.http2 { "2" } else { "1.1" }.into(),
             headers: config.headers.keys().map(ToString::to_string).collect(),
-            body_bytes: config.body.len(),
+            bodies: config.body.kind().into(),
+            body_bytes: config.body.body(0).len(),
+            connection_requests: config.connection_requests,
+            checks: config.checks.len(),
             connections: config.connections,
             threads: config.threads.min(config.connections),
             timeout: config.timeout.as_secs_f64(),

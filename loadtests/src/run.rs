@@ -13,7 +13,7 @@ use crate::pace::never_sent;
 use crate::progress::{Meter, Progress};
 use crate::record::{ErrorKind, Recorder};
 use crate::report::Report;
-use http::header::HOST;
+use http::header::{CONNECTION, HOST};
 use http::{HeaderValue, Request, Uri};
 use std::future::pending;
 use std::net::SocketAddr;
@@ -175,7 +175,8 @@ fn share(config: &Config, addresses: Vec<SocketAddr>) -> Result<Shared, Error> {
         http2: config.http2,
         timeout: config.timeout,
         expect: config.expect,
-        connections: config.connections,
+        checks: config.checks.clone(),
+        connection_requests: config.connection_requests.unwrap_or(u64::MAX),
         journal: config.journal.clone(),
         // Runs of several processes rarely start in the same microsecond; the process id parts those that do.
         tag: moment_of_its_own(u64::try_from(now).unwrap_or_default()).wrapping_mul(1 << 10)
@@ -189,6 +190,7 @@ fn share(config: &Config, addresses: Vec<SocketAddr>) -> Result<Shared, Error> {
         } else {
             None
         },
+        numbers: AtomicU64::new(0),
         turns: Semaphore::new(TURNS),
         halted: AtomicBool::new(false),
     })
@@ -201,6 +203,12 @@ fn template(config: &Config) -> Result<Template, Error> {
     let mut request = Request::new(());
     *request.method_mut() = config.method.clone();
     *request.headers_mut() = config.headers.clone();
+    if config.connection_requests == Some(1) && !config.http2 {
+        // The server need not wait for another one either.
+        request
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     if config.http2 {
         *request.uri_mut() = config.url.clone();
     } else {

@@ -9,14 +9,14 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-/// Slices of a run.
-const MOST: usize = 128;
+/// Slices of a run, at most.
+pub const MOST: usize = 128;
 /// Length of a slice to begin with.
 const SHORTEST: Duration = Duration::from_secs(1);
 /// In nanoseconds, as those of the whole run: see [`crate::record`].
-const LOWEST: u64 = 1_000;
+const LOWEST: u64 = 32;
 const HIGHEST: u64 = 2 * 3_600 * 1_000_000_000;
-/// Two digits: a percentile is right within one per cent. A slice takes some 30 KB.
+/// Two digits: a percentile is right within one per cent. A slice takes some 15 KB.
 const DIGITS: u8 = 2;
 
 /// Slices of one load thread, or of several once merged.

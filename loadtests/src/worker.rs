@@ -1,6 +1,7 @@
 //! The task of one connection: gets a request to send, sends it, counts it, again.
 
-use crate::client::{Answer, BodyEnd, Connection, Failure, Watchdog};
+use crate::check;
+use crate::client::{Answer, BodyEnd, Connection, Failure, Order, Watchdog};
 use crate::dispatch::Ticket;
 use crate::flight::{Ending, Flight, Shared, Tally, Timeline};
 use crate::record::ErrorKind;
@@ -64,8 +65,7 @@ impl Worker {
     }
 
     async fn closed_loop(&self, link: &mut Link, timeline: &Timeline) {
-        let (first, step) = (self.index as u64, self.shared.connections as u64);
-        for number in (first..).step_by(usize::try_from(step).unwrap_or(usize::MAX)) {
+        loop {
             let now = Instant::now();
             if timeline.end.is_some_and(|end| now >= end)
                 || (now >= timeline.measure && !self.spend())
@@ -73,7 +73,8 @@ impl Worker {
                 break;
             }
             let ticket = Ticket {
-                number,
+                // Of all connections together: were they dealt out in turn, each would send the same few bodies of a list.
+                number: self.shared.numbers.fetch_add(1, Ordering::Relaxed),
                 planned: now,
                 released: now,
                 waited: false,
@@ -158,8 +159,12 @@ impl Worker {
             flight.sent = Some(sent);
             match connection
                 .exchange(
-                    &self.shared.template,
-                    flight.id(),
+                    Order {
+                        template: &self.shared.template,
+                        number: flight.number(),
+                        id: flight.id(),
+                        keep: !self.shared.checks.is_empty(),
+                    },
                     &mut link.watchdog,
                     deadline,
                 )
@@ -167,7 +172,8 @@ impl Worker {
             {
                 Ok(answer) => {
                     self.count_pacing(timeline, ticket, begun, (!connected).then_some(sent));
-                    if answer.end == BodyEnd::Whole {
+                    let may_go_on = connection.exchanges() < self.shared.connection_requests;
+                    if answer.end == BodyEnd::Whole && may_go_on {
                         link.connection = Some(connection);
                     }
                     return self.judge(flight, &answer);
@@ -188,13 +194,23 @@ impl Worker {
         }
     }
 
+    /// Whether a body has all that it should.
+    fn passes(&self, body: &[u8]) -> bool {
+        let checks = &self.shared.checks;
+        checks.is_empty()
+            || body.len() <= check::MOST && checks.iter().all(|check| check.passes(body))
+    }
+
     fn judge(&self, flight: Flight<'_>, answer: &Answer) -> Option<ErrorKind> {
         let status = answer.status;
         let error = match answer.end {
             BodyEnd::Broken => Some(ErrorKind::Body),
             BodyEnd::TimedOut => Some(ErrorKind::Timeout),
-            BodyEnd::Whole if self.shared.expect.accepts(status) => None,
-            BodyEnd::Whole => Some(ErrorKind::of_status(status)),
+            BodyEnd::Whole if !self.shared.expect.accepts(status) => {
+                Some(ErrorKind::of_status(status))
+            }
+            BodyEnd::Whole if self.passes(&answer.body) => None,
+            BodyEnd::Whole => Some(ErrorKind::Content),
         };
         let served_by = answer.served_by.as_deref();
         flight.end(Ending {

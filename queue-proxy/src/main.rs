@@ -45,7 +45,8 @@ fn main() -> ExitCode {
         );
         let recorder = match recorder {
             Ok(recorder) => recorder,
-            Err(error) => return fail(2, &error),
+            // Threads are the system's to give, the rest was asked for.
+            Err(error) => return fail(if error.is_usage() { 2 } else { 1 }, &error),
         };
         config.recorder = recorder.clone();
         // Caught before the first request can come in.

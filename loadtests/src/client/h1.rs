@@ -7,6 +7,7 @@ mod chunked;
 
 use std::{
     io::{self, IoSlice},
+    mem::MaybeUninit,
     pin::Pin,
     task::{Context, Poll},
     time::Instant,
@@ -19,13 +20,15 @@ use tokio::{
 };
 
 use self::chunked::Chunks;
-use super::{Answer, BodyEnd, Failure, Template, Watchdog};
-use crate::{config::SERVED_BY, record::ErrorKind};
+use super::{Answer, BodyEnd, Failure, Order, Watchdog, template::Parts};
+use crate::{check, config::SERVED_BY, record::ErrorKind};
 
 /// A buffer begins so large: most answers fit.
 const BUFFER: usize = 4 * 1024;
 /// A head is no larger, and a body is read in no larger pieces.
 const LARGEST: usize = 64 * 1024;
+/// Reads of one turn.
+const READS: u32 = 16;
 /// Fields of an answer.
 const FIELDS: usize = 128;
 
@@ -101,16 +104,17 @@ impl H1 {
     /// See [`super::Connection::exchange`].
     pub(super) async fn exchange(
         &mut self,
-        template: &Template,
-        id: Option<&str>,
+        order: &Order<'_>,
         is_reused: bool,
         watchdog: &mut Watchdog,
         deadline: Instant,
     ) -> Result<Answer, Failure> {
-        let (head, end, body) = template.parts(id);
-        let mut unsent = [head, end.as_bytes(), body];
+        let Parts { head, rest, body } = order.template.parts(order.number, order.id);
+        let mut unsent = [head, rest.as_bytes(), &body[..]];
+        let is_head = order.template.is_head();
         let mut part = Part::Head;
         let mut known = Known::default();
+        let mut kept = order.keep.then(Vec::new);
         let mut has_read = false;
         self.filled = 0;
         if self.buffer.is_empty() {
@@ -119,8 +123,9 @@ impl H1 {
         // Half an exchange leaves nothing that could be used, also if it is dropped here.
         self.closed = true;
         let ended = poll_fn(|cx| {
+            let mut reads = 0;
             if self.write(&mut unsent, cx).is_err() {
-                let is_whole = [head.len(), end.len(), body.len()] == unsent.map(<[u8]>::len);
+                let is_whole = [head.len(), rest.len(), body.len()] == unsent.map(<[u8]>::len);
                 if is_whole {
                     return Poll::Ready(Err(Failure::Unsent));
                 }
@@ -129,7 +134,7 @@ impl H1 {
                 known.is_last = true;
             }
             loop {
-                match self.digest(&mut part, &mut known, template.is_head()) {
+                match self.digest(&mut part, &mut known, &mut kept, is_head) {
                     Ok(true) => return Poll::Ready(Ok(BodyEnd::Whole)),
                     Ok(false) => {}
                     Err(Malformed) if matches!(part, Part::Head) => {
@@ -137,10 +142,21 @@ impl H1 {
                     }
                     Err(Malformed) => return Poll::Ready(Ok(BodyEnd::Broken)),
                 }
+                // Whoever always has more to say is not let off the deadline by it, and others have their turn.
+                if reads == READS {
+                    if Instant::now() >= deadline {
+                        return Poll::Ready(late(&part));
+                    }
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                reads += 1;
                 match self.read(cx) {
+                    Poll::Ready(Ok(0)) if matches!(part, Part::Rest) => {
+                        return Poll::Ready(Ok(BodyEnd::Whole));
+                    }
                     Poll::Ready(Ok(0) | Err(_)) => {
                         return Poll::Ready(match (&part, has_read) {
-                            (Part::Rest, _) => Ok(BodyEnd::Whole),
                             (Part::Head, true) => Err(Failure::Error(ErrorKind::Protocol)),
                             (Part::Head, false) if is_reused => {
                                 Err(Failure::Error(ErrorKind::ClosedReused))
@@ -153,10 +169,7 @@ impl H1 {
                     Poll::Pending => break,
                 }
             }
-            watchdog.poll_expired(deadline, cx).map(|()| match part {
-                Part::Head => Err(Failure::Timeout),
-                _ => Ok(BodyEnd::TimedOut),
-            })
+            watchdog.poll_expired(deadline, cx).map(|()| late(&part))
         })
         .await?;
         let is_sent = unsent.iter().all(|part| part.is_empty());
@@ -165,6 +178,7 @@ impl H1 {
             status: known.status,
             served_by: known.served_by,
             body_bytes: known.body_bytes,
+            body: kept.unwrap_or_default(),
             end: ended,
         })
     }
@@ -204,8 +218,16 @@ impl H1 {
         &mut self,
         part: &mut Part,
         known: &mut Known,
+        kept: &mut Option<Vec<u8>>,
         is_head: bool,
     ) -> Result<bool, Malformed> {
+        let mut keep = |bytes: &[u8]| {
+            if let Some(kept) = kept.as_mut() {
+                // One byte more than is looked at tells that it is too long.
+                let room = (check::MOST + 1).saturating_sub(kept.len());
+                kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
+            }
+        };
         while matches!(part, Part::Head) {
             if self.filled == 0 {
                 return Ok(false);
@@ -234,6 +256,7 @@ impl H1 {
         let is_whole = match part {
             Part::Head => false,
             Part::Rest => {
+                keep(&self.buffer[..self.filled]);
                 known.body_bytes += self.filled as u64;
                 self.filled = 0;
                 false
@@ -242,13 +265,14 @@ impl H1 {
                 let taken = usize::try_from(*left)
                     .unwrap_or(usize::MAX)
                     .min(self.filled);
+                keep(&self.buffer[..taken]);
                 self.take(taken);
                 known.body_bytes += taken as u64;
                 *left -= taken as u64;
                 *left == 0
             }
             Part::Chunked(chunks) => {
-                let eaten = chunks.eat(&self.buffer[..self.filled])?;
+                let eaten = chunks.eat(&self.buffer[..self.filled], &mut keep)?;
                 self.take(eaten.bytes);
                 known.body_bytes += eaten.data;
                 eaten.is_end
@@ -267,11 +291,22 @@ impl H1 {
     }
 }
 
+/// What an exchange has come to that is not over at its deadline.
+fn late(part: &Part) -> Result<BodyEnd, Failure> {
+    match part {
+        Part::Head => Err(Failure::Timeout),
+        _ => Ok(BodyEnd::TimedOut),
+    }
+}
+
 /// The head at the beginning of `bytes`, if it is whole.
 fn parse(bytes: &[u8], is_head: bool) -> Result<Option<Head>, Malformed> {
-    let mut fields = [httparse::EMPTY_HEADER; FIELDS];
-    let mut response = httparse::Response::new(&mut fields);
-    let size = match response.parse(bytes) {
+    // Most answers have few of them: the rest is not written to.
+    let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
+    let mut response = httparse::Response::new(&mut []);
+    let parser = httparse::ParserConfig::default();
+    let parsed = parser.parse_response_with_uninit_headers(&mut response, bytes, &mut fields);
+    let size = match parsed {
         Ok(httparse::Status::Complete(size)) => size,
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(_) => return Err(Malformed),

@@ -1,10 +1,12 @@
 //! The request of which every request is a copy.
 
+use std::fmt::Write as _;
+
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, header::CONTENT_LENGTH};
+use http::{HeaderValue, Method, Request};
 use http_body_util::Full;
 
-use crate::config::REQUEST_ID;
+use crate::{config::REQUEST_ID, payload::Payload};
 
 /// A request as hyper takes it.
 pub(crate) type Outgoing = Request<Full<Bytes>>;
@@ -12,15 +14,24 @@ pub(crate) type Outgoing = Request<Full<Bytes>>;
 /// Made once, sent many times.
 #[derive(Debug)]
 pub(crate) struct Template {
-    request: Outgoing,
-    /// The same for HTTP/1.1: from the request line to the last field, without the empty line.
+    request: Request<()>,
+    /// The same for HTTP/1.1: from the request line to the last field that all requests have.
     head: Vec<u8>,
-    body: Bytes,
+    payload: Payload,
+    /// Whether a request says how long its body is.
+    has_length: bool,
+}
+
+/// A request of HTTP/1.1: what goes before the rest of its head, that, and the body.
+pub(super) struct Parts<'a> {
+    pub(super) head: &'a [u8],
+    pub(super) rest: String,
+    pub(super) body: Bytes,
 }
 
 impl Template {
     /// Of a request whose target is a path for HTTP/1.1, and a whole URL for HTTP/2.
-    pub(crate) fn new(request: Request<()>, body: Bytes) -> Self {
+    pub(crate) fn new(request: Request<()>, payload: Payload) -> Self {
         let mut head = Vec::new();
         let line = format!("{} {} HTTP/1.1\r\n", request.method(), request.uri());
         head.extend_from_slice(line.as_bytes());
@@ -32,19 +43,18 @@ impl Template {
         }
         // Methods with a meaning for a body say that it is empty (RFC 9110, section 8.6).
         let may_have = [Method::POST, Method::PUT, Method::PATCH].contains(request.method());
-        if !request.headers().contains_key(CONTENT_LENGTH) && (may_have || !body.is_empty()) {
-            head.extend_from_slice(format!("content-length: {}\r\n", body.len()).as_bytes());
-        }
         Self {
-            request: request.map(|()| Full::new(body.clone())),
+            has_length: may_have || !payload.is_empty(),
+            request,
             head,
-            body,
+            payload,
         }
     }
 
-    /// As hyper takes it, with this id.
-    pub(super) fn outgoing(&self, id: Option<&str>) -> Outgoing {
-        let mut request = self.request.clone();
+    /// Request `number` as hyper takes it, with this id.
+    pub(super) fn outgoing(&self, number: u64, id: Option<&str>) -> Outgoing {
+        let body = self.payload.body(number);
+        let mut request = self.request.clone().map(|()| Full::new(body));
         if let Some(id) = id {
             let id = HeaderValue::from_str(id)
                 .expect("hexadecimal and decimal digits are a header value");
@@ -53,13 +63,22 @@ impl Template {
         request
     }
 
-    /// What goes before the end of the head, that end with this id, and the body.
-    pub(super) fn parts(&self, id: Option<&str>) -> (&[u8], String, &[u8]) {
-        let end = id.map_or_else(
-            || "\r\n".to_owned(),
-            |id| format!("{REQUEST_ID}: {id}\r\n\r\n"),
-        );
-        (&self.head, end, &self.body)
+    /// The same for HTTP/1.1.
+    pub(super) fn parts(&self, number: u64, id: Option<&str>) -> Parts<'_> {
+        let body = self.payload.body(number);
+        let mut rest = String::new();
+        if self.has_length {
+            let _ = write!(rest, "content-length: {}\r\n", body.len());
+        }
+        if let Some(id) = id {
+            let _ = write!(rest, "{REQUEST_ID}: {id}\r\n");
+        }
+        rest.push_str("\r\n");
+        Parts {
+            head: &self.head,
+            rest,
+            body,
+        }
     }
 
     /// Whether its answer has no body whatever it says.

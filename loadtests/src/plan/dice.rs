@@ -47,16 +47,28 @@ impl SplitMix {
     }
 
     /// A draw of the Gamma distribution of mean one and coefficient of variation `variation`, above 0.
-    /// Source: Marsaglia and Tsang, "A simple method for generating gamma variables" (ACM TOMS 26(3), 2000), with their boost for
-    /// shapes below 1.
     pub(crate) fn gamma(&mut self, variation: f64) -> f64 {
         let shape = 1.0 / (variation * variation);
-        let boost = if shape < 1.0 {
-            (1.0 - self.uniform()).powf(1.0 / shape)
+        if shape < 1.0 {
+            let boost = (1.0 - self.uniform()).powf(1.0 / shape);
+            self.standard_gamma(shape + 1.0) * boost / shape
         } else {
-            1.0
-        };
-        let d = if shape < 1.0 { shape + 1.0 } else { shape } - 1.0 / 3.0;
+            self.standard_gamma(shape) / shape
+        }
+    }
+
+    /// How long it takes until the next arrival for whoever comes at any moment, where the gaps are [`SplitMix::gamma`]: a part of a
+    /// gap that is the likelier to be met the longer it is. Were the first gap as all others, a run would begin as if one had just
+    /// arrived, and have the more arrivals too many the more irregular they are (Cox, "Renewal Theory", 1962, section 2.2).
+    pub(crate) fn gamma_rest(&mut self, variation: f64) -> f64 {
+        let shape = 1.0 / (variation * variation);
+        self.uniform() * self.standard_gamma(shape + 1.0) / shape
+    }
+
+    /// A draw of the Gamma distribution of this shape, at least 1, and scale one.
+    /// Source: Marsaglia and Tsang, "A simple method for generating gamma variables" (ACM TOMS 26(3), 2000).
+    fn standard_gamma(&mut self, shape: f64) -> f64 {
+        let d = shape - 1.0 / 3.0;
         let c = 1.0 / (9.0 * d).sqrt();
         loop {
             let normal = self.normal();
@@ -67,7 +79,7 @@ impl SplitMix {
             let accepted =
                 (1.0 - self.uniform()).ln() < 0.5 * normal * normal + d - d * cube + d * cube.ln();
             if accepted {
-                return d * cube * boost / shape;
+                return d * cube;
             }
         }
     }

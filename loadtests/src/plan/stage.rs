@@ -93,7 +93,10 @@ impl Stage {
                 length,
             ),
             Shape::Bursts { rate, size, every } => {
-                let bursts = (length / every.as_secs_f64()).ceil();
+                // In whole numbers: 2.1 / 0.3 is more than 7.
+                let bursts = self.length.as_nanos().div_ceil(every.as_nanos());
+                #[expect(clippy::cast_precision_loss, reason = "at most a day of milliseconds")]
+                let bursts = bursts as f64;
                 bursts * f64::from(size) + length * rate.per_second()
             }
         }

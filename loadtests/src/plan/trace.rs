@@ -11,7 +11,8 @@
 //! Times count from the first of them, but for minutes, whose first is the beginning.
 
 use std::{
-    collections::BTreeMap,
+    cmp::{Ordering, Reverse},
+    collections::{BTreeMap, BinaryHeap},
     fs::File,
     io::{BufRead, BufReader, Read},
     path::Path,
@@ -112,12 +113,8 @@ impl Trace {
 
     /// Of its replay.
     fn seconds(&self) -> f64 {
-        let whole = match &*self.points {
-            Points::Instants(instants) => instants.last().copied().unwrap_or_default(),
-            Points::Minutes { minutes, .. } => f64::from(*minutes) * MINUTE,
-        };
         let until = self.replay.until.map_or(f64::INFINITY, |u| u.as_secs_f64());
-        (whole / self.replay.speed).min(until)
+        (self.whole() / self.replay.speed).min(until)
     }
 
     /// The file that it was read from.
@@ -143,17 +140,21 @@ impl Trace {
         &self.replay
     }
 
-    /// Requests each second on average, of the whole trace at the speed of its replay.
+    /// Requests each second on average, of the whole trace at the speed of its replay. One that takes no second has as many in one.
     #[expect(
         clippy::cast_precision_loss,
         reason = "a count of requests stays far below 2^53"
     )]
     pub(super) fn mean_rate(&self) -> f64 {
-        let whole = match &*self.points {
+        self.requests() as f64 / (self.whole() / self.replay.speed).max(1.0)
+    }
+
+    /// Seconds as they were recorded.
+    fn whole(&self) -> f64 {
+        match &*self.points {
             Points::Instants(instants) => instants.last().copied().unwrap_or_default(),
             Points::Minutes { minutes, .. } => f64::from(*minutes) * MINUTE,
-        };
-        self.requests() as f64 * self.replay.speed / whole.max(1e-3)
+        }
     }
 
     /// Seconds from the beginning of the replay, in order.
@@ -161,7 +162,7 @@ impl Trace {
         Due {
             trace: self,
             at: 0,
-            minute: Vec::new(),
+            minute: BinaryHeap::new(),
         }
     }
 }
@@ -172,15 +173,57 @@ pub(super) struct Due<'a> {
     trace: &'a Trace,
     /// The next instant or cell.
     at: usize,
-    /// What is left of the present minute, last first.
-    minute: Vec<f64>,
+    /// The next request of each cell of the present minute, the earliest on top: a minute may have millions, which are not all made
+    /// between two of them.
+    minute: BinaryHeap<Reverse<Next>>,
 }
+
+/// The next request of a cell.
+#[derive(Clone, Copy, Debug)]
+struct Next {
+    /// Seconds.
+    at: f64,
+    cell: Cell,
+    /// How many of the cell went before.
+    number: u32,
+}
+
+impl Next {
+    fn new(cell: Cell, number: u32) -> Self {
+        let gap = MINUTE / f64::from(cell.count);
+        let first = f64::from(cell.minute) * MINUTE + f64::from(cell.offset) * gap;
+        Self {
+            at: first + gap * f64::from(number),
+            cell,
+            number,
+        }
+    }
+}
+
+impl Ord for Next {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.at.total_cmp(&other.at)
+    }
+}
+
+impl PartialOrd for Next {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Next {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Next {}
 
 impl Iterator for Due<'_> {
     type Item = f64;
 
     fn next(&mut self) -> Option<f64> {
-        let speed = self.trace.replay.speed;
         let due = match &*self.trace.points {
             Points::Instants(instants) => {
                 let due = *instants.get(self.at)?;
@@ -193,18 +236,18 @@ impl Iterator for Due<'_> {
                     let cells = cells[self.at..]
                         .iter()
                         .take_while(|cell| cell.minute == present);
-                    for cell in cells {
-                        self.at += 1;
-                        let gap = MINUTE / f64::from(cell.count);
-                        let first = f64::from(present) * MINUTE + f64::from(cell.offset) * gap;
-                        let all = (0..cell.count).map(|n| first + gap * f64::from(n));
-                        self.minute.extend(all);
-                    }
-                    self.minute.sort_unstable_by(|a, b| b.total_cmp(a));
+                    self.minute
+                        .extend(cells.map(|cell| Reverse(Next::new(*cell, 0))));
+                    self.at += self.minute.len();
                 }
-                self.minute.pop()?
+                let Reverse(next) = self.minute.pop()?;
+                if next.number + 1 < next.cell.count {
+                    let after = Next::new(next.cell, next.number + 1);
+                    self.minute.push(Reverse(after));
+                }
+                next.at
             }
-        } / speed;
+        } / self.trace.replay.speed;
         let until = self.trace.replay.until;
         until
             .is_none_or(|end| due < end.as_secs_f64())

@@ -66,6 +66,14 @@ async fn nonsense_is_one_line_and_exit_two() {
             &["https://127.0.0.1/"],
             ["URL", "https://127.0.0.1/", "http only"],
         ),
+        (
+            &[url, "--header", "Content-Length: 5"],
+            ["--header", "content-length", "framing"],
+        ),
+        (
+            &[url, "--prometheus", "/"],
+            ["--prometheus", "\"/\"", "a file that can be written"],
+        ),
         (&["nonsense"], ["URL", "nonsense", "an absolute http URL"]),
         (
             &["http://no-such-host.invalid/"],

@@ -2,13 +2,17 @@
 
 use std::{sync::Arc, sync::atomic::AtomicUsize, sync::atomic::Ordering::Relaxed, time::Duration};
 
-use bytes::Bytes;
 use http::Method;
 use loadtests::{
     Config, Report,
     config::{Limit, Load},
+    record::ErrorKind,
 };
-use tokio::{io::AsyncReadExt, net::TcpStream, time::sleep};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{sleep, timeout},
+};
 
 use crate::server::{http, ok, raw, read_head, run, write};
 
@@ -101,7 +105,7 @@ async fn large_bodies_go_both_ways() {
     let mut config = Config::new(&url).unwrap();
     config.load = Load::Closed(Limit::Requests(5));
     config.method = Method::POST;
-    config.body = Bytes::from(vec![7; 3_000_000]);
+    config.body = vec![7; 3_000_000].into();
     let report = run(config).await;
     assert_eq!(
         (report.summary.successes, report.summary.error_count),
@@ -128,7 +132,7 @@ async fn an_answer_that_comes_before_the_body_was_sent_counts() {
     let mut config = Config::new(&url.await).unwrap();
     config.load = Load::Closed(Limit::Requests(2));
     config.method = Method::POST;
-    config.body = Bytes::from(vec![7; 30_000_000]);
+    config.body = vec![7; 30_000_000].into();
     let report = run(config).await;
     assert_eq!(report.status, [("413".to_owned(), 2)].into(), "{report:?}");
     assert_eq!(report.summary.connections_opened, 2);
@@ -163,10 +167,56 @@ async fn the_request_is_what_was_asked_for() {
         let mut config = Config::new(&format!("{url}a?b=c")).unwrap();
         config.load = Load::Closed(Limit::Requests(2));
         config.method = method.parse().unwrap();
-        config.body = Bytes::from(body);
+        config.body = body.into();
         config.headers.insert("x-a", "1".parse().unwrap());
         let report = run(config).await;
         assert_eq!(report.summary.successes, 2, "{method}: {report:?}");
         assert_eq!(report.summary.connections_opened, 1, "{method}");
     }
+}
+
+/// Whoever always has something more to say is not let off the timeout by it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_answer_that_never_begins_or_never_ends_is_a_timeout() {
+    const INTERIM: &str = "HTTP/1.1 100 Continue\r\n\r\n";
+    for (head, more) in [
+        ("", INTERIM),
+        (
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+            "1\r\na\r\n",
+        ),
+    ] {
+        let url = raw(move |mut stream| async move {
+            read_head(&mut stream).await;
+            write(&mut stream, head.as_bytes()).await;
+            let flood = more.repeat(5_000);
+            while stream.write_all(flood.as_bytes()).await.is_ok() {}
+        });
+        let mut config = Config::new(&url.await).unwrap();
+        config.load = Load::Closed(Limit::Requests(2));
+        config.timeout = Duration::from_millis(300);
+        let report = timeout(Duration::from_secs(20), run(config)).await.unwrap();
+        assert_eq!(
+            report.summary.errors,
+            [(ErrorKind::Timeout, 2)].into(),
+            "{more}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_ends_in_a_reset_is_broken_although_nobody_said_how_long_it_is() {
+    let url = raw(|mut stream| async move {
+        read_head(&mut stream).await;
+        write(&mut stream, b"HTTP/1.1 200 OK\r\n\r\npart of it").await;
+        // What was not read yet would go with the connection.
+        sleep(Duration::from_millis(100)).await;
+        stream.set_zero_linger().unwrap();
+    });
+    let report = closed(&url.await, 2).await;
+    assert_eq!(
+        report.summary.errors,
+        [(ErrorKind::Body, 2)].into(),
+        "{report:?}"
+    );
 }

@@ -5,6 +5,7 @@ mod command;
 mod errors;
 mod http1;
 mod journal;
+mod requests;
 mod results;
 mod schedule;
 mod schema;

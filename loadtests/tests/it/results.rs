@@ -133,6 +133,11 @@ async fn a_merged_report_is_that_of_all_requests_together() {
         .map(|point| point.successes)
         .sum();
     assert_eq!(points, 80);
+    // Of runs one after the other the counts of a second are not the sum of those of another.
+    let mut later = two.clone();
+    later.started_at += 100.0;
+    let apart = merge(&[one.clone(), later]).unwrap();
+    assert!(apart.series.points.is_empty() && apart.summary.duration > 99.0);
     // What is merged merges.
     let again = merge(&[merged.clone(), closed(&url, 5).await]).unwrap();
     assert_eq!((again.runs, again.summary.requests), (3, 85));
@@ -177,8 +182,8 @@ async fn a_comparison_finds_what_is_slower_and_calls_equal_what_is_the_same() {
         .find(|row| row.figure == Figure::P50)
         .unwrap();
     let (low, high) = row.interval.expect("there are six pairs");
-    let ratio = row.ratio.unwrap();
-    assert!(row.pairs == 6 && low <= ratio && ratio <= high, "{row:?}");
+    let (ratio, median) = (row.ratio.unwrap(), row.median.unwrap());
+    assert!(row.pairs == 6 && low <= median && median <= high, "{row:?}");
     assert!((1.8..4.0).contains(&ratio), "{row:?}");
     let kept: Vec<_> = other.limits.iter().map(|(_, kept)| *kept).collect();
     assert_eq!(kept, [false, true], "{other}");

@@ -149,6 +149,7 @@ fn the_schema_lists_every_kind_of_error_in_a_report() {
         ErrorKind::ClosedReused,
         ErrorKind::Protocol,
         ErrorKind::Body,
+        ErrorKind::Content,
         ErrorKind::Dropped,
     ];
     let name = |kind| {

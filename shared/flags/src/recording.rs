@@ -70,6 +70,13 @@ pub enum CannotRecord {
     Spans(#[source] otlp::StartError),
 }
 
+impl CannotRecord {
+    /// Whether it is what was asked for that cannot be.
+    pub fn is_usage(&self) -> bool {
+        !matches!(self, Self::Log(_))
+    }
+}
+
 impl Recording {
     /// Starts what was asked for, for the program `service`, such as `rouse-activator`. Lines that nobody took are counted in
     /// `lost_lines`, and spans in `lost_spans`, metrics without labels; the recorder of metrics has to be there.

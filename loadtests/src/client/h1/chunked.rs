@@ -47,13 +47,18 @@ pub(super) struct Eaten {
 }
 
 impl Chunks {
-    /// Takes what there is, but nothing of what comes after the body.
-    pub(super) fn eat(&mut self, bytes: &[u8]) -> Result<Eaten, Malformed> {
+    /// Takes what there is, but nothing of what comes after the body. Data goes to `sink`.
+    pub(super) fn eat(
+        &mut self,
+        bytes: &[u8],
+        mut sink: impl FnMut(&[u8]),
+    ) -> Result<Eaten, Malformed> {
         let mut eaten = Eaten::default();
         while let Some(&byte) = bytes.get(eaten.bytes) {
             if let At::Data(left) = self.at {
                 let there = bytes.len() - eaten.bytes;
                 let taken = usize::try_from(left).unwrap_or(usize::MAX).min(there);
+                sink(&bytes[eaten.bytes..][..taken]);
                 eaten.bytes += taken;
                 eaten.data += taken as u64;
                 let left = left - taken as u64;
@@ -122,14 +127,20 @@ mod tests {
         let text = format!("{BODY}HTTP/1.1");
         for piece in 1..text.len() {
             let (mut chunks, mut data, mut rest) = (Chunks::default(), 0, text.as_bytes());
+            let mut said = Vec::new();
             loop {
-                let eaten = chunks.eat(&rest[..piece.min(rest.len())]).unwrap();
+                let eaten = chunks
+                    .eat(&rest[..piece.min(rest.len())], |data| {
+                        said.extend_from_slice(data);
+                    })
+                    .unwrap();
                 (data, rest) = (data + eaten.data, &rest[eaten.bytes..]);
                 if eaten.is_end {
                     break;
                 }
             }
             assert_eq!((data, rest), (15, &b"HTTP/1.1"[..]), "{piece}");
+            assert_eq!(said, b"hello0123456789");
         }
     }
 
@@ -151,7 +162,7 @@ mod tests {
             &trailers,
         ] {
             assert_eq!(
-                Chunks::default().eat(body.as_bytes()),
+                Chunks::default().eat(body.as_bytes(), |_| ()),
                 Err(Malformed),
                 "{body:.20}"
             );
