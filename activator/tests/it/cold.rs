@@ -35,7 +35,7 @@ async fn fifty_held_clients_cost_one_wake_and_are_handed_out_in_order_one_at_a_t
         c.wake_replicas = 3;
     });
     let clients = crowd(&site, 50).await;
-    assert_eq!(bed.scale.count(), 1);
+    until("woken", || bed.scale.count() == 1).await;
     assert_eq!(bed.scale.wakes.lock()[0].1, 3);
     let pod = Pod::start("p", 1);
     site.pods(&[&pod]);
