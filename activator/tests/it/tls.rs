@@ -171,6 +171,11 @@ async fn stopping_answers_what_is_at_pods_and_says_goodbye() {
     client.send(get("/wait", "last")).await;
     until("it to be at the model", || pod.model.ids() == ["last"]).await;
     let stopping = tokio::spawn(bed.activator.stop(Duration::from_secs(5)));
+    // Answers say so from the moment at which nobody is let in any more.
+    until("closed", || {
+        std::net::TcpStream::connect(site.address()).is_err()
+    })
+    .await;
     pod.model.state.go.add_permits(1);
     let answer = client.answer().await.unwrap();
     assert_eq!(answer.status, 200);
