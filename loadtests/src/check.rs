@@ -7,6 +7,12 @@ use serde_json::Value;
 /// Bytes of a body that are looked at. A longer one does not pass: what is not read cannot be checked.
 pub(crate) const MOST: usize = 1024 * 1024;
 
+/// Keeps of a body what is looked at, and one byte more, which tells that it is too long.
+pub(crate) fn keep(kept: &mut Vec<u8>, bytes: &[u8]) {
+    let room = (MOST + 1).saturating_sub(kept.len());
+    kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
+}
+
 /// One thing that a body has to have.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Check {

@@ -253,8 +253,7 @@ impl Exchange<'_> {
                         };
                         body_bytes += data.len() as u64;
                         if self.keep {
-                            let room = (check::MOST + 1).saturating_sub(kept.len());
-                            kept.extend_from_slice(&data[..data.len().min(room)]);
+                            check::keep(&mut kept, data);
                         }
                     }
                     Poll::Ready(Some(Err(_))) => return Poll::Ready(BodyEnd::Broken),

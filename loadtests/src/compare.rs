@@ -10,6 +10,7 @@ use std::{fmt, str::FromStr};
 use serde::Serialize;
 
 use crate::{
+    bound::{self, Side, Typed},
     plan::SplitMix,
     report::Report,
     series::{Point, Slices},
@@ -67,7 +68,7 @@ pub struct Row {
 pub struct Limit {
     text: String,
     figure: Figure,
-    is_upper: bool,
+    side: Side,
     ratio: f64,
 }
 
@@ -87,25 +88,10 @@ pub struct Comparison {
 impl Comparison {
     /// Compares `b` to `a`.
     pub fn of(a: &Report, b: &Report, limits: &Limits) -> Self {
-        let rows: Vec<_> = [
-            Figure::Throughput,
-            Figure::P50,
-            Figure::P90,
-            Figure::P99,
-            Figure::P999,
-            Figure::Errors,
-        ]
-        .map(|figure| row(figure, a, b))
-        .into();
+        let rows: Vec<_> = Figure::ALL.map(|figure| row(figure, a, b)).into();
         let kept = |limit: &Limit| {
             let row = rows.iter().find(|row| row.figure == limit.figure)?;
-            let is_kept = |ratio: f64| {
-                if limit.is_upper {
-                    ratio < limit.ratio
-                } else {
-                    ratio > limit.ratio
-                }
-            };
+            let is_kept = |ratio: f64| limit.side.holds(ratio, limit.ratio);
             // A few bad seconds are in the one, a bit of each second in the other.
             Some(is_kept(row.ratio?) && row.median.is_none_or(is_kept))
         };
@@ -188,18 +174,24 @@ fn bootstrap(ratios: &[f64]) -> (f64, f64) {
 }
 
 impl Figure {
+    const ALL: [Self; 6] = [
+        Self::Throughput,
+        Self::P50,
+        Self::P90,
+        Self::P99,
+        Self::P999,
+        Self::Errors,
+    ];
+
     fn of_run(self, report: &Report) -> Option<f64> {
         let summary = &report.summary;
-        #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
         match self {
             Self::Throughput => Some(summary.throughput),
             Self::P50 => summary.latency.p50,
             Self::P90 => summary.latency.p90,
             Self::P99 => summary.latency.p99,
             Self::P999 => summary.latency.p999,
-            Self::Errors => {
-                (summary.requests > 0).then(|| summary.error_count as f64 / summary.requests as f64)
-            }
+            Self::Errors => summary.error_share(),
         }
     }
 
@@ -239,21 +231,13 @@ impl FromStr for Limit {
     fn from_str(text: &str) -> Result<Self, String> {
         let text = text.trim();
         let wrong = || format!("{text:?}: {ALLOWED}");
-        let at = text.find(['<', '>']).ok_or_else(wrong)?;
-        let ratio: Option<f64> = text[at + 1..].trim().parse().ok();
-        let figure = match text[..at].trim() {
-            "throughput" => Figure::Throughput,
-            "p50" => Figure::P50,
-            "p90" => Figure::P90,
-            "p99" => Figure::P99,
-            "p999" => Figure::P999,
-            "errors" => Figure::Errors,
-            _ => return Err(wrong()),
-        };
+        let Typed { name, side, value } = bound::split(text).ok_or_else(wrong)?;
+        let figure = Figure::ALL.into_iter().find(|figure| figure.name() == name);
+        let ratio: Option<f64> = value.parse().ok();
         Ok(Self {
             text: text.to_owned(),
-            figure,
-            is_upper: text.as_bytes()[at] == b'<',
+            figure: figure.ok_or_else(wrong)?,
+            side,
             ratio: ratio
                 .filter(|ratio| ratio.is_finite() && *ratio > 0.0)
                 .ok_or_else(wrong)?,
@@ -265,10 +249,7 @@ impl FromStr for Limits {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        text.split(',')
-            .map(str::parse)
-            .collect::<Result<_, _>>()
-            .map(Self)
+        bound::list(text).map(Self)
     }
 }
 
@@ -405,10 +386,10 @@ mod tests {
     #[test]
     fn limits_are_read_as_typed() {
         let Limits(read) = "p99<1.1, throughput>0.95".parse().unwrap();
-        assert_eq!((read[0].figure, read[0].is_upper), (Figure::P99, true));
+        assert_eq!((read[0].figure, read[0].side), (Figure::P99, Side::Below));
         assert_eq!(
-            (read[1].figure, read[1].is_upper),
-            (Figure::Throughput, false)
+            (read[1].figure, read[1].side),
+            (Figure::Throughput, Side::Above)
         );
         for text in [
             "", "p99", "p99<", "p98<1", "p99<0", "p99<nan", "p99<1,", "p99=1",

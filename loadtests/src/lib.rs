@@ -13,6 +13,7 @@
 //! connection.
 
 pub mod args;
+mod bound;
 pub mod check;
 pub mod cli;
 mod client;

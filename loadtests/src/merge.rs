@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Debug};
 
 use crate::{
     record::{Durations, Recorder},
-    report::{Histograms, Pacing, Percentiles, Report, per_second},
+    report::{Histograms, Pacing, Report, Summary},
     series::{Point, Slices},
 };
 
@@ -65,19 +65,7 @@ pub fn merge(reports: &[Report]) -> Result<Report, CannotMerge> {
         merged.config.connections += report.config.connections;
         merged.config.threads += report.config.threads;
     }
-    let duration = ended - began;
-    let summary = &mut merged.summary;
-    summary.duration = duration;
-    summary.successes = total.successes();
-    summary.error_count = total.failures();
-    summary.requests = summary.successes + summary.error_count;
-    summary.unfinished = total.unfinished;
-    summary.throughput = per_second(summary.successes, duration);
-    summary.latency = Percentiles::of(&total.latency);
-    summary.failed_latency = Percentiles::of(&total.failed_latency);
-    summary.errors.clone_from(&total.errors);
-    summary.body_bytes = total.body_bytes;
-    summary.connections_opened = total.connections;
+    merged.summary = Summary::of(&total, ended - began);
     merged.status = added(reports, |report| &report.status);
     merged.served_by = added(reports, |report| &report.served_by);
     if merged.pacing.is_some() {
@@ -156,37 +144,36 @@ fn added(
 
 /// Counts over time, where all began together and have slices of the same length. Percentiles of slices are not merged: their histograms are not kept.
 fn series(reports: &[Report]) -> Slices {
-    let [one] = reports else {
-        let length = reports.first().map_or(0.0, |report| report.series.length);
-        let starts = reports.iter().map(|r| r.started_at + r.config.warmup);
-        let first = starts.clone().fold(f64::INFINITY, f64::min);
-        let last = starts.fold(f64::NEG_INFINITY, f64::max);
-        let is_same =
-            |report: &Report| (report.series.length - length).abs() < 1e-9 && last - first < length;
-        if !reports.iter().all(is_same) {
-            return Slices::default();
-        }
-        let mut points: Vec<Point> = Vec::new();
-        for (index, point) in reports
-            .iter()
-            .flat_map(|r| r.series.points.iter().enumerate())
-        {
-            match points.get_mut(index) {
-                None => points.push(Point {
-                    p50: None,
-                    p90: None,
-                    p99: None,
-                    ..*point
-                }),
-                Some(sum) => {
-                    sum.successes += point.successes;
-                    sum.errors += point.errors;
-                    sum.length = sum.length.max(point.length);
-                    sum.max = sum.max.into_iter().chain(point.max).reduce(f64::max);
-                }
+    if let [one] = reports {
+        return one.series.clone();
+    }
+    let length = reports.first().map_or(0.0, |report| report.series.length);
+    let starts = reports.iter().map(|r| r.started_at + r.config.warmup);
+    let first = starts.clone().fold(f64::INFINITY, f64::min);
+    let last = starts.fold(f64::NEG_INFINITY, f64::max);
+    let is_same = |report: &Report| (report.series.length - length).abs() < 1e-9;
+    if last - first >= length || !reports.iter().all(is_same) {
+        return Slices::default();
+    }
+    let mut points: Vec<Point> = Vec::new();
+    for (index, point) in reports
+        .iter()
+        .flat_map(|r| r.series.points.iter().enumerate())
+    {
+        match points.get_mut(index) {
+            None => points.push(Point {
+                p50: None,
+                p90: None,
+                p99: None,
+                ..*point
+            }),
+            Some(sum) => {
+                sum.successes += point.successes;
+                sum.errors += point.errors;
+                sum.length = sum.length.max(point.length);
+                sum.max = sum.max.into_iter().chain(point.max).reduce(f64::max);
             }
         }
-        return Slices { length, points };
-    };
-    one.series.clone()
+    }
+    Slices { length, points }
 }

@@ -230,10 +230,9 @@ impl Report {
         started_at: SystemTime,
         interrupted: bool,
     ) -> Self {
-        let latency = Percentiles::of(&total.latency);
-        let (successes, error_count) = (total.successes(), total.failures());
         let series = total.series.report(duration);
-        let duration = duration.as_secs_f64();
+        let summary = Summary::of(total, duration.as_secs_f64());
+        let median = summary.latency.p50;
         Self {
             schema_version: SCHEMA_VERSION,
             tool: concat!("rouse-load ", env!("CARGO_PKG_VERSION")).into(),
@@ -243,19 +242,7 @@ impl Report {
                 .as_secs_f64(),
             interrupted,
             config: Settings::of(config),
-            summary: Summary {
-                requests: successes + error_count,
-                successes,
-                unfinished: total.unfinished,
-                duration,
-                throughput: per_second(successes, duration),
-                latency,
-                failed_latency: Percentiles::of(&total.failed_latency),
-                error_count,
-                errors: total.errors.clone(),
-                body_bytes: total.body_bytes,
-                connections_opened: total.connections,
-            },
+            summary,
             status: total
                 .status
                 .iter()
@@ -266,7 +253,7 @@ impl Report {
                 .iter()
                 .map(|(server, count)| (server.clone(), *count))
                 .collect(),
-            pacing: matches!(config.load, Load::Open(_)).then(|| Pacing::of(total, latency.p50)),
+            pacing: matches!(config.load, Load::Open(_)).then(|| Pacing::of(total, median)),
             series,
             slo: Vec::new(),
             runs: 1,
@@ -282,7 +269,7 @@ impl Report {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
-pub(crate) fn per_second(count: u64, seconds: f64) -> f64 {
+fn per_second(count: u64, seconds: f64) -> f64 {
     if seconds > 0.0 {
         count as f64 / seconds
     } else {
@@ -307,6 +294,32 @@ impl Percentiles {
             p999: at(0.999),
             max: durations.max().map(|value| value.as_secs_f64()),
         }
+    }
+}
+
+impl Summary {
+    /// Of all that was counted in `duration` seconds.
+    pub(crate) fn of(total: &Recorder, duration: f64) -> Self {
+        let (successes, error_count) = (total.successes(), total.failures());
+        Self {
+            requests: successes + error_count,
+            successes,
+            unfinished: total.unfinished,
+            duration,
+            throughput: per_second(successes, duration),
+            latency: Percentiles::of(&total.latency),
+            failed_latency: Percentiles::of(&total.failed_latency),
+            error_count,
+            errors: total.errors.clone(),
+            body_bytes: total.body_bytes,
+            connections_opened: total.connections,
+        }
+    }
+
+    /// Errors among all requests, from 0 to 1; none if there was no request.
+    #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
+    pub fn error_share(&self) -> Option<f64> {
+        (self.requests > 0).then(|| self.error_count as f64 / self.requests as f64)
     }
 }
 

@@ -5,6 +5,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    bound::{self, Side, Typed},
     report::{Percentiles, Report},
     unit::{human, parse_duration},
 };
@@ -44,8 +45,7 @@ enum Rank {
 pub struct Objective {
     text: String,
     measure: Measure,
-    /// Whether more is worse.
-    is_upper: bool,
+    side: Side,
     limit: f64,
 }
 
@@ -73,18 +73,12 @@ impl Objective {
         let value = match self.measure {
             Measure::Latency(rank) => rank.of(&summary.latency),
             Measure::Lag(rank) => report.pacing.as_ref().and_then(|p| rank.of(&p.lag)),
-            Measure::ErrorShare => share(summary.error_count, summary.requests),
+            Measure::ErrorShare => summary.error_share(),
             #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
             Measure::Errors => Some(summary.error_count as f64),
             Measure::Throughput => Some(summary.throughput),
         };
-        let met = value.is_some_and(|value| {
-            if self.is_upper {
-                value < self.limit
-            } else {
-                value > self.limit
-            }
-        });
+        let met = value.is_some_and(|value| self.side.holds(value, self.limit));
         Verdict {
             objective: self.text.clone(),
             value,
@@ -92,11 +86,6 @@ impl Objective {
             met,
         }
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
-fn share(part: u64, whole: u64) -> Option<f64> {
-    (whole > 0).then(|| part as f64 / whole as f64)
 }
 
 impl Rank {
@@ -136,9 +125,7 @@ impl FromStr for Objective {
     fn from_str(text: &str) -> Result<Self, String> {
         let text = text.trim();
         let wrong = || format!("{text:?}: {ALLOWED}");
-        let at = text.find(['<', '>']).ok_or_else(wrong)?;
-        let (name, limit) = (text[..at].trim(), text[at + 1..].trim());
-        let is_upper = text.as_bytes()[at] == b'<';
+        let Typed { name, side, value } = bound::split(text).ok_or_else(wrong)?;
         let number = |text: &str| {
             let number: Option<f64> = text.parse().ok();
             number
@@ -146,14 +133,14 @@ impl FromStr for Objective {
                 .ok_or_else(wrong)
         };
         let time = || {
-            let time = parse_duration(limit).map_err(|wrong| format!("{text:?}: {wrong}"))?;
+            let time = parse_duration(value).map_err(|wrong| format!("{text:?}: {wrong}"))?;
             Ok::<_, String>(time.as_secs_f64())
         };
         let (measure, limit) = match name {
-            "throughput" => (Measure::Throughput, number(limit)?),
-            "errors" => match limit.strip_suffix('%') {
+            "throughput" => (Measure::Throughput, number(value)?),
+            "errors" => match value.strip_suffix('%') {
                 Some(share) => (Measure::ErrorShare, number(share)? / 100.0),
-                None => (Measure::Errors, number(limit)?),
+                None => (Measure::Errors, number(value)?),
             },
             name => match name.strip_prefix("lag.") {
                 Some(rank) => (Measure::Lag(rank.parse().map_err(|()| wrong())?), time()?),
@@ -164,13 +151,13 @@ impl FromStr for Objective {
             },
         };
         // An error budget that is exceeded on purpose, or a floor of latency, is a slip.
-        if is_upper == (measure == Measure::Throughput) {
+        if (side == Side::Below) == (measure == Measure::Throughput) {
             return Err(wrong());
         }
         Ok(Self {
             text: text.to_owned(),
             measure,
-            is_upper,
+            side,
             limit,
         })
     }
@@ -180,10 +167,7 @@ impl FromStr for Objectives {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        text.split(',')
-            .map(str::parse)
-            .collect::<Result<_, _>>()
-            .map(Self)
+        bound::list(text).map(Self)
     }
 }
 

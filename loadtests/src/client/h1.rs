@@ -223,9 +223,7 @@ impl H1 {
     ) -> Result<bool, Malformed> {
         let mut keep = |bytes: &[u8]| {
             if let Some(kept) = kept.as_mut() {
-                // One byte more than is looked at tells that it is too long.
-                let room = (check::MOST + 1).saturating_sub(kept.len());
-                kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
+                check::keep(kept, bytes);
             }
         };
         while matches!(part, Part::Head) {

@@ -148,14 +148,25 @@ impl Stage {
                     length / f64::from(steps),
                     (to - from) / f64::from(steps - 1),
                 );
-                let (mut began, mut before) = (0.0, 0.0);
-                for n in 0..steps {
-                    let rate = from + rise * f64::from(n);
-                    if load < before + rate * step {
-                        return began + (load - before) / rate;
+                // A sum of so many equal rises: no step is gone through to find the one, as this is asked for each request.
+                let before = |n: u32| {
+                    let n = f64::from(n);
+                    step * (n * from + rise * n * (n - 1.0) / 2.0)
+                };
+                // The last step that begins with no more load than that.
+                let (mut low, mut high) = (0, steps);
+                while high - low > 1 {
+                    let middle = low.midpoint(high);
+                    if before(middle) <= load {
+                        low = middle;
+                    } else {
+                        high = middle;
                     }
-                    before += rate * step;
-                    began += step;
+                }
+                let rate = from + rise * f64::from(low);
+                if rate > 0.0 {
+                    return (f64::from(low) * step + (load - before(low)) / rate)
+                        .clamp(0.0, length);
                 }
                 // Rounding.
                 length
