@@ -17,6 +17,7 @@ mod bound;
 pub mod check;
 pub mod cli;
 mod client;
+pub mod cold;
 pub mod compare;
 pub mod config;
 mod crew;

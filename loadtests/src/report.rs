@@ -1,5 +1,6 @@
 //! What a run found, as other programs read it. `schema.json` beside the crate is the contract; a test holds both together.
 
+use crate::cold::report::Cold;
 use crate::config::{Config, Expect, Limit, Load};
 use crate::plan::{Arrivals, Timing};
 use crate::record::{Durations, ErrorKind, Recorder};
@@ -43,6 +44,9 @@ pub struct Report {
     /// Objectives, and whether each was met.
     #[serde(default)]
     pub slo: Vec<Verdict>,
+    /// Cold starts, if the run was about these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cold: Option<Cold>,
     /// How many runs this is the sum of.
     #[serde(default = "one")]
     pub runs: u64,
@@ -256,6 +260,7 @@ impl Report {
             pacing: matches!(config.load, Load::Open(_)).then(|| Pacing::of(total, median)),
             series,
             slo: Vec::new(),
+            cold: None,
             runs: 1,
             histograms: Some(Histograms::of(total)),
         }
