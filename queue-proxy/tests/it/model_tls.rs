@@ -116,7 +116,9 @@ async fn a_model_that_asks_for_a_certificate_gets_the_one_that_is_in_the_file_no
     assert_eq!(answer.status, 502);
     let right = pki.issue("sidecar");
     pki.client(MODEL, Some(&right));
-    assert_eq!(tls.look(), Look::Taken);
+    let seen = tls.look();
+    // The program, which looks every few seconds, may have been first.
+    assert!(matches!(seen, Look::Taken | Look::Same), "{seen:?}");
     let answer = Raw::connect(front(&proxy)).await.get("/").await;
     assert_eq!((answer.status, model.seen.count()), (200, 1));
 }

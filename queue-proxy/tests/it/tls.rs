@@ -205,7 +205,9 @@ async fn a_new_certificate_is_seen_by_new_connections_while_an_old_one_goes_on()
     assert_eq!(old.get("/").await.text(), "ok");
     let new = pki.issue(NAME);
     pki.write(&new);
-    assert_eq!(tls.look(), Look::Taken);
+    // The program, which looks every few seconds, may have been first; so below.
+    let seen = tls.look();
+    assert!(matches!(seen, Look::Taken | Look::Same), "{seen:?}");
     let mut next = secure(front(&proxy), &pki).await;
     assert_eq!(next.get("/").await.text(), "ok");
     assert_eq!(shown(&next), new.chain());
@@ -228,10 +230,11 @@ async fn a_new_certificate_is_seen_by_new_connections_while_an_old_one_goes_on()
         ),
     ] {
         pki.write(&pair);
-        let Look::Refused(error) = tls.look() else {
-            panic!("taken")
-        };
-        assert!(error.to_string().contains(says), "{error}");
+        match tls.look() {
+            Look::Refused(error) => assert!(error.to_string().contains(says), "{error}"),
+            Look::Same => {}
+            Look::Taken => panic!("taken"),
+        }
         assert_eq!(tls.look(), Look::Same, "it is said once");
         let mut client = secure(front(&proxy), &pki).await;
         assert_eq!(client.get("/").await.text(), "ok");

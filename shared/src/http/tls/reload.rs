@@ -10,7 +10,7 @@ use parking_lot::{Mutex, RwLock};
 use rustls::pki_types::UnixTime;
 use tokio::{
     task::spawn_blocking,
-    time::{MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval_at},
 };
 
 use super::file::{File, TlsError};
@@ -65,8 +65,9 @@ impl<M: Material> Kept<M> {
 
     /// Reads them again. May wait for a disk.
     pub(super) fn look(&self, now: UnixTime) -> Look {
-        let found = read(&self.material);
+        // One look at a time, from reading on: one that had read before another would put back what that has replaced.
         let mut seen = self.seen.lock();
+        let found = read(&self.material);
         if *seen == found {
             return Look::Same;
         }
@@ -86,7 +87,8 @@ impl<M: Material> Kept<M> {
 
     /// Looks for ever.
     pub(super) async fn follow(self: Arc<Self>) {
-        let mut tick = interval(EVERY);
+        // They were read a moment ago.
+        let mut tick = interval_at(Instant::now() + EVERY, EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
