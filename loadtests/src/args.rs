@@ -1,6 +1,7 @@
 //! The command line as typed, and what it means.
 
 use crate::check::{Check, JsonCheck};
+use crate::cold::ColdArgs;
 use crate::compare::Limits;
 use crate::config::{Config, Expect, Limit, Load};
 use crate::error::Error;
@@ -216,6 +217,7 @@ Examples:
 /// What else than to send a load.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Command {
+    Cold(Box<ColdArgs>),
     /// Make one report of several of the same load, such as those of several machines.
     ///
     /// Percentiles are those of all requests together. Exit status: 0; 1 the result could not be written; 2 the reports cannot be
@@ -410,7 +412,7 @@ fn length_for(requests: u64, rate: Rate, spread: f64) -> Result<Duration, Error>
     ))
 }
 
-fn parse_speed(text: &str) -> Result<f64, String> {
+pub(crate) fn parse_speed(text: &str) -> Result<f64, String> {
     let speed = text.parse().ok();
     speed
         .filter(|speed| (0.001..=100_000.0).contains(speed))
@@ -424,7 +426,7 @@ fn parse_variation(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "a coefficient of variation from 0.01 to 20".into())
 }
 
-fn parse_rate(text: &str) -> Result<Rate, String> {
+pub(crate) fn parse_rate(text: &str) -> Result<Rate, String> {
     let rate: Rate = text.parse()?;
     if rate.is_pause() {
         Err("a rate is a number of requests per second, 0.0001 to 1000000".into())
@@ -433,7 +435,7 @@ fn parse_rate(text: &str) -> Result<Rate, String> {
     }
 }
 
-fn parse_header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+pub(crate) fn parse_header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     const ALLOWED: &str = "a header is 'Name: value'";
     let (name, value) = text.split_once(':').ok_or(ALLOWED)?;
     Ok((

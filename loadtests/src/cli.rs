@@ -6,6 +6,7 @@
 )]
 
 use crate::args::{Args, Command};
+use crate::cold::{self, ColdArgs, Outcome};
 use crate::compare::{Comparison, Limits};
 use crate::error::Error;
 use crate::export;
@@ -80,6 +81,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
 fn execute(args: &Args) -> Result<ExitCode, Error> {
     match &args.command {
         None => load(args),
+        Some(Command::Cold(args)) => cold(args),
         Some(Command::Merge { reports, json, slo }) => {
             merged(reports, json.as_deref(), slo.as_ref())
         }
@@ -192,14 +194,7 @@ fn load(args: &Args) -> Result<ExitCode, Error> {
         .map_err(Error::Thread)?;
     let shows = io::stderr().is_terminal();
     let mut report = runtime.block_on(async {
-        let (stop, stopped) = watch::channel(false);
-        tokio::spawn(async move {
-            if tokio::signal::ctrl_c().await.is_ok() {
-                stop.send_replace(true);
-            }
-            stop.closed().await; // so that the sender outlives the run
-        });
-        run(config, move |progress| show(shows, &progress), stopped).await
+        run(config, move |progress| show(shows, &progress), interrupts()).await
     })?;
     if shows {
         eprint!("\r\x1b[K");
@@ -231,6 +226,47 @@ fn load(args: &Args) -> Result<ExitCode, Error> {
     } else {
         ExitCode::SUCCESS
     })
+}
+
+fn cold(args: &ColdArgs) -> Result<ExitCode, Error> {
+    let plan = args.plan()?;
+    let json = Output::open("--json", args.json.as_deref())?;
+    raise_file_limit();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::Thread)?;
+    let shows = io::stderr().is_terminal();
+    let tell = move |line: String| {
+        if shows {
+            eprintln!("{line}");
+        }
+    };
+    let Outcome {
+        mut report,
+        problem,
+    } = runtime.block_on(async { cold::run(plan, tell, interrupts()).await })?;
+    let is_met = args.slo.as_ref().is_none_or(|slo| report.judge(slo));
+    let text = Table(&report).to_string();
+    let is_whole = !complain(problem);
+    let code = conclude(json, &report, &text, is_met && is_whole);
+    Ok(if report.interrupted && code == ExitCode::SUCCESS {
+        ExitCode::from(INTERRUPTED)
+    } else {
+        code
+    })
+}
+
+/// True once Ctrl-C is pressed. Needs a runtime.
+fn interrupts() -> watch::Receiver<bool> {
+    let (stop, stopped) = watch::channel(false);
+    tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            stop.send_replace(true);
+        }
+        stop.closed().await; // so that the sender outlives the run
+    });
+    stopped
 }
 
 /// Writes what a command has come to: as JSON where that is asked for, and as text unless that went to standard output.

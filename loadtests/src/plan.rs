@@ -164,7 +164,7 @@ impl Iterator for Instants<'_> {
         self.left = self.left.checked_sub(1)?;
         let due = match &mut self.from {
             From::Stages(arriving) => arriving.next(),
-            From::Trace(due) => due.next(),
+            From::Trace(due) => due.next().map(|(at, _)| at),
         };
         due.map(Duration::from_secs_f64)
     }

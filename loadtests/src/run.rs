@@ -145,13 +145,13 @@ fn drop_all(
         .for_each(|ticket| never_sent(shared, tally, timeline, ticket, kind));
 }
 
-async fn stopped(stop: &mut watch::Receiver<bool>) {
+pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
     if stop.wait_for(|stop| *stop).await.is_err() {
         pending::<()>().await; // nobody is left who could stop the run
     }
 }
 
-async fn resolve(config: &Config) -> Result<Vec<SocketAddr>, Error> {
+pub(crate) async fn resolve(config: &Config) -> Result<Vec<SocketAddr>, Error> {
     let (host, port) = config.authority();
     let named = |source| Error::Resolve {
         host: format!("{host}:{port}"),
@@ -197,7 +197,7 @@ fn share(config: &Config, addresses: Vec<SocketAddr>) -> Result<Shared, Error> {
 }
 
 /// The request of which every request is a copy: HTTP/1.1 takes path and `Host`, HTTP/2 the whole URL.
-fn template(config: &Config) -> Result<Template, Error> {
+pub(crate) fn template(config: &Config) -> Result<Template, Error> {
     let url = config.url.to_string();
     let broken = || Error::invalid("URL", &url, "a URL with a host and a path");
     let mut request = Request::new(());

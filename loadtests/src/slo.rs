@@ -6,11 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     bound::{self, Side, Typed},
+    cold::report::Kind,
     report::{Percentiles, Report},
     unit::{human, parse_duration},
 };
 
-const ALLOWED: &str = "an objective is mean, p50, p90, p95, p99, p999, max (also with lag. before it) < TIME, errors < SHARE% or NUMBER, \
+const ALLOWED: &str = "an objective is mean, p50, p90, p95, p99, p999, max (also with lag. or cold. before it) < TIME, errors < SHARE% or NUMBER, unproven < NUMBER, \
                        or throughput > NUMBER, joined by commas, such as p99<250ms,errors<0.1%,throughput>100";
 
 /// What is measured.
@@ -20,6 +21,10 @@ enum Measure {
     Latency(Rank),
     /// Seconds by which the tool was late.
     Lag(Rank),
+    /// Seconds of proven cold requests.
+    Cold(Rank),
+    /// Requests that should have been cold and are not proven to be.
+    Unproven,
     /// Errors among all requests, from 0 to 1.
     ErrorShare,
     /// Errors.
@@ -73,6 +78,15 @@ impl Objective {
         let value = match self.measure {
             Measure::Latency(rank) => rank.of(&summary.latency),
             Measure::Lag(rank) => report.pacing.as_ref().and_then(|p| rank.of(&p.lag)),
+            Measure::Cold(rank) => report
+                .cold
+                .as_ref()
+                .and_then(|cold| rank.of(&cold.class(Kind::Cold)?.latency)),
+            #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
+            Measure::Unproven => report
+                .cold
+                .as_ref()
+                .map(|cold| cold.class(Kind::Unproven).map_or(0, |c| c.latency.count) as f64),
             Measure::ErrorShare => summary.error_share(),
             #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
             Measure::Errors => Some(summary.error_count as f64),
@@ -142,13 +156,22 @@ impl FromStr for Objective {
                 Some(share) => (Measure::ErrorShare, number(share)? / 100.0),
                 None => (Measure::Errors, number(value)?),
             },
-            name => match name.strip_prefix("lag.") {
-                Some(rank) => (Measure::Lag(rank.parse().map_err(|()| wrong())?), time()?),
-                None => (
-                    Measure::Latency(name.parse().map_err(|()| wrong())?),
-                    time()?,
-                ),
-            },
+            "unproven" => (Measure::Unproven, number(value)?),
+            name => {
+                let (of, rank) = name.split_once('.').unwrap_or(("", name));
+                let (of, rank) = match of {
+                    "lag" | "cold" => (of, rank),
+                    // The name of a rank may have a point itself.
+                    _ => ("", name),
+                };
+                let rank: Rank = rank.parse().map_err(|()| wrong())?;
+                let measure = match of {
+                    "lag" => Measure::Lag(rank),
+                    "cold" => Measure::Cold(rank),
+                    _ => Measure::Latency(rank),
+                };
+                (measure, time()?)
+            }
         };
         // An error budget that is exceeded on purpose, or a floor of latency, is a slip.
         if (side == Side::Below) == (measure == Measure::Throughput) {
@@ -180,6 +203,7 @@ impl fmt::Display for Verdict {
             Some(value) if self.objective.starts_with("throughput") => {
                 write!(f, ", got {value:.1}")
             }
+            Some(value) if self.objective.starts_with("unproven") => write!(f, ", got {value}"),
             Some(value) if self.objective.starts_with("errors") => {
                 if self.objective.ends_with('%') {
                     write!(f, ", got {:.3}%", value * 100.0)
@@ -198,11 +222,15 @@ mod tests {
 
     #[test]
     fn objectives_are_read_as_typed() {
-        let Objectives(read) = "p99<250ms, errors < 0.1%,errors<5,throughput>100,lag.p99.9<1ms"
+        let Objectives(read) = "p99<250ms, errors < 0.1%,errors<5,throughput>100,lag.p99.9<1ms,p99.9<1s,cold.p95<3s,unproven<1"
             .parse()
             .unwrap();
         let limits: Vec<_> = read.iter().map(|o| o.limit).collect();
-        for (limit, want) in limits.iter().zip([0.25, 0.001, 5.0, 100.0, 0.001]) {
+        assert_eq!(limits.len(), 8);
+        for (limit, want) in limits
+            .iter()
+            .zip([0.25, 0.001, 5.0, 100.0, 0.001, 1.0, 3.0, 1.0])
+        {
             assert!((limit - want).abs() < 1e-12, "{limits:?}");
         }
         for text in [
@@ -219,6 +247,9 @@ mod tests {
             "throughput>nan",
             "throughput>inf",
             "lag.x<1s",
+            "cold<1s",
+            "warm.p99<1s",
+            "unproven>1",
             "p99<5ms,",
         ] {
             assert!(text.parse::<Objectives>().is_err(), "{text}");

@@ -77,6 +77,9 @@ impl fmt::Display for Table<'_> {
         for verdict in &report.slo {
             writeln!(f, "  {verdict}")?;
         }
+        if let Some(cold) = &report.cold {
+            write!(f, "{cold}")?;
+        }
         if summary.error_count > 0 {
             writeln!(f, "\n  errors")?;
             for (kind, count) in &summary.errors {

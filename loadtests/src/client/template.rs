@@ -52,7 +52,7 @@ impl Template {
     }
 
     /// Request `number` as hyper takes it, with this id.
-    pub(super) fn outgoing(&self, number: u64, id: Option<&str>) -> Outgoing {
+    pub(crate) fn outgoing(&self, number: u64, id: Option<&str>) -> Outgoing {
         let body = self.payload.body(number);
         let mut request = self.request.clone().map(|()| Full::new(body));
         if let Some(id) = id {

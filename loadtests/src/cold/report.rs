@@ -23,6 +23,8 @@ pub struct Cold {
     pub wakes: Vec<Wake>,
     /// Requests that were not warm and are not in `wakes`.
     pub wakes_omitted: u64,
+    /// Requests that were to be cold and found no target at zero.
+    pub starved: u64,
     /// Replicas over time, where they are known: at most [`MOST_MOMENTS`].
     pub replicas: Vec<Moment>,
 }
@@ -141,4 +143,11 @@ pub struct Moment {
     pub ready: u32,
     /// Requests that wait for a replica, where that is known.
     pub held: Option<u64>,
+}
+
+impl Cold {
+    /// All requests of a kind, if there are any.
+    pub fn class(&self, kind: Kind) -> Option<&Class> {
+        self.classes.iter().find(|class| class.kind == kind)
+    }
 }

@@ -76,6 +76,8 @@ struct Cell {
     count: u32,
     /// Where in its gap each of them lies, from 0 to below 1.
     offset: f32,
+    /// Which row of the file, from 0.
+    row: u32,
 }
 
 #[derive(Deserialize)]
@@ -158,7 +160,7 @@ impl Trace {
     }
 
     /// Seconds from the beginning of the replay, in order.
-    pub(super) fn due(&self) -> Due<'_> {
+    pub(crate) fn due(&self) -> Due<'_> {
         Due {
             trace: self,
             at: 0,
@@ -167,9 +169,9 @@ impl Trace {
     }
 }
 
-/// The instants of a trace, in seconds.
+/// The instants of a trace, in seconds, and whose each is: the row of a table, or else its own number.
 #[derive(Clone, Debug)]
-pub(super) struct Due<'a> {
+pub(crate) struct Due<'a> {
     trace: &'a Trace,
     /// The next instant or cell.
     at: usize,
@@ -221,14 +223,19 @@ impl PartialEq for Next {
 impl Eq for Next {}
 
 impl Iterator for Due<'_> {
-    type Item = f64;
+    type Item = (f64, u32);
 
-    fn next(&mut self) -> Option<f64> {
-        let due = match &*self.trace.points {
+    fn next(&mut self) -> Option<(f64, u32)> {
+        let (due, whose) = match &*self.trace.points {
             Points::Instants(instants) => {
                 let due = *instants.get(self.at)?;
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    reason = "there are at most ten million"
+                )]
+                let number = self.at as u32;
                 self.at += 1;
-                due
+                (due, number)
             }
             Points::Minutes { cells, .. } => {
                 if self.minute.is_empty() {
@@ -245,13 +252,14 @@ impl Iterator for Due<'_> {
                     let after = Next::new(next.cell, next.number + 1);
                     self.minute.push(Reverse(after));
                 }
-                next.at
+                (next.at, next.cell.row)
             }
-        } / self.trace.replay.speed;
+        };
+        let due = due / self.trace.replay.speed;
         let until = self.trace.replay.until;
         until
             .is_none_or(|end| due < end.as_secs_f64())
-            .then_some(due)
+            .then_some((due, whose))
     }
 }
 
@@ -355,6 +363,8 @@ struct Table<'a> {
     cells: Vec<Cell>,
     per_minute: BTreeMap<u32, u64>,
     taken: u64,
+    /// Rows that were read, taken or not.
+    read: u32,
 }
 
 impl<'a> Table<'a> {
@@ -367,6 +377,7 @@ impl<'a> Table<'a> {
             cells: Vec::new(),
             per_minute: BTreeMap::new(),
             taken: 0,
+            read: 0,
         }
     }
 
@@ -379,6 +390,8 @@ impl<'a> Table<'a> {
         // A row's offset does not depend on which others are taken.
         #[expect(clippy::cast_possible_truncation, reason = "an offset, not a sum")]
         let offset = (self.dice.uniform() as f32).min(0.999_999);
+        let row = self.read;
+        self.read = row.wrapping_add(1);
         let (text, counts) = fields.split_at(self.columns - self.minutes as usize);
         let is_asked = |field: &&str| self.rows.iter().any(|row| row == field);
         if !self.rows.is_empty() && !text.iter().any(is_asked) {
@@ -410,6 +423,7 @@ impl<'a> Table<'a> {
                 minute,
                 count,
                 offset,
+                row,
             });
         }
         Ok(())
@@ -457,7 +471,7 @@ mod tests {
     #[test]
     fn requests_of_a_minute_lie_in_it_evenly_spaced_and_rows_do_not_begin_together() {
         let all = trace(AZURE, &[], 1.0).unwrap();
-        let due: Vec<_> = all.due().collect();
+        let due: Vec<_> = all.due().map(|(at, _)| at).collect();
         assert_eq!((due.len(), all.requests()), (63, 63));
         assert!(due.is_sorted());
         assert_eq!(all.length(), Duration::from_mins(3));
@@ -466,8 +480,16 @@ mod tests {
             "{due:?}"
         );
         assert!(due[2] >= 120.0 && due[62] < 180.0, "{due:?}");
-        let f: Vec<_> = trace(AZURE, &["f"], 1.0).unwrap().due().collect();
-        let g: Vec<_> = trace(AZURE, &["g"], 1.0).unwrap().due().collect();
+        let f: Vec<_> = trace(AZURE, &["f"], 1.0)
+            .unwrap()
+            .due()
+            .map(|(at, _)| at)
+            .collect();
+        let g: Vec<_> = trace(AZURE, &["g"], 1.0)
+            .unwrap()
+            .due()
+            .map(|(at, _)| at)
+            .collect();
         assert_eq!((f.len(), g.len()), (3, 60));
         assert!(
             (f[0] - due[0]).abs() < 1e-12,
@@ -483,10 +505,14 @@ mod tests {
     fn lines_of_time_count_from_the_first_in_their_unit() {
         let mooncake = "{\"timestamp\": 27482, \"input_length\": 6955, \"output_length\": 52, \"hash_ids\": [46]}\n\
                         {\"timestamp\": 30535, \"input_length\": 6, \"output_length\": 1, \"hash_ids\": []}\n";
-        let due: Vec<_> = trace(mooncake, &[], 1.0).unwrap().due().collect();
+        let due: Vec<_> = trace(mooncake, &[], 1.0)
+            .unwrap()
+            .due()
+            .map(|(at, _)| at)
+            .collect();
         assert!((due[1] - 3.053).abs() < 1e-9 && due[0] == 0.0, "{due:?}");
         let plain = trace("\n1699999999.5\n\n1700000000.5\n1699999999.75\n", &[], 2.0).unwrap();
-        let due: Vec<_> = plain.due().collect();
+        let due: Vec<_> = plain.due().map(|(at, _)| at).collect();
         assert_eq!(due, [0.0, 0.125, 0.5]);
         assert_eq!(plain.length(), Duration::from_millis(500));
         let mut cut = plain;

@@ -1,0 +1,251 @@
+//! What happens to replicas and held requests over time, and what the API server told: one place, written by the watches and the
+//! requests, read at the end.
+
+use super::pods::Pods;
+use super::report::{MOST_MOMENTS, Moment};
+use parking_lot::Mutex;
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// Times at which a workload was scaled from zero that are remembered.
+const MOST_SCALES: usize = 100_000;
+
+/// What is known of one workload now.
+#[derive(Clone, Debug, Default)]
+pub(super) struct State {
+    /// Replicas that are wanted, by the Deployment's spec.
+    pub(super) wanted: u32,
+    /// Pods of the Deployment, by its status.
+    pub(super) replicas: u32,
+    /// Those that are ready.
+    pub(super) ready: u32,
+    pub(super) pods: Pods,
+    /// When replicas were wanted where none had been.
+    pub(super) scaled: Vec<Duration>,
+    /// Requests of this tool without the head of an answer.
+    open: u64,
+    /// Whether the Deployment was told of yet.
+    is_known: bool,
+    /// Whether its pods were.
+    pub(super) has_pods: bool,
+}
+
+/// All workloads of a run.
+#[derive(Debug)]
+pub(super) struct Board {
+    start: Instant,
+    names: Vec<String>,
+    states: Mutex<(Vec<State>, Moments)>,
+    changed: Notify,
+}
+
+/// Moments in bounded memory: once they are too many, only every second, fourth, .. is kept.
+#[derive(Debug)]
+struct Moments {
+    list: Vec<Moment>,
+    every: u64,
+    seen: u64,
+}
+
+impl Moments {
+    fn add(&mut self, moment: Moment) {
+        self.seen += 1;
+        if !self.seen.is_multiple_of(self.every) {
+            return;
+        }
+        if self.list.len() >= MOST_MOMENTS {
+            let mut number = 0;
+            self.list.retain(|_| {
+                number += 1;
+                number % 2 == 0
+            });
+            self.every *= 2;
+        }
+        self.list.push(moment);
+    }
+}
+
+impl State {
+    /// The first lists of the API server are here.
+    pub(super) fn is_watched(&self) -> bool {
+        self.is_known && self.has_pods
+    }
+
+    /// Nothing is wanted, and nothing is left.
+    fn is_zero(&self) -> bool {
+        self.is_watched() && self.wanted == 0 && self.replicas == 0 && self.pods.is_empty()
+    }
+}
+
+impl Board {
+    pub(super) fn new(start: Instant, names: Vec<String>) -> Self {
+        let states = vec![State::default(); names.len()];
+        let moments = Moments {
+            list: Vec::new(),
+            every: 1,
+            seen: 0,
+        };
+        Self {
+            start,
+            names,
+            states: Mutex::new((states, moments)),
+            changed: Notify::new(),
+        }
+    }
+
+    /// From the start of the run to `at`.
+    pub(super) fn since(&self, at: Instant) -> Duration {
+        at.saturating_duration_since(self.start)
+    }
+
+    pub(super) fn now(&self) -> Duration {
+        self.since(Instant::now())
+    }
+
+    /// Changes a workload's state, and remembers the moment if what is to be seen of it changes.
+    pub(super) fn change(&self, workload: usize, change: impl FnOnce(&mut State, Duration)) {
+        let now = self.now();
+        {
+            let (states, moments) = &mut *self.states.lock();
+            let state = &mut states[workload];
+            let before = (state.wanted, state.ready, state.open);
+            change(state, now);
+            if before.0 == 0
+                && state.wanted > 0
+                && state.is_known
+                && state.scaled.len() < MOST_SCALES
+            {
+                state.scaled.push(now);
+            }
+            if before != (state.wanted, state.ready, state.open) {
+                moments.add(Moment {
+                    at: now.as_secs_f64(),
+                    workload: self.names[workload].clone(),
+                    wanted: state.wanted,
+                    ready: state.ready,
+                    // Where pods are ready, a request without an answer is no longer held but worked at.
+                    held: Some(if state.ready == 0 { state.open } else { 0 }),
+                });
+            }
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// What the Deployment says of itself.
+    pub(super) fn deployment(&self, workload: usize, wanted: u32, replicas: u32, ready: u32) {
+        self.change(workload, |state, _| {
+            (state.wanted, state.replicas, state.ready) = (wanted, replicas, ready);
+        });
+        // Not before: what it had when the watch began is no change.
+        self.states.lock().0[workload].is_known = true;
+        self.changed.notify_waiters();
+    }
+
+    /// A request is under way, until what is returned is dropped.
+    pub(super) fn open(&self, workload: usize) -> Open<'_> {
+        self.change(workload, |state, _| state.open += 1);
+        Open {
+            board: self,
+            workload,
+        }
+    }
+
+    pub(super) fn look<T>(&self, workload: usize, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.states.lock().0[workload])
+    }
+
+    pub(super) fn is_zero(&self, workload: usize) -> bool {
+        self.look(workload, State::is_zero)
+    }
+
+    /// Whether a request of this tool to it is under way.
+    pub(super) fn is_open(&self, workload: usize) -> bool {
+        self.look(workload, |state| state.open > 0)
+    }
+
+    /// Waits until it is so.
+    pub(super) async fn until(&self, workload: usize, is_so: impl Fn(&State) -> bool) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.look(workload, &is_so) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Waits until a workload is at zero.
+    pub(super) async fn until_zero(&self, workload: usize) {
+        self.until(workload, State::is_zero).await;
+    }
+
+    /// Moments, in order.
+    pub(super) fn moments(&self) -> Vec<Moment> {
+        self.states.lock().1.list.clone()
+    }
+}
+
+/// See [`Board::open`].
+#[derive(Debug)]
+pub(super) struct Open<'a> {
+    board: &'a Board,
+    workload: usize,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.board.change(self.workload, |state, _| state.open -= 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn board() -> Board {
+        Board::new(Instant::now(), vec!["a".into(), "b".into()])
+    }
+
+    #[test]
+    fn moments_are_what_changes_and_their_number_is_bounded() {
+        let board = board();
+        board.change(0, |state, _| state.has_pods = true);
+        board.deployment(0, 0, 0, 0);
+        assert!(board.moments().is_empty() && board.is_zero(0) && !board.is_zero(1));
+        let open = board.open(0);
+        board.deployment(0, 1, 1, 0);
+        board.deployment(0, 1, 1, 1);
+        board.deployment(0, 1, 1, 1);
+        drop(open);
+        let told: Vec<_> = board
+            .moments()
+            .into_iter()
+            .map(|moment| (moment.wanted, moment.ready, moment.held))
+            .collect();
+        let wanted = [(0, 0, 1), (1, 0, 1), (1, 1, 0), (1, 1, 0)];
+        assert_eq!(told, wanted.map(|(a, b, c)| (a, b, Some(c))));
+        assert_eq!(board.look(0, |state| state.scaled.len()), 1);
+        for _ in 0..MOST_MOMENTS * 4 {
+            drop(board.open(1));
+        }
+        let count = board.moments().len();
+        assert!(
+            (MOST_MOMENTS / 2..=MOST_MOMENTS).contains(&count),
+            "{count}"
+        );
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_zero_is_told() {
+        let board = board();
+        board.change(0, |state, _| state.has_pods = true);
+        board.deployment(0, 1, 1, 1);
+        tokio::join!(board.until_zero(0), async {
+            tokio::task::yield_now().await;
+            board.deployment(0, 0, 0, 0);
+        });
+        assert!(board.is_zero(0));
+    }
+}

@@ -1,0 +1,123 @@
+//! One request on a connection of its own, and when each part of it happened.
+
+use super::timing::{HEADER, Timing};
+use crate::check;
+use crate::client::Template;
+use crate::config::{Config, SERVED_BY};
+use crate::error::Error;
+use crate::record::ErrorKind;
+use crate::run::{resolve, template};
+use http::HeaderMap;
+use http_body_util::BodyExt;
+use hyper::client::conn::http1::handshake;
+use hyper_util::rt::TokioIo;
+use std::net::SocketAddr;
+use std::time::Instant;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout_at;
+
+/// What a target is asked, ready to be sent.
+#[derive(Debug)]
+pub(super) struct Ask {
+    template: Template,
+    addresses: Vec<SocketAddr>,
+    config: Config,
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    /// When it had a connection.
+    pub(super) sent: Option<Instant>,
+    /// When the head of the answer was here.
+    pub(super) head: Option<Instant>,
+    pub(super) status: Option<u16>,
+    pub(super) error: Option<ErrorKind>,
+    pub(super) served_by: Option<String>,
+    pub(super) timing: Option<Timing>,
+    pub(super) body_bytes: u64,
+    /// The beginning of the body, if it is to be looked at.
+    pub(super) body: Vec<u8>,
+}
+
+impl Ask {
+    /// Looks the address up.
+    pub(super) async fn new(config: &Config) -> Result<Self, Error> {
+        Ok(Self {
+            template: template(config)?,
+            addresses: resolve(config).await?,
+            config: config.clone(),
+        })
+    }
+
+    /// Sends it. `until` bounds all of it.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the connection.
+    pub(super) async fn send(&self, number: u64, keep: bool, until: Instant) -> Heard {
+        let mut heard = Heard::default();
+        let keeps = keep || !self.config.checks.is_empty();
+        let exchange = self.exchange(number, keeps, &mut heard);
+        match timeout_at(until.into(), exchange).await {
+            Ok(Ok(())) => {}
+            Ok(Err(kind)) => heard.error = Some(kind),
+            Err(_) if heard.sent.is_none() => heard.error = Some(ErrorKind::Connect),
+            Err(_) => heard.error = Some(ErrorKind::Timeout),
+        }
+        heard
+    }
+
+    async fn exchange(&self, number: u64, keep: bool, heard: &mut Heard) -> Result<(), ErrorKind> {
+        let stream = TcpStream::connect(&self.addresses[..])
+            .await
+            .map_err(|_| ErrorKind::Connect)?;
+        stream.set_nodelay(true).map_err(|_| ErrorKind::Connect)?;
+        let (mut sender, connection) = handshake(TokioIo::new(stream))
+            .await
+            .map_err(|_| ErrorKind::Connect)?;
+        // Ends with this future, whatever becomes of it.
+        let mut driver = JoinSet::new();
+        driver.spawn(connection);
+        heard.sent = Some(Instant::now());
+        let answer = sender.send_request(self.template.outgoing(number, None));
+        let answer = answer.await.map_err(|error| {
+            if error.is_parse() {
+                ErrorKind::Protocol
+            } else {
+                ErrorKind::ClosedFresh
+            }
+        })?;
+        heard.head = Some(Instant::now());
+        let status = answer.status().as_u16();
+        heard.status = Some(status);
+        heard.served_by = text(answer.headers(), SERVED_BY);
+        heard.timing = text(answer.headers(), HEADER).and_then(|header| Timing::parse(&header));
+        let mut body = answer.into_body();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_| ErrorKind::Body)?;
+            let Some(data) = frame.data_ref() else {
+                continue;
+            };
+            heard.body_bytes += data.len() as u64;
+            if keep {
+                check::keep(&mut heard.body, data);
+            }
+        }
+        if !self.config.expect.accepts(status) {
+            return Err(ErrorKind::of_status(status));
+        }
+        let is_short = heard.body.len() <= check::MOST;
+        let passes = |check: &check::Check| is_short && check.passes(&heard.body);
+        if self.config.checks.iter().all(passes) {
+            Ok(())
+        } else {
+            Err(ErrorKind::Content)
+        }
+    }
+}
+
+fn text(headers: &HeaderMap, name: &str) -> Option<String> {
+    let value = headers.get(name)?.to_str().ok()?;
+    Some(value.to_owned())
+}
