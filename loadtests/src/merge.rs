@@ -28,6 +28,12 @@ pub enum CannotMerge {
         /// That of the first one.
         wanted: String,
     },
+    /// One is of cold starts, whose phases have no histograms.
+    #[error("report {number} is of cold starts, which cannot be merged")]
+    Cold {
+        /// Which report, from 1.
+        number: usize,
+    },
     /// One has no histograms, or none that can be read.
     #[error(
         "report {number} has no histogram of {what} that can be read, so that its percentiles cannot be merged"
@@ -95,6 +101,9 @@ fn check(number: usize, report: &Report, first: &Report) -> Result<(), CannotMer
             got,
             wanted,
         })
+    }
+    if report.cold.is_some() {
+        return Err(CannotMerge::Cold { number });
     }
     let (got, wanted) = (&report.config, &first.config);
     same(number, "config.url", &got.url, &wanted.url)?;

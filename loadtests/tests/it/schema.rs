@@ -74,6 +74,12 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str) {
     }
 }
 
+/// A report that some command wrote fits, too.
+pub(crate) fn fits(report: &Value) {
+    check(&schema(), &schema(), report, "");
+    serde_json::from_value::<Report>(report.clone()).unwrap();
+}
+
 async fn report(load: Load) -> Report {
     let url = http(|_| async {
         let mut response = ok();

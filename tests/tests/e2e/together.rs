@@ -1,6 +1,7 @@
 //! Tests that touch only their own namespace: some of them run at once.
 
 mod access;
+mod benchmark;
 mod broken;
 mod cold;
 mod commands;
