@@ -47,6 +47,8 @@ struct Observed {
     /// Which target.
     workload: usize,
     before: Before,
+    /// Whether this tool had scaled it up.
+    lifted: bool,
     planned: Duration,
     /// When the tool turned to it.
     begun: Duration,

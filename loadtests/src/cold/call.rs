@@ -12,10 +12,13 @@ use http_body_util::BodyExt;
 use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::timeout_at;
+use tokio::time::{sleep, timeout_at};
+
+/// Between two attempts to connect to what refuses: far below what a Service takes to lead to a new pod.
+const AGAIN: Duration = Duration::from_millis(2);
 
 /// What a target is asked, ready to be sent.
 #[derive(Debug)]
@@ -51,14 +54,20 @@ impl Ask {
         })
     }
 
-    /// Sends it. `until` bounds all of it.
+    /// Sends it. `until` bounds all of it. `insists` on a connection: who refuses is asked again, as long as nothing was sent.
     ///
     /// # Cancel safety
     /// Dropping the future closes the connection.
-    pub(super) async fn send(&self, number: u64, keep: bool, until: Instant) -> Heard {
+    pub(super) async fn send(
+        &self,
+        number: u64,
+        keep: bool,
+        insists: bool,
+        until: Instant,
+    ) -> Heard {
         let mut heard = Heard::default();
         let keeps = keep || !self.config.checks.is_empty();
-        let exchange = self.exchange(number, keeps, &mut heard);
+        let exchange = self.exchange(number, keeps, insists, &mut heard);
         match timeout_at(until.into(), exchange).await {
             Ok(Ok(())) => {}
             Ok(Err(kind)) => heard.error = Some(kind),
@@ -68,10 +77,20 @@ impl Ask {
         heard
     }
 
-    async fn exchange(&self, number: u64, keep: bool, heard: &mut Heard) -> Result<(), ErrorKind> {
-        let stream = TcpStream::connect(&self.addresses[..])
-            .await
-            .map_err(|_| ErrorKind::Connect)?;
+    async fn exchange(
+        &self,
+        number: u64,
+        keep: bool,
+        insists: bool,
+        heard: &mut Heard,
+    ) -> Result<(), ErrorKind> {
+        let stream = loop {
+            match TcpStream::connect(&self.addresses[..]).await {
+                Ok(stream) => break stream,
+                Err(_) if insists => sleep(AGAIN).await,
+                Err(_) => return Err(ErrorKind::Connect),
+            }
+        };
         stream.set_nodelay(true).map_err(|_| ErrorKind::Connect)?;
         let (mut sender, connection) = handshake(TokioIo::new(stream))
             .await

@@ -316,6 +316,7 @@ impl Site {
             observed: Some(Observed {
                 workload,
                 before,
+                lifted: self.plan.scale,
                 planned: self.board.since(planned),
                 begun: self.board.now(),
                 sent: None,
@@ -335,7 +336,7 @@ impl Site {
         let open = self.board.open(workload);
         let number = self.numbers.fetch_add(1, Relaxed);
         let until = planned + self.timeout(workload);
-        let heard = ask.send(number, false, until).await;
+        let heard = ask.send(number, false, self.plan.scale, until).await;
         drop(open);
         flight.end(heard);
     }
@@ -351,6 +352,7 @@ impl Site {
         self.observed.lock().push(Observed {
             workload,
             before: Before::Unknown,
+            lifted: false,
             planned: self.board.since(planned),
             begun: now,
             sent: None,
@@ -399,7 +401,7 @@ impl Site {
         let lists = self
             .wakes
             .iter()
-            .map(|ask| ask.send(0, true, Instant::now() + WAKES));
+            .map(|ask| ask.send(0, true, false, Instant::now() + WAKES));
         let heard = join_all(lists).await;
         let mut known = self.told.lock();
         let told = heard.iter().filter_map(|heard| Told::list(&heard.body));

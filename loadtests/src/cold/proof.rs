@@ -4,6 +4,7 @@ use super::pods::{Pod, Pods};
 use super::report::Kind;
 use super::timing::Timing;
 use super::{Before, Observed};
+use crate::unit::human;
 use std::time::Duration;
 
 /// A watch tells of a pod this much after it was made, at most, on a machine that is not overloaded: a pod that is seen so soon
@@ -91,9 +92,8 @@ pub(super) fn find(observed: &Observed, pods: Option<&Pods>, wakes: &[Told<'_>])
     if let Some(span) = span(observed)
         && span.began > observed.planned
     {
-        let after = span.began.saturating_sub(observed.planned);
-        let reason =
-            format!("its answer tells of a pod that began {after:.3?} after it was planned");
+        let after = shown(span.began.saturating_sub(observed.planned));
+        let reason = format!("its answer tells of a pod that began {after} after it was planned");
         return finding(Kind::Cold, reason, served_by);
     }
     let waited = observed.timing.as_ref().and_then(|timing| timing.held);
@@ -105,9 +105,9 @@ pub(super) fn find(observed: &Observed, pods: Option<&Pods>, wakes: &[Told<'_>])
             .iter()
             .find(|wake| wake.explains(observed.planned, head))
     {
-        let after = wake.span.began.saturating_sub(observed.planned);
+        let after = shown(wake.span.began.saturating_sub(observed.planned));
         let reason = format!(
-            "the answer of another request tells that the first pod began {after:.3?} after this one was planned"
+            "the answer of another request tells that the first pod began {after} after this one was planned"
         );
         return finding(Kind::Cold, reason, served_by);
     }
@@ -123,6 +123,10 @@ pub(super) fn find(observed: &Observed, pods: Option<&Pods>, wakes: &[Told<'_>])
             served_by,
         ),
     }
+}
+
+fn shown(duration: Duration) -> String {
+    human(duration.as_secs_f64())
 }
 
 /// By what the API server told of the pods; none if that decides nothing.
@@ -150,11 +154,9 @@ fn by_pods(observed: &Observed, pods: &Pods, sent: Duration, head: Duration) -> 
     let only = (could.len() == 1).then(|| (*name).clone());
     if could.iter().all(|(_, pod)| is_after(pod)) {
         // Who of several answered is not known: what was made first is what it waited for.
-        let after = first
-            .created
-            .unwrap_or_default()
-            .saturating_sub(observed.planned);
-        let mut reason = format!("pod {name} was made {after:.3?} after it was planned");
+        let created = first.created.unwrap_or_default();
+        let after = shown(created.saturating_sub(observed.planned));
+        let mut reason = format!("pod {name} was made {after} after it was planned");
         let has_pulled = could.iter().all(|(_, pod)| pod.pulled.is_some());
         let kind = if has_pulled {
             reason += ", and its node had to pull an image";
@@ -191,6 +193,7 @@ mod tests {
         Observed {
             workload: 0,
             before,
+            lifted: false,
             planned: MS(10_000),
             begun: MS(10_000),
             sent: Some(MS(10_001)),

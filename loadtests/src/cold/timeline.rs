@@ -48,7 +48,12 @@ pub(super) fn phases(observed: &Observed, known: Known<'_>) -> Vec<Phase> {
     let event = |name, owner, at| Event { name, owner, at };
     let mut events = vec![
         event("begun", Owner::Tool, since(observed.begun)),
-        event("sent", Owner::Unknown, since(sent)),
+        // A Service leads to a pod that is ready after a while: until then it refuses.
+        if observed.lifted {
+            event("reachable", Owner::Kubernetes, since(sent))
+        } else {
+            event("sent", Owner::Unknown, since(sent))
+        },
     ];
     let wake = known.wake.and_then(|(timing, head)| {
         let total = timing.at("first_byte")?;
@@ -65,7 +70,10 @@ pub(super) fn phases(observed: &Observed, known: Known<'_>) -> Vec<Phase> {
         events.extend(told);
         let waited = observed.timing.as_ref().and_then(|timing| timing.held);
         if let Some(waited) = waited.filter(|_| !is_own) {
-            events.push(event("forwarded", Owner::Control, since(sent) + waited));
+            // It was held from a little after it was sent, and for no model that was not ready.
+            let ready = noticed + timing.at("model_ready").unwrap_or_default();
+            let at = ready.max(since(sent) + waited);
+            events.push(event("forwarded", Owner::Control, at));
         }
         if !is_own {
             events.push(event("first_byte", Owner::Model, since(head)));
@@ -130,6 +138,7 @@ mod tests {
         Observed {
             workload: 0,
             before: Before::Zero,
+            lifted: false,
             planned: MS(10_000),
             begun: MS(10_000),
             sent: Some(MS(10_001)),
@@ -195,6 +204,16 @@ mod tests {
             .iter()
             .map(|phase| (phase.name.clone(), (phase.to * 1e3).round()))
             .collect();
+        // One whose hold seems to end before its model was ready.
+        let early = Observed {
+            timing: Timing::parse("hold;dur=1850"),
+            ..other
+        };
+        let early: Vec<_> = super::phases(&early, known)
+            .into_iter()
+            .map(|phase| phase.name)
+            .collect();
+        assert_eq!(early[7..9], ["model_ready", "forwarded"]);
         let last: Vec<_> = ends[7..].iter().map(|(name, at)| (&**name, *at)).collect();
         assert_eq!(
             last,

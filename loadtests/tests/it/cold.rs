@@ -228,9 +228,9 @@ async fn an_activator_s_list_of_wakes_tells_what_answers_do_not() {
             let number = asked.fetch_add(1, SeqCst);
             async move {
                 // One was there before the run, and one comes with each wake.
-                let wakes: Vec<_> = (0..=number)
+                let wakes: Vec<_> = (0..=u32::try_from(number).unwrap())
                     .map(|n| {
-                        let total = 0.04 + n as f64 / 1e4;
+                        let total = 0.04 + f64::from(n) / 1e4;
                         serde_json::json!({
                             "target": "n/m", "ours": 0.001, "total": total,
                             "phases": [["pod_created", 0.001], ["model_ready", 0.03], ["first_byte", total]],

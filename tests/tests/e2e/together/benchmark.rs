@@ -115,6 +115,7 @@ async fn wakes_are_proven_cold_and_told_in_phases() {
             "pod_scheduled",
             "container_started",
             "pod_ready",
+            "reachable",
         ],
     );
     space.end().await;
