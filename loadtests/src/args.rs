@@ -7,6 +7,7 @@ use crate::config::{Config, Expect, Limit, Load};
 use crate::error::Error;
 use crate::payload::Payload;
 use crate::plan::{Arrivals, Replay, Schedule, Stage, Stages, Timing, Trace, VARIATIONS};
+use crate::ready::Ready;
 use crate::slo::Objectives;
 use crate::unit::{MAX_DURATION, Rate, parse_duration};
 use bytes::Bytes;
@@ -43,6 +44,16 @@ pub struct Args {
     #[arg(value_name = "URL", required = true)]
     url: Option<String>,
 
+    #[command(flatten)]
+    pub(crate) sending: Sending,
+
+    #[command(flatten)]
+    pub(crate) result: Results,
+}
+
+// What is sent, and how: flags of a run, and of `ab`. Neither group has a doc comment: clap would take it for the program's own.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Sending {
     /// Connections, each with at most one request in flight.
     #[arg(
         short,
@@ -163,6 +174,20 @@ pub struct Args {
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration, help_heading = "Request")]
     timeout: Duration,
 
+    /// Wait at most so long until the target is ready: until it takes connections, or answers --ready-path with 200 to 299.
+    /// Nothing is measured meanwhile. Exit with 1 if it is not ready by then.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "Request")]
+    wait_ready: Option<Duration>,
+
+    /// What --wait-ready asks for on the host of the URL, such as /v2/health/ready.
+    #[arg(
+        long,
+        value_name = "PATH",
+        requires = "wait_ready",
+        help_heading = "Request"
+    )]
+    ready_path: Option<String>,
+
     /// The one status that is a success [default: any 2xx].
     #[arg(long, value_name = "CODE", value_parser = clap::value_parser!(u16).range(100..=599), help_heading = "Result")]
     expect_status: Option<u16>,
@@ -175,7 +200,10 @@ pub struct Args {
     /// /predictions/0=1 or /status="ok"; may be repeated.
     #[arg(long, value_name = "POINTER[=JSON]", help_heading = "Result")]
     expect_json: Vec<JsonCheck>,
+}
 
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Results {
     /// Write the report as JSON to FILE, or with - to standard output instead of the table.
     #[arg(long, value_name = "FILE", help_heading = "Result")]
     pub(crate) json: Option<PathBuf>,
@@ -206,7 +234,7 @@ const AFTER_HELP: &str = "\
 Times are numbers with a unit: 250us, 500ms, 1.5s, 2m, 1h.
 
 Exit status: 0 the load ran; 1 an objective of --slo was missed, or there were errors and --fail-on-errors was given, or
-a result could not be written; 2 the arguments make no sense, nothing was sent; 130 stopped by Ctrl-C, with a partial report.
+the target was not ready in time, or a result could not be written; 2 the arguments make no sense, nothing was sent; 130 stopped by Ctrl-C, with a partial report.
 
 Examples:
   rouse-load --connections 64 --duration 10s http://127.0.0.1:8080/
@@ -263,7 +291,14 @@ impl Args {
     /// The run that was asked for, without the journal, which needs its file opened.
     pub fn config(&self) -> Result<Config, Error> {
         // There is one, or a command, which has no configuration.
-        let mut config = Config::new(self.url.as_deref().unwrap_or_default())?;
+        self.sending.config(self.url.as_deref().unwrap_or_default())
+    }
+}
+
+impl Sending {
+    /// A run against this URL.
+    pub(crate) fn config(&self, url: &str) -> Result<Config, Error> {
+        let mut config = Config::new(url)?;
         config.connections = self.connections;
         config.threads = self.threads.unwrap_or(config.threads);
         config.load = self.load()?;
@@ -292,6 +327,10 @@ impl Args {
         config.checks = texts.chain(json).collect();
         config.connection_requests = self.connection_requests;
         config.max_waiting = self.max_waiting;
+        config.ready = self.wait_ready.map(|within| Ready {
+            within,
+            path: self.ready_path.clone(),
+        });
         config.check()?;
         Ok(config)
     }

@@ -175,18 +175,19 @@ fn complain(problems: impl IntoIterator<Item = String>) -> bool {
 
 fn load(args: &Args) -> Result<ExitCode, Error> {
     let mut config = args.config()?;
-    let json = Output::open("--json", args.json.as_deref())?;
-    let csv = Output::open("--csv", args.csv.as_deref())?;
-    let prometheus = Output::open_whole("--prometheus", args.prometheus.as_deref())?;
-    let journal_file =
-        args.journal
-            .as_deref()
-            .map(Journal::file)
-            .transpose()?
-            .map(|(journal, file)| {
-                config.journal = Some(journal);
-                file
-            });
+    let json = Output::open("--json", args.result.json.as_deref())?;
+    let csv = Output::open("--csv", args.result.csv.as_deref())?;
+    let prometheus = Output::open_whole("--prometheus", args.result.prometheus.as_deref())?;
+    let journal_file = args
+        .result
+        .journal
+        .as_deref()
+        .map(Journal::file)
+        .transpose()?
+        .map(|(journal, file)| {
+            config.journal = Some(journal);
+            file
+        });
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -199,7 +200,7 @@ fn load(args: &Args) -> Result<ExitCode, Error> {
     if shows {
         eprint!("\r\x1b[K");
     }
-    let is_met = args.slo.as_ref().is_none_or(|slo| report.judge(slo));
+    let is_met = args.result.slo.as_ref().is_none_or(|slo| report.judge(slo));
     let finished = journal_file
         .map_or(Ok(()), JournalFile::finish)
         .map_err(|error| line(&error));
@@ -218,7 +219,7 @@ fn load(args: &Args) -> Result<ExitCode, Error> {
     if complain(written.into_iter().filter_map(Result::err)) {
         return Ok(ExitCode::from(FAILED));
     }
-    let has_failed = !is_met || args.fail_on_errors && report.summary.error_count > 0;
+    let has_failed = !is_met || args.result.fail_on_errors && report.summary.error_count > 0;
     Ok(if report.interrupted {
         ExitCode::from(INTERRUPTED)
     } else if has_failed {

@@ -5,6 +5,7 @@ use crate::error::Error;
 use crate::journal::Journal;
 use crate::payload::Payload;
 use crate::plan::{Arrivals, Schedule, Stage, Timing};
+use crate::ready::Ready;
 use crate::unit::{MAX_DURATION, Rate};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::Scheme;
@@ -90,6 +91,8 @@ pub struct Config {
     pub max_waiting: usize,
     /// Where the outcome of each request is told, if anywhere.
     pub journal: Option<Journal>,
+    /// Whether, and for what, it is waited before the load.
+    pub ready: Option<Ready>,
 }
 
 impl Config {
@@ -116,6 +119,7 @@ impl Config {
             // At 10,000 requests/s this lets six seconds of load wait; it takes 3 MB.
             max_waiting: 65_536,
             journal: None,
+            ready: None,
         })
     }
 
@@ -172,6 +176,7 @@ impl Config {
         if self.connection_requests == Some(0) {
             return Err(Error::invalid("--connection-requests", "0", "1 or more"));
         }
+        self.ready.as_ref().map_or(Ok(()), Ready::check)?;
         self.check_headers()
     }
 

@@ -25,6 +25,16 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The target was not ready in time; nothing was measured.
+    #[error("--wait-ready: {url} is not ready after {within}: {reason}")]
+    NotReady {
+        /// What was asked for.
+        url: String,
+        /// How long it was waited for.
+        within: String,
+        /// Why the last try failed.
+        reason: String,
+    },
     /// A load thread or the pacing thread could not be started.
     #[error("cannot start a load thread")]
     Thread(#[source] io::Error),

@@ -31,6 +31,7 @@ mod pace;
 pub mod payload;
 pub mod plan;
 mod progress;
+pub mod ready;
 pub mod record;
 pub mod report;
 mod run;

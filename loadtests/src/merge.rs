@@ -1,6 +1,6 @@
 //! Several reports as one: of load that came from several machines, or of runs one after the other.
 
-use std::{collections::BTreeMap, fmt::Debug};
+use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 
 use crate::{
     record::{Durations, Recorder},
@@ -127,7 +127,11 @@ fn recorder(number: usize, report: &Report) -> Result<Recorder, CannotMerge> {
             .and_then(|histograms| Durations::decode(text(histograms)))
             .ok_or(CannotMerge::Histogram { number, what })
     };
+    let pacing = report.pacing.as_ref();
+    let lost = pacing.and_then(|pacing| Duration::try_from_secs_f64(pacing.lost).ok());
     Ok(Recorder {
+        reanchored: pacing.map_or(0, |pacing| pacing.reanchored),
+        lost: lost.unwrap_or_default(),
         latency: read("latency", |h| &h.latency)?,
         failed_latency: read("failed latency", |h| &h.failed_latency)?,
         lag: read("lag", |h| &h.lag)?,

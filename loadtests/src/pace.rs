@@ -4,8 +4,10 @@
 //! the monotonic clock, with the kernel's timer slack turned down to 1 ns for this thread, and spins for the last
 //! [`SPIN`]. The cost is at most 20 us of CPU per request, 2 % of a core per 1,000 requests/s.
 //!
-//! A thread that comes late (a suspended machine, a starved core) lets go at once everything that is due, in order:
-//! nothing is skipped, and the lateness is in the lag histogram.
+//! A thread that comes a little late lets go at once everything that is due, in order, and the lateness is in the lag
+//! histogram. One that was kept from running for longer than [`CATCH_UP`] (a stopped process, a starved core) does not: a burst
+//! that nobody planned would be blamed on the server. The rest of the schedule is moved instead, which is counted and told.
+//! Nothing is skipped, and what the *server* does moves nothing: this thread never waits for it.
 
 use crate::dispatch::Ticket;
 use crate::flight::{Ending, Flight, Shared, Tally, Timeline};
@@ -27,6 +29,34 @@ const FIRST: i32 = -20;
 /// The longest single sleep, so that a stopped run does not wait for a distant arrival.
 const NAP: Duration = Duration::from_millis(50);
 
+/// How late this thread may be and still send at once all that has become due meanwhile: 10 ms, as `AIPerf` has it (aiperf PR#1185).
+const CATCH_UP: Duration = Duration::from_millis(10);
+
+/// Where a schedule lies on the clock.
+#[derive(Debug)]
+struct Anchor {
+    /// The instant from which the schedule now counts.
+    at: Instant,
+}
+
+impl Anchor {
+    /// When a request is due on the clock.
+    fn planned(&self, due: Duration) -> Instant {
+        self.at + due
+    }
+
+    /// Hears that a request that was due at `planned` is let go `now`. Had this thread been away for longer than it may catch up, what
+    /// follows is moved by as much, so that the gaps stay as planned, and the time that was lost is given. The late request itself
+    /// keeps its instant: its lag and its latency say all of it.
+    fn let_go(&mut self, planned: Instant, now: Instant) -> Option<Duration> {
+        let late = now.saturating_duration_since(planned);
+        (late > CATCH_UP).then(|| {
+            self.at += late;
+            late
+        })
+    }
+}
+
 /// Offers every planned request, warm-up first; returns early if the run is stopped.
 pub(crate) fn pace(shared: &Shared, tally: &Tally, timeline: &Timeline, schedule: &Schedule) {
     // Without the slack turned down we would be 50 us late rather than wrong.
@@ -34,23 +64,35 @@ pub(crate) fn pace(shared: &Shared, tally: &Tally, timeline: &Timeline, schedule
     // Of this thread alone, on Linux. It sleeps but for moments, and whoever is not allowed to do this waits for others at times.
     let _ = setpriority_process(None, FIRST);
     let warmup = schedule.warmup(timeline.measure - timeline.start);
-    let warm = warmup
-        .iter()
-        .flat_map(Schedule::instants)
-        .map(|due| timeline.start + due);
-    let measured = schedule.instants().map(|due| timeline.measure + due);
-    for (number, planned) in (0..).zip(warm.chain(measured)) {
-        if !wait_until(planned, shared) {
-            break;
-        }
-        let ticket = Ticket {
-            number,
-            planned,
-            released: Instant::now(),
-            waited: false,
-        };
-        if let Err(ticket) = shared.dispatch.offer(ticket) {
-            never_sent(shared, tally, timeline, ticket, ErrorKind::Dropped);
+    let warm = warmup.iter().map(|warmup| (timeline.start, warmup));
+    let mut numbers = 0..;
+    'run: for (at, schedule) in warm.chain([(timeline.measure, schedule)]) {
+        let mut anchor = Anchor { at };
+        let is_measured = at == timeline.measure;
+        for due in schedule.instants() {
+            let planned = anchor.planned(due);
+            // A warm-up that was moved ends where it was to end.
+            if !is_measured && planned >= timeline.measure {
+                break;
+            }
+            if !wait_until(planned, shared) {
+                break 'run;
+            }
+            let released = Instant::now();
+            if let Some(lost) = anchor.let_go(planned, released)
+                && is_measured
+            {
+                tally.counts.lock().recorder.count_stall(lost);
+            }
+            let ticket = Ticket {
+                number: numbers.next().unwrap_or_default(),
+                planned,
+                released,
+                waited: false,
+            };
+            if let Err(ticket) = shared.dispatch.offer(ticket) {
+                never_sent(shared, tally, timeline, ticket, ErrorKind::Dropped);
+            }
         }
     }
     shared.dispatch.close();
@@ -93,4 +135,85 @@ fn wait_until(due: Instant, shared: &Shared) -> bool {
 
 fn from_now(sleep: Duration) -> Option<Timespec> {
     clock_gettime(ClockId::Monotonic).checked_add(Timespec::try_from(sleep).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Anchor, CATCH_UP};
+    use proptest::prelude::*;
+    use std::time::{Duration, Instant};
+
+    const fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    /// Lets go a request each 1 ms of plan on a simulated clock that jumps by `away` before the request of that number. Gives how
+    /// late each was, when it went out, and what was lost.
+    fn simulate(
+        count: u32,
+        away: &[(u32, Duration)],
+    ) -> (Vec<Duration>, Vec<Duration>, Vec<Duration>) {
+        let start = Instant::now();
+        let mut anchor = Anchor { at: start };
+        let mut now = start;
+        let (mut late, mut sent, mut lost) = (Vec::new(), Vec::new(), Vec::new());
+        for number in 0..count {
+            let planned = anchor.planned(ms(1) * number);
+            now += away
+                .iter()
+                .filter(|(at, _)| *at == number)
+                .map(|(_, away)| *away)
+                .sum::<Duration>();
+            now = now.max(planned);
+            lost.extend(anchor.let_go(planned, now));
+            late.push(now - planned);
+            sent.push(now - start);
+        }
+        (late, sent, lost)
+    }
+
+    #[test]
+    fn a_little_late_catches_up_and_stays_with_the_plan() {
+        let (late, sent, lost) = simulate(100, &[(50, ms(9))]);
+        assert_eq!(lost, []);
+        assert_eq!(late[50], ms(8), "the clock stood at 49 ms");
+        assert_eq!(sent[50..58], [ms(58); 8], "what was due is sent at once");
+        assert_eq!((late[58], sent[99]), (ms(0), ms(99)));
+    }
+
+    #[test]
+    fn much_too_late_moves_the_rest_and_invents_no_burst() {
+        let (late, sent, lost) = simulate(100, &[(50, ms(1_001))]);
+        assert_eq!(lost, [ms(1_000)]);
+        assert_eq!(late[50], ms(1_000), "the late one says all of it");
+        assert!(late[51..].iter().all(Duration::is_zero));
+        assert!(sent.windows(2).all(|pair| pair[1] >= pair[0] + ms(1)));
+        assert_eq!(sent[99], ms(1_099));
+    }
+
+    #[test]
+    fn exactly_as_late_as_may_be_is_not_too_late() {
+        let (_, _, lost) = simulate(20, &[(5, CATCH_UP + ms(1))]);
+        assert_eq!(lost, []);
+        let (_, _, lost) = simulate(20, &[(5, CATCH_UP + ms(2))]);
+        assert_eq!(lost, [CATCH_UP + ms(1)]);
+    }
+
+    proptest! {
+        /// However the thread is kept away: all is sent, in order, no more than a catch-up's worth at once, and after all of the time
+        /// lost the plan is kept.
+        #[test]
+        fn never_more_at_once_than_may_be_caught_up(
+            away in prop::collection::vec((0..500_u32, (0..60_u64).prop_map(ms)), 0..12),
+        ) {
+            let (late, sent, lost) = simulate(600, &away);
+            prop_assert!(sent.windows(2).all(|pair| pair[0] <= pair[1]));
+            let most = usize::try_from(CATCH_UP.as_millis()).unwrap() + 1;
+            prop_assert!(sent.windows(most + 1).all(|at| at[0] < at[most]), "{sent:?}");
+            prop_assert!(lost.iter().all(|lost| *lost > CATCH_UP));
+            prop_assert_eq!(late.iter().filter(|late| **late > CATCH_UP).count(), lost.len());
+            let all: Duration = lost.iter().sum();
+            prop_assert_eq!(sent[599], ms(599) + all);
+        }
+    }
 }

@@ -205,6 +205,10 @@ pub struct Recorder {
     pub body_bytes: u64,
     /// Connections opened, warm-up included.
     pub connections: u64,
+    /// How often the tool stood still for so long that the rest of the schedule was moved.
+    pub reanchored: u64,
+    /// By how much it was moved in all.
+    pub lost: Duration,
     /// The same over time.
     pub series: Series,
 }
@@ -237,6 +241,12 @@ impl Recorder {
         }
     }
 
+    /// Counts that the tool stood still, and the schedule was moved by what was lost.
+    pub(crate) fn count_stall(&mut self, lost: Duration) {
+        self.reanchored += 1;
+        self.lost += lost;
+    }
+
     /// Adds all of the other's counts.
     pub fn merge(&mut self, other: &Self) {
         self.latency.merge(&other.latency);
@@ -255,6 +265,8 @@ impl Recorder {
         self.unfinished += other.unfinished;
         self.body_bytes += other.body_bytes;
         self.connections += other.connections;
+        self.reanchored += other.reanchored;
+        self.lost += other.lost;
         self.series.merge(&other.series);
     }
 

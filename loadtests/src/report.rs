@@ -28,6 +28,9 @@ pub struct Report {
     pub started_at: f64,
     /// True if the run was stopped early, so that the report is partial.
     pub interrupted: bool,
+    /// Seconds until the target was ready, if that was waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_after: Option<f64>,
     /// What was asked for, without bodies and header values.
     pub config: Settings,
     /// The results in short.
@@ -220,6 +223,12 @@ pub struct Pacing {
     pub waited: Percentiles,
     /// Requests never sent because too many waited, or because their turn had not come when the run ended.
     pub dropped: u64,
+    /// How often the tool stood still for more than 10 ms, so that the rest of the schedule was moved instead of sent in a burst.
+    #[serde(default)]
+    pub reanchored: u64,
+    /// By how many seconds it was moved in all.
+    #[serde(default)]
+    pub lost: f64,
     /// True if the tool, not the target, may have shaped the results.
     pub tool_was_the_limit: bool,
     /// The same in words.
@@ -245,6 +254,7 @@ impl Report {
                 .unwrap_or_default()
                 .as_secs_f64(),
             interrupted,
+            ready_after: None,
             config: Settings::of(config),
             summary,
             status: total
@@ -338,9 +348,16 @@ impl Pacing {
             .unwrap_or_default();
         let p99 = lag.p99.unwrap_or_default();
         // A tenth of the median: more would be visible in the numbers that people quote.
-        let limit = p99 > GOOD_LAG.max(median.unwrap_or_default() / 10.0);
+        let (reanchored, lost) = (total.reanchored, total.lost.as_secs_f64());
+        let limit = reanchored > 0 || p99 > GOOD_LAG.max(median.unwrap_or_default() / 10.0);
         let verdict = match (lag.count, limit) {
             (0, _) => "nothing was sent".into(),
+            (_, true) if reanchored > 0 => format!(
+                "the tool was the limit: it stood still {}, and the schedule was moved by {}; lag p99 {}",
+                times(reanchored),
+                human(lost),
+                human(p99)
+            ),
             (_, true) => format!("the tool was the limit: lag p99 {}", human(p99)),
             (_, false) => format!("the schedule was kept: lag p99 {}", human(p99)),
         };
@@ -348,9 +365,19 @@ impl Pacing {
             lag,
             waited,
             dropped,
+            reanchored,
+            lost,
             tool_was_the_limit: limit,
             verdict,
         }
+    }
+}
+
+fn times(count: u64) -> String {
+    if count == 1 {
+        "once".into()
+    } else {
+        format!("{count} times")
     }
 }
 

@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::flight::{Shared, Tally, Timeline};
 use crate::pace::never_sent;
 use crate::progress::{Meter, Progress};
+use crate::ready;
 use crate::record::{ErrorKind, Recorder};
 use crate::report::Report;
 use http::header::{CONNECTION, HOST};
@@ -38,7 +39,7 @@ const TURNS: usize = 64;
 ///
 /// # Errors
 ///
-/// A setting that makes no sense, or a host that does not resolve, before anything is sent; or threads that the operating
+/// A setting that makes no sense, a host that does not resolve, or a target that is not ready in time, before anything is sent; or threads that the operating
 /// system refuses. Failed requests are not errors but part of the report.
 ///
 /// # Cancel safety
@@ -47,9 +48,35 @@ const TURNS: usize = 64;
 pub async fn run(
     config: Config,
     progress: impl Fn(Progress) + Send + Sync + 'static,
+    stop: watch::Receiver<bool>,
+) -> Result<Report, Error> {
+    run_marked(config, progress, stop, |_| ()).await
+}
+
+/// A moment of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// The warm-up is over.
+    Measured,
+    /// The last request has ended.
+    Ended,
+}
+
+/// As [`run`]; tells `mark` at these moments, on the caller's task. Whoever stops a run before it begins hears of neither.
+pub(crate) async fn run_marked(
+    config: Config,
+    progress: impl Fn(Progress),
     mut stop: watch::Receiver<bool>,
+    mut mark: impl FnMut(Mark),
 ) -> Result<Report, Error> {
     config.check()?;
+    let waited = tokio::select! {
+        waited = ready::wait(&config) => waited?,
+        () = stopped(&mut stop) => {
+            let nothing = Recorder::default();
+            return Ok(Report::new(&config, &nothing, Duration::ZERO, SystemTime::now(), true));
+        }
+    };
     let shared = Arc::new(share(&config, resolve(&config).await?)?);
     let (mut crew, mut ready) = Crew::start(&config, &shared)?;
     let mut interrupted = tokio::select! {
@@ -58,7 +85,7 @@ pub async fn run(
     };
     let start = Instant::now();
     let (measure, started_at) = (start + config.warmup, SystemTime::now());
-    let (end, cutoff) = match &config.load {
+    let (end, mut cutoff) = match &config.load {
         Load::Closed(Limit::Duration(length)) => (Some(measure + *length), None),
         Load::Closed(Limit::Requests(_)) => (None, None),
         Load::Open(schedule) => (None, Some(measure + schedule.length() + config.timeout)),
@@ -81,15 +108,27 @@ pub async fn run(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     ticks.reset();
     let mut cut = cutoff.is_none();
+    let planned_cutoff = cutoff;
+    let mut is_measured = false;
     loop {
         tokio::select! {
             biased;
+            () = sleep_until(measure.into()), if !is_measured => {
+                is_measured = true;
+                mark(Mark::Measured);
+            }
             _ = crew.done.recv() => break, // every sender is dropped once every thread has ended
             () = stopped(&mut stop), if !interrupted => {
                 interrupted = true;
                 crew.halt();
             }
             () = sleep_until(cutoff.unwrap_or(start).into()), if !cut => {
+                // A schedule that was moved ends later.
+                let moved = planned_cutoff.map(|cutoff| cutoff + pacer_tally.counts.lock().recorder.lost);
+                if moved > cutoff {
+                    cutoff = moved;
+                    continue;
+                }
                 cut = true;
                 drop_all(&shared, &pacer_tally, &timeline, shared.dispatch.take_waiting(), ErrorKind::Dropped);
             }
@@ -97,6 +136,7 @@ pub async fn run(
         }
     }
     let stopped_at = Instant::now();
+    mark(Mark::Ended);
     crew.join()?;
     drop_all(
         &shared,
@@ -106,17 +146,12 @@ pub async fn run(
         ErrorKind::Interrupted,
     );
 
-    let mut total = Recorder::default();
-    let mut last_done = measure;
-    for tally in &tallies {
-        let counts = tally.counts.lock();
-        total.merge(&counts.recorder);
-        last_done = counts
-            .last_done
-            .map_or(last_done, |done| done.max(last_done));
-    }
+    let (total, last_done) = sum(&tallies);
+    let last_done = last_done.unwrap_or(measure);
     let planned_end = match &config.load {
-        Load::Open(schedule) if schedule.limit.is_none() => measure + schedule.length(),
+        Load::Open(schedule) if schedule.limit.is_none() => {
+            measure + schedule.length() + total.lost
+        }
         _ => end.unwrap_or(measure),
     };
     let ended = if interrupted {
@@ -124,13 +159,27 @@ pub async fn run(
     } else {
         last_done.max(planned_end)
     };
-    Ok(Report::new(
+    let mut report = Report::new(
         &config,
         &total,
         ended.saturating_duration_since(measure),
         started_at,
         interrupted,
-    ))
+    );
+    report.ready_after = waited.map(|waited| waited.as_secs_f64());
+    Ok(report)
+}
+
+/// All that was counted, and when the last request ended.
+fn sum(tallies: &[Arc<Tally>]) -> (Recorder, Option<Instant>) {
+    let mut total = Recorder::default();
+    let mut last_done = None;
+    for tally in tallies {
+        let counts = tally.counts.lock();
+        total.merge(&counts.recorder);
+        last_done = last_done.max(counts.last_done);
+    }
+    (total, last_done)
 }
 
 fn drop_all(

@@ -24,6 +24,9 @@ impl fmt::Display for Table<'_> {
         if report.interrupted {
             writeln!(f, "stopped early: this report is partial")?;
         }
+        if let Some(seconds) = report.ready_after {
+            writeln!(f, "ready after {}", human(seconds))?;
+        }
         writeln!(f)?;
         writeln!(
             f,

@@ -5,8 +5,9 @@ use loadtests::Report;
 use loadtests::journal::Outcome;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
+use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
@@ -22,6 +23,26 @@ fn command(args: &[&str]) -> Command {
 pub(crate) async fn output(args: &[&str]) -> Output {
     let mut command = command(args);
     spawn_blocking(move || command.output().unwrap())
+        .await
+        .unwrap()
+}
+
+/// Starts the command.
+pub(crate) fn begin(args: &[&str]) -> Child {
+    command(args).spawn().unwrap()
+}
+
+pub(crate) fn signal(child: &Child, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+/// Interrupts the command once `moment` has come.
+pub(crate) async fn interrupted_after(args: &[&str], mut moment: mpsc::Receiver<()>) -> Output {
+    let child = begin(args);
+    moment.recv().await.unwrap();
+    signal(&child, Signal::INT);
+    spawn_blocking(move || child.wait_with_output().unwrap())
         .await
         .unwrap()
 }

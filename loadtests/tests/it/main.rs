@@ -6,6 +6,8 @@ mod command;
 mod errors;
 mod http1;
 mod journal;
+mod pacing;
+mod ready;
 mod requests;
 mod results;
 mod schedule;

@@ -1,0 +1,153 @@
+//! Waiting until the target is ready, before anything is sent that counts.
+//!
+//! Without a path that is a connection that is accepted. With one it is an answer of 200 to 299 to a `GET` of it, over a
+//! connection as the load has them and with its headers. The name is looked up each time: a Service may not be there yet either.
+//! Nothing of this is measured but how long it took.
+
+use crate::client::{BodyEnd, Connection, Failure, Order, Template, Watchdog};
+use crate::config::{Config, Expect};
+use crate::error::Error;
+use crate::payload::Payload;
+use crate::run::{resolve, template};
+use crate::unit::{MAX_DURATION, human};
+use http::uri::PathAndQuery;
+use http::{Method, Uri};
+use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout_at};
+
+/// Between two tries: short beside any start of a server, and nothing that it would notice.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What to wait for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ready {
+    /// The longest to wait.
+    pub within: Duration,
+    /// What is asked for on the host of the URL; a connection is enough if there is none.
+    pub path: Option<String>,
+}
+
+impl Ready {
+    /// Says what makes no sense, if anything does.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.within.is_zero() || self.within > MAX_DURATION {
+            let within = format!("{:?}", self.within);
+            return Err(Error::invalid(
+                "--wait-ready",
+                within,
+                "more than 0 and at most 24h",
+            ));
+        }
+        self.target().map(drop)
+    }
+
+    fn target(&self) -> Result<Option<PathAndQuery>, Error> {
+        let Some(path) = &self.path else {
+            return Ok(None);
+        };
+        let parsed = path.parse().ok().filter(|_| path.starts_with('/'));
+        let allowed = "a path that begins with /, such as /v2/health/ready";
+        parsed
+            .map(Some)
+            .ok_or_else(|| Error::invalid("--ready-path", path, allowed))
+    }
+}
+
+/// Waits until the target of `config` is ready, if that is asked for; gives how long it took.
+///
+/// # Errors
+/// If it is not ready in time, with the reason of the last try.
+///
+/// # Cancel safety
+/// Dropping the future ends the wait.
+pub(crate) async fn wait(config: &Config) -> Result<Option<Duration>, Error> {
+    let Some(ready) = &config.ready else {
+        return Ok(None);
+    };
+    let began = Instant::now();
+    let end = began + ready.within;
+    let probe = probe(config, ready)?;
+    loop {
+        let deadline = end.min(Instant::now() + config.timeout);
+        let tried = timeout_at(deadline.into(), attempt(config, probe.as_ref(), deadline)).await;
+        let reason = match tried {
+            Ok(Ok(())) => return Ok(Some(began.elapsed())),
+            Ok(Err(reason)) => reason,
+            Err(_) => SILENT.to_owned(),
+        };
+        if Instant::now() + PAUSE >= end {
+            return Err(Error::NotReady {
+                url: probe
+                    .as_ref()
+                    .map_or(&config.url, |(url, _)| url)
+                    .to_string(),
+                within: human(ready.within.as_secs_f64()),
+                reason,
+            });
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+const SILENT: &str = "no answer in time";
+
+/// The URL that is asked for, if any is, and the request.
+fn probe(config: &Config, ready: &Ready) -> Result<Option<(Uri, Template)>, Error> {
+    let Some(path) = ready.target()? else {
+        return Ok(None);
+    };
+    let mut parts = config.url.clone().into_parts();
+    parts.path_and_query = Some(path);
+    let url = Uri::from_parts(parts)
+        .map_err(|_| Error::invalid("URL", config.url.to_string(), "a URL with a host"))?;
+    let request = Config {
+        url: url.clone(),
+        method: Method::GET,
+        body: Payload::default(),
+        ..config.clone()
+    };
+    Ok(Some((url, template(&request)?)))
+}
+
+/// One try; else why not.
+async fn attempt(
+    config: &Config,
+    probe: Option<&(Uri, Template)>,
+    deadline: Instant,
+) -> Result<(), String> {
+    let addresses = resolve(config).await.map_err(|error| error.to_string())?;
+    let Some((_, template)) = probe else {
+        let connected = TcpStream::connect(addresses.as_slice()).await;
+        return connected.map(drop).map_err(|error| error.to_string());
+    };
+    let Ok(mut connection) = Connection::open(&addresses, config.http2).await else {
+        // Why it was refused is only known to a plain connection.
+        let refused = TcpStream::connect(addresses.as_slice()).await.err();
+        return Err(refused.map_or_else(
+            || "the connection was not set up".to_owned(),
+            |error| error.to_string(),
+        ));
+    };
+    let mut watchdog = Watchdog::new(deadline);
+    let order = Order {
+        template,
+        number: 0,
+        id: None,
+        keep: false,
+    };
+    if !connection.ready(&mut watchdog, deadline).await {
+        return Err("the connection was closed".to_owned());
+    }
+    match connection.exchange(order, &mut watchdog, deadline).await {
+        Ok(answer) if !Expect::Success.accepts(answer.status) => {
+            Err(format!("it answered {}", answer.status))
+        }
+        Ok(answer) if answer.end != BodyEnd::Whole => Err("its answer broke off".to_owned()),
+        Ok(_) => Ok(()),
+        Err(Failure::Timeout) => Err(SILENT.to_owned()),
+        Err(Failure::Unsent | Failure::Error(_)) => Err(
+            "the connection was closed without an answer, or the answer was not HTTP".to_owned(),
+        ),
+    }
+}

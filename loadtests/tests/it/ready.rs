@@ -1,0 +1,153 @@
+//! Waiting until the target is ready.
+
+use crate::command::{interrupted_after, output, text};
+use crate::server::{http, ok, run};
+use bytes::Bytes;
+use http::Response;
+use http_body_util::Full;
+use loadtests::config::{Limit, Load};
+use loadtests::ready::Ready;
+use loadtests::{Config, Error, Report};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+fn status(code: u16) -> Response<Full<Bytes>> {
+    Response::builder()
+        .status(code)
+        .body(Full::default())
+        .unwrap()
+}
+
+fn waiting(url: &str, within: Duration, path: Option<&str>) -> Config {
+    let mut config = Config::new(url).unwrap();
+    config.load = Load::Closed(Limit::Requests(5));
+    config.ready = Some(Ready {
+        within,
+        path: path.map(str::to_owned),
+    });
+    config
+}
+
+/// An address at which nothing listens.
+async fn nowhere() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    format!("http://{}/", listener.local_addr().unwrap())
+}
+
+#[tokio::test]
+async fn nothing_is_sent_before_the_probe_is_answered_well() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&seen);
+    let url = http(move |request| {
+        let mut log = log.lock();
+        log.push(request.uri().path().to_owned());
+        let answer = match (request.uri().path(), log.len()) {
+            ("/health", 1) => status(503),
+            ("/health", 2) => status(302),
+            _ => ok(),
+        };
+        async { answer }
+    })
+    .await;
+    for http2 in [false, true] {
+        seen.lock().clear();
+        let mut config = waiting(
+            &format!("{url}work"),
+            Duration::from_mins(1),
+            Some("/health"),
+        );
+        config.http2 = http2;
+        let report = run(config).await;
+        assert_eq!(report.summary.successes, 5, "{report:?}");
+        let wanted = ["/health"; 3].into_iter().chain(["/work"; 5]);
+        assert_eq!(*seen.lock(), wanted.collect::<Vec<_>>());
+        assert!(report.ready_after.is_some_and(|seconds| seconds >= 0.2));
+    }
+}
+
+#[tokio::test]
+async fn without_a_path_a_connection_is_enough() {
+    let url = http(|_| async { status(503) }).await;
+    let report = run(waiting(&url, Duration::from_mins(1), None)).await;
+    assert_eq!(report.summary.error_count, 5);
+    assert!(report.ready_after.is_some());
+}
+
+#[tokio::test]
+async fn what_is_not_ready_in_time_is_named_with_the_last_reason() {
+    let nowhere = nowhere().await;
+    let failing = http(|_| async { status(503) }).await;
+    for (url, path, reason) in [
+        (&nowhere, None, "refused"),
+        (&nowhere, Some("/health"), "refused"),
+        (&failing, Some("/health"), "it answered 503"),
+    ] {
+        let (_stop, stopped) = watch::channel(false);
+        let config = waiting(url, Duration::from_millis(150), path);
+        let error = loadtests::run(config, |_| (), stopped)
+            .await
+            .expect_err(url);
+        assert!(matches!(error, Error::NotReady { .. }) && !error.is_usage());
+        let error = error.to_string();
+        assert!(
+            error.contains(url.as_str()) && error.contains(reason),
+            "{error}"
+        );
+    }
+    let ended = output(&[&nowhere, "--wait-ready", "150ms"]).await;
+    let (said, wrong) = (text(&ended.stdout), text(&ended.stderr));
+    assert_eq!(
+        (ended.status.code(), said.as_str()),
+        (Some(1), ""),
+        "{wrong}"
+    );
+    assert!(
+        wrong.lines().count() == 1 && wrong.contains("--wait-ready"),
+        "{wrong}"
+    );
+}
+
+#[tokio::test]
+async fn paths_that_are_none_are_refused() {
+    let ended = output(&[
+        "http://127.0.0.1:9/",
+        "--wait-ready",
+        "1s",
+        "--ready-path",
+        "health",
+    ])
+    .await;
+    let wrong = text(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(2), "{wrong}");
+    assert!(
+        wrong.contains("--ready-path") && wrong.contains("begins with /"),
+        "{wrong}"
+    );
+}
+
+#[tokio::test]
+async fn an_interrupt_ends_the_wait() {
+    // Told of the first try: from then on it waits.
+    let (tell, tried) = tokio::sync::mpsc::channel(1);
+    let url = http(move |_| {
+        let _full = tell.try_send(());
+        async { status(503) }
+    })
+    .await;
+    let args = [
+        "--wait-ready",
+        "1h",
+        "--ready-path",
+        "/health",
+        "--json",
+        "-",
+        &url,
+    ];
+    let ended = interrupted_after(&args, tried).await;
+    assert_eq!(ended.status.code(), Some(130), "{}", text(&ended.stderr));
+    let report: Report = serde_json::from_slice(&ended.stdout).unwrap();
+    assert!(report.interrupted && report.summary.requests == 0);
+}
