@@ -5,14 +5,14 @@ use crate::compare::Limits;
 use crate::config::{Config, Expect, Limit, Load};
 use crate::error::Error;
 use crate::payload::Payload;
-use crate::plan::{Arrivals, Replay, Schedule, Stage, Stages, Timing, Trace, VARIATIONS};
+use crate::plan::{Arrivals, Replay, Schedule, Shard, Stage, Stages, Timing, Trace, VARIATIONS};
 use crate::slo::Objectives;
 use crate::unit::{MAX_DURATION, Rate, parse_duration};
 use bytes::Bytes;
 use clap::{Parser, Subcommand};
 use http::{HeaderName, HeaderValue, Method};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Measure an HTTP server under load, honestly.
 ///
@@ -106,6 +106,15 @@ pub struct Args {
     /// Load before the measurement that is left out of the report, at the first rate of an open loop or the mean of a trace.
     #[arg(long, value_name = "TIME", default_value = "0", value_parser = parse_duration, help_heading = "Load")]
     warmup: Duration,
+
+    /// Send every N-th request of the open loop alone, from the I-th on, I from 0: with --shard 0/4, 1/4, 2/4 and 3/4 four machines send
+    /// what one would without it. Rates and --requests are those of all of them.
+    #[arg(long, value_name = "I/N", help_heading = "Load")]
+    shard: Option<Shard>,
+
+    /// Begin at this moment, in seconds since 1970 and at most an hour ahead, so that several machines begin together.
+    #[arg(long, value_name = "SECONDS", value_parser = parse_moment, help_heading = "Load")]
+    start_at: Option<SystemTime>,
 
     /// Open loop: requests that may wait for a free connection. Further ones are dropped, and counted as errors.
     #[arg(
@@ -290,6 +299,7 @@ impl Args {
         config.checks = texts.chain(json).collect();
         config.connection_requests = self.connection_requests;
         config.max_waiting = self.max_waiting;
+        config.start_at = self.start_at;
         config.check()?;
         Ok(config)
     }
@@ -303,6 +313,11 @@ impl Args {
                 allowed,
             ));
         }
+        if let (Some(shard), None, None, None) = (self.shard, &self.stages, self.rate, &self.trace)
+        {
+            let allowed = "only with --rate, --stages or --trace";
+            return Err(Error::invalid("--shard", shard.to_string(), allowed));
+        }
         let timed = |timing| {
             Load::Open(Schedule {
                 timing,
@@ -310,6 +325,7 @@ impl Args {
                 variation: self.variation,
                 seed: self.seed,
                 limit: self.requests,
+                shard: self.shard,
             })
         };
         let steady = |length, rate| timed(Timing::Stages(vec![Stage::constant(length, rate)]));
@@ -433,6 +449,14 @@ fn parse_rate(text: &str) -> Result<Rate, String> {
     }
 }
 
+fn parse_moment(text: &str) -> Result<SystemTime, String> {
+    let seconds = text.parse().ok().map(Duration::try_from_secs_f64);
+    seconds
+        .and_then(Result::ok)
+        .and_then(|since| UNIX_EPOCH.checked_add(since))
+        .ok_or_else(|| "a number of seconds since 1970, as date +%s prints it".into())
+}
+
 fn parse_header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     const ALLOWED: &str = "a header is 'Name: value'";
     let (name, value) = text.split_once(':').ok_or(ALLOWED)?;
@@ -531,6 +555,20 @@ mod tests {
                 "'0'",
             ),
             (&["--duration", "0"], "--duration", "0ns"),
+            (&["--rate", "1", "--shard", "4/4"], "--shard", "'4/4'"),
+            (&["--shard", "0/4"], "--shard", "--rate"),
+            (&["--start-at", "soon"], "--start-at", "'soon'"),
+            (&["--start-at", "1e30"], "--start-at", "'1e30'"),
+            (
+                &["--start-at", "1000"],
+                "--start-at",
+                "at most an hour ahead",
+            ),
+            (
+                &["--start-at", "99999999999"],
+                "--start-at",
+                "at most an hour ahead",
+            ),
             (&["--duration", "10"], "--duration", "'10'"),
             (&["--connections", "0"], "--connections", "\"0\""),
             (&["--header", "nonsense"], "--header", "'nonsense'"),

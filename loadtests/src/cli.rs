@@ -300,7 +300,7 @@ fn read(argument: &'static str, path: &Path) -> Result<Report, Error> {
     }
     let report: Report = serde_json::from_str(&text)
         .map_err(|e| wrong(format!("a report as --json writes it ({e})")))?;
-    if report.series.points.len() > MOST {
+    if report.series.points.len().max(report.series.answered.len()) > MOST {
         return Err(wrong(format!("a report with at most {MOST} slices")));
     }
     if report.schema_version != SCHEMA_VERSION {

@@ -11,7 +11,7 @@ use http::uri::Scheme;
 use http::{HeaderMap, Method, Uri};
 use std::num::NonZero;
 use std::thread::available_parallelism;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The request header that carries the unique id while a journal is kept.
 pub const REQUEST_ID: &str = "x-request-id";
@@ -19,6 +19,9 @@ pub const REQUEST_ID: &str = "x-request-id";
 pub const SERVED_BY: &str = "x-served-by";
 /// More connections than this to one address run out of client ports.
 pub const MAX_CONNECTIONS: usize = 50_000;
+
+/// How far ahead a start may be: whatever is further is a slip, or another unit.
+const FURTHEST_START: Duration = Duration::from_hours(1);
 
 /// How requests are issued.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,6 +93,8 @@ pub struct Config {
     pub max_waiting: usize,
     /// Where the outcome of each request is told, if anywhere.
     pub journal: Option<Journal>,
+    /// When the load is to begin, if not at once: so that several load testers begin together.
+    pub start_at: Option<SystemTime>,
 }
 
 impl Config {
@@ -116,6 +121,7 @@ impl Config {
             // At 10,000 requests/s this lets six seconds of load wait; it takes 3 MB.
             max_waiting: 65_536,
             journal: None,
+            start_at: None,
         })
     }
 
@@ -172,7 +178,26 @@ impl Config {
         if self.connection_requests == Some(0) {
             return Err(Error::invalid("--connection-requests", "0", "1 or more"));
         }
+        self.check_start()?;
         self.check_headers()
+    }
+
+    /// A run that begins too late is not part of what the others measure, and must not look as if it were.
+    fn check_start(&self) -> Result<(), Error> {
+        let Some(start) = self.start_at else {
+            return Ok(());
+        };
+        let ahead = start.duration_since(SystemTime::now());
+        if ahead.is_ok_and(|ahead| ahead <= FURTHEST_START) {
+            return Ok(());
+        }
+        let since = start.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let allowed = "a moment that is still to come, and at most an hour ahead";
+        Err(Error::invalid(
+            "--start-at",
+            since.as_secs_f64().to_string(),
+            allowed,
+        ))
     }
 
     fn check_headers(&self) -> Result<(), Error> {

@@ -34,12 +34,19 @@ pub(crate) fn pace(shared: &Shared, tally: &Tally, timeline: &Timeline, schedule
     // Of this thread alone, on Linux. It sleeps but for moments, and whoever is not allowed to do this waits for others at times.
     let _ = setpriority_process(None, FIRST);
     let warmup = schedule.warmup(timeline.measure - timeline.start);
+    // A request has the number that it would have were there no shards, and so the same body.
+    let first = warmup
+        .as_ref()
+        .map_or(0, |warmup| warmup.whole().instants().count());
+    let first = u64::try_from(first).unwrap_or_default();
     let warm = warmup
         .iter()
-        .flat_map(Schedule::instants)
-        .map(|due| timeline.start + due);
-    let measured = schedule.instants().map(|due| timeline.measure + due);
-    for (number, planned) in (0..).zip(warm.chain(measured)) {
+        .flat_map(Schedule::numbered)
+        .map(|(number, due)| (number, timeline.start + due));
+    let measured = schedule
+        .numbered()
+        .map(|(number, due)| (first + number, timeline.measure + due));
+    for (number, planned) in warm.chain(measured) {
         if !wait_until(planned, shared) {
             break;
         }
