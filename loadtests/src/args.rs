@@ -196,6 +196,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE", help_heading = "Result")]
     pub(crate) csv: Option<PathBuf>,
 
+    /// Write the report as a page with charts: one file that needs no network and opens from disk.
+    #[arg(long, value_name = "FILE", help_heading = "Result")]
+    pub(crate) html: Option<PathBuf>,
+
     /// Write the results as metrics of Prometheus, for the textfile collector of its node exporter. The file appears whole.
     #[arg(long, value_name = "FILE", help_heading = "Result")]
     pub(crate) prometheus: Option<PathBuf>,
@@ -238,9 +242,25 @@ pub(crate) enum Command {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
 
+        /// Write the report as a page with charts, as --html of a run.
+        #[arg(long, value_name = "FILE")]
+        html: Option<PathBuf>,
+
         /// Objectives, as of a run. Exit with 1 if one is missed.
         #[arg(long, value_name = "OBJECTIVES")]
         slo: Option<Objectives>,
+    },
+    /// Make a page with charts of a report: one file that needs no network and opens from disk.
+    ///
+    /// Exit status: 0; 1 the page could not be written; 2 the report cannot be read.
+    Html {
+        /// A report, as written with --json.
+        #[arg(value_name = "REPORT")]
+        report: PathBuf,
+
+        /// Where the page goes, or - for standard output.
+        #[arg(value_name = "FILE")]
+        page: PathBuf,
     },
     /// Compare two reports: ratios of the second to the first, with intervals.
     ///

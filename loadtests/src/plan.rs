@@ -166,7 +166,7 @@ impl Schedule {
         let Timing::Stages(stages) = &self.timing else {
             return None;
         };
-        let load = stage::load_until(stages, to) - stage::load_until(stages, from);
+        let load = load_until(stages, to) - load_until(stages, from);
         (to > from).then(|| load / (to - from) / self.shard.unwrap_or_default().of())
     }
 
