@@ -6,7 +6,7 @@ use crate::compare::Limits;
 use crate::config::{Config, Expect, Limit, Load};
 use crate::error::Error;
 use crate::payload::Payload;
-use crate::plan::{Arrivals, Replay, Schedule, Stage, Stages, Timing, Trace, VARIATIONS};
+use crate::plan::{Arrivals, Replay, Schedule, Shard, Stage, Stages, Timing, Trace, VARIATIONS};
 use crate::ready::Ready;
 use crate::slo::Objectives;
 use crate::unit::{MAX_DURATION, Rate, parse_duration};
@@ -14,7 +14,7 @@ use bytes::Bytes;
 use clap::{Parser, Subcommand};
 use http::{HeaderName, HeaderValue, Method};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Measure an HTTP server under load, honestly.
 ///
@@ -119,6 +119,15 @@ pub(crate) struct Sending {
     #[arg(long, value_name = "TIME", default_value = "0", value_parser = parse_duration, help_heading = "Load")]
     warmup: Duration,
 
+    /// Send every N-th request of the open loop alone, from the I-th on, I from 0: with --shard 0/4, 1/4, 2/4 and 3/4 four machines send
+    /// what one would without it. Rates and --requests are those of all of them.
+    #[arg(long, value_name = "I/N", help_heading = "Load")]
+    shard: Option<Shard>,
+
+    /// Begin at this moment, in seconds since 1970 and at most an hour ahead, so that several machines begin together.
+    #[arg(long, value_name = "SECONDS", value_parser = parse_moment, help_heading = "Load")]
+    start_at: Option<SystemTime>,
+
     /// Open loop: requests that may wait for a free connection. Further ones are dropped, and counted as errors.
     #[arg(
         long,
@@ -216,6 +225,10 @@ pub(crate) struct Results {
     #[arg(long, value_name = "FILE", help_heading = "Result")]
     pub(crate) csv: Option<PathBuf>,
 
+    /// Write the report as a page with charts: one file that needs no network and opens from disk.
+    #[arg(long, value_name = "FILE", help_heading = "Result")]
+    pub(crate) html: Option<PathBuf>,
+
     /// Write the results as metrics of Prometheus, for the textfile collector of its node exporter. The file appears whole.
     #[arg(long, value_name = "FILE", help_heading = "Result")]
     pub(crate) prometheus: Option<PathBuf>,
@@ -259,9 +272,25 @@ pub(crate) enum Command {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
 
+        /// Write the report as a page with charts, as --html of a run.
+        #[arg(long, value_name = "FILE")]
+        html: Option<PathBuf>,
+
         /// Objectives, as of a run. Exit with 1 if one is missed.
         #[arg(long, value_name = "OBJECTIVES")]
         slo: Option<Objectives>,
+    },
+    /// Make a page with charts of a report: one file that needs no network and opens from disk.
+    ///
+    /// Exit status: 0; 1 the page could not be written; 2 the report cannot be read.
+    Html {
+        /// A report, as written with --json.
+        #[arg(value_name = "REPORT")]
+        report: PathBuf,
+
+        /// Where the page goes, or - for standard output.
+        #[arg(value_name = "FILE")]
+        page: PathBuf,
     },
     /// Compare two reports: ratios of the second to the first, with intervals.
     ///
@@ -331,6 +360,7 @@ impl Sending {
             within,
             path: self.ready_path.clone(),
         });
+        config.start_at = self.start_at;
         config.check()?;
         Ok(config)
     }
@@ -344,6 +374,11 @@ impl Sending {
                 allowed,
             ));
         }
+        if let (Some(shard), None, None, None) = (self.shard, &self.stages, self.rate, &self.trace)
+        {
+            let allowed = "only with --rate, --stages or --trace";
+            return Err(Error::invalid("--shard", shard.to_string(), allowed));
+        }
         let timed = |timing| {
             Load::Open(Schedule {
                 timing,
@@ -351,6 +386,7 @@ impl Sending {
                 variation: self.variation,
                 seed: self.seed,
                 limit: self.requests,
+                shard: self.shard,
             })
         };
         let steady = |length, rate| timed(Timing::Stages(vec![Stage::constant(length, rate)]));
@@ -474,6 +510,14 @@ pub(crate) fn parse_rate(text: &str) -> Result<Rate, String> {
     }
 }
 
+fn parse_moment(text: &str) -> Result<SystemTime, String> {
+    let seconds = text.parse().ok().map(Duration::try_from_secs_f64);
+    seconds
+        .and_then(Result::ok)
+        .and_then(|since| UNIX_EPOCH.checked_add(since))
+        .ok_or_else(|| "a number of seconds since 1970, as date +%s prints it".into())
+}
+
 pub(crate) fn parse_header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     const ALLOWED: &str = "a header is 'Name: value'";
     let (name, value) = text.split_once(':').ok_or(ALLOWED)?;
@@ -572,6 +616,20 @@ mod tests {
                 "'0'",
             ),
             (&["--duration", "0"], "--duration", "0ns"),
+            (&["--rate", "1", "--shard", "4/4"], "--shard", "'4/4'"),
+            (&["--shard", "0/4"], "--shard", "--rate"),
+            (&["--start-at", "soon"], "--start-at", "'soon'"),
+            (&["--start-at", "1e30"], "--start-at", "'1e30'"),
+            (
+                &["--start-at", "1000"],
+                "--start-at",
+                "at most an hour ahead",
+            ),
+            (
+                &["--start-at", "99999999999"],
+                "--start-at",
+                "at most an hour ahead",
+            ),
             (&["--duration", "10"], "--duration", "'10'"),
             (&["--connections", "0"], "--connections", "\"0\""),
             (&["--header", "nonsense"], "--header", "'nonsense'"),

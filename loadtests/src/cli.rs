@@ -10,6 +10,7 @@ use crate::cold::{self, ColdArgs, Outcome};
 use crate::compare::{Comparison, Limits};
 use crate::error::Error;
 use crate::export;
+use crate::html::page;
 use crate::journal::{Journal, JournalFile};
 use crate::merge::merge;
 use crate::progress::Progress;
@@ -82,9 +83,13 @@ fn execute(args: &Args) -> Result<ExitCode, Error> {
     match &args.command {
         None => load(args),
         Some(Command::Cold(args)) => cold(args),
-        Some(Command::Merge { reports, json, slo }) => {
-            merged(reports, json.as_deref(), slo.as_ref())
-        }
+        Some(Command::Merge {
+            reports,
+            json,
+            html,
+            slo,
+        }) => merged(reports, json.as_deref(), html.as_deref(), slo.as_ref()),
+        Some(Command::Html { report, page }) => paged(report, page),
         Some(Command::Compare { a, b, limit, json }) => {
             compared(a, b, limit.as_ref(), json.as_deref())
         }
@@ -177,6 +182,7 @@ fn load(args: &Args) -> Result<ExitCode, Error> {
     let mut config = args.config()?;
     let json = Output::open("--json", args.result.json.as_deref())?;
     let csv = Output::open("--csv", args.result.csv.as_deref())?;
+    let html = Output::open("--html", args.result.html.as_deref())?;
     let prometheus = Output::open_whole("--prometheus", args.result.prometheus.as_deref())?;
     let journal_file = args
         .result
@@ -204,7 +210,10 @@ fn load(args: &Args) -> Result<ExitCode, Error> {
     let finished = journal_file
         .map_or(Ok(()), JournalFile::finish)
         .map_err(|error| line(&error));
-    let has_stdout = [&json, &csv].into_iter().flatten().any(Output::is_stdout);
+    let has_stdout = [&json, &csv, &html]
+        .into_iter()
+        .flatten()
+        .any(Output::is_stdout);
     let table = (!has_stdout)
         .then(|| say(&Table(&report).to_string()))
         .transpose()
@@ -213,6 +222,7 @@ fn load(args: &Args) -> Result<ExitCode, Error> {
         table.map(drop),
         json.map_or(Ok(()), |to| to.write(&as_json(&report))),
         csv.map_or(Ok(()), |to| to.write(&export::csv(&report))),
+        html.map_or(Ok(()), |to| to.write(&page(&report))),
         prometheus.map_or(Ok(()), |to| to.write(&export::prometheus(&report))),
         finished,
     ];
@@ -289,6 +299,7 @@ fn conclude(json: Option<Output>, value: &impl Serialize, text: &str, is_good: b
 fn merged(
     paths: &[PathBuf],
     json: Option<&Path>,
+    html: Option<&Path>,
     slo: Option<&Objectives>,
 ) -> Result<ExitCode, Error> {
     let reports = paths
@@ -302,9 +313,23 @@ fn merged(
     let mut report = merge(&reports)
         .map_err(|error| Error::invalid("REPORT", shown.join(" "), error.to_string()))?;
     let json = Output::open("--json", json)?;
+    let html = Output::open("--html", html)?;
     let is_met = slo.is_none_or(|slo| report.judge(slo));
+    let paged = html.map_or(Ok(()), |to| to.write(&page(&report)));
+    let is_written = !complain(paged.err());
     let text = Table(&report).to_string();
-    Ok(conclude(json, &report, &text, is_met))
+    Ok(conclude(json, &report, &text, is_met && is_written))
+}
+
+/// The page of a report that was written before.
+fn paged(path: &Path, to: &Path) -> Result<ExitCode, Error> {
+    let report = read("REPORT", path)?;
+    let written = Output::open("FILE", Some(to))?.map_or(Ok(()), |to| to.write(&page(&report)));
+    Ok(if complain(written.err()) {
+        ExitCode::from(FAILED)
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 fn compared(
@@ -337,7 +362,7 @@ fn read(argument: &'static str, path: &Path) -> Result<Report, Error> {
     }
     let report: Report = serde_json::from_str(&text)
         .map_err(|e| wrong(format!("a report as --json writes it ({e})")))?;
-    if report.series.points.len() > MOST {
+    if report.series.points.len().max(report.series.answered.len()) > MOST {
         return Err(wrong(format!("a report with at most {MOST} slices")));
     }
     if report.schema_version != SCHEMA_VERSION {

@@ -351,6 +351,7 @@ mod tests {
         Slices {
             length: 1.0,
             points: (0..count).map(point).collect(),
+            answered: Vec::new(),
         }
     }
 

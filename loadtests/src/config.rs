@@ -12,7 +12,7 @@ use http::uri::Scheme;
 use http::{HeaderMap, Method, Uri};
 use std::num::NonZero;
 use std::thread::available_parallelism;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The request header that carries the unique id while a journal is kept.
 pub const REQUEST_ID: &str = "x-request-id";
@@ -20,6 +20,9 @@ pub const REQUEST_ID: &str = "x-request-id";
 pub const SERVED_BY: &str = "x-served-by";
 /// More connections than this to one address run out of client ports.
 pub const MAX_CONNECTIONS: usize = 50_000;
+
+/// How far ahead a start may be: whatever is further is a slip, or another unit.
+const FURTHEST_START: Duration = Duration::from_hours(1);
 
 /// How requests are issued.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,6 +96,8 @@ pub struct Config {
     pub journal: Option<Journal>,
     /// Whether, and for what, it is waited before the load.
     pub ready: Option<Ready>,
+    /// When the load is to begin, if not at once: so that several load testers begin together.
+    pub start_at: Option<SystemTime>,
 }
 
 impl Config {
@@ -120,6 +125,7 @@ impl Config {
             max_waiting: 65_536,
             journal: None,
             ready: None,
+            start_at: None,
         })
     }
 
@@ -177,7 +183,26 @@ impl Config {
             return Err(Error::invalid("--connection-requests", "0", "1 or more"));
         }
         self.ready.as_ref().map_or(Ok(()), Ready::check)?;
+        self.check_start()?;
         self.check_headers()
+    }
+
+    /// A run that begins too late is not part of what the others measure, and must not look as if it were.
+    fn check_start(&self) -> Result<(), Error> {
+        let Some(start) = self.start_at else {
+            return Ok(());
+        };
+        let ahead = start.duration_since(SystemTime::now());
+        if ahead.is_ok_and(|ahead| ahead <= FURTHEST_START) {
+            return Ok(());
+        }
+        let since = start.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let allowed = "a moment that is still to come, and at most an hour ahead";
+        Err(Error::invalid(
+            "--start-at",
+            since.as_secs_f64().to_string(),
+            allowed,
+        ))
     }
 
     fn check_headers(&self) -> Result<(), Error> {

@@ -25,6 +25,7 @@ mod dispatch;
 mod error;
 pub mod export;
 mod flight;
+pub mod html;
 pub mod journal;
 pub mod merge;
 mod pace;

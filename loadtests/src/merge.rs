@@ -3,9 +3,10 @@
 use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 
 use crate::{
+    plan::Shard,
     record::{Durations, Recorder},
     report::{Histograms, Pacing, Report, Summary},
-    series::{Point, Slices},
+    series::{Point, Slices, add},
 };
 
 /// Why reports cannot be merged.
@@ -70,6 +71,11 @@ pub fn merge(reports: &[Report]) -> Result<Report, CannotMerge> {
         merged.runs += report.runs;
         merged.config.connections += report.config.connections;
         merged.config.threads += report.config.threads;
+    }
+    // All parts of a schedule are the schedule; some of them, or several runs, are a plan that is nowhere written down.
+    let shards = || reports.iter().map(|report| report.config.shard);
+    if reports.len() > 1 && Shard::are_whole(shards()) {
+        merged.config.shard = None;
     }
     merged.summary = Summary::of(&total, ended - began);
     merged.status = added(reports, |report| &report.status);
@@ -168,6 +174,10 @@ fn series(reports: &[Report]) -> Slices {
     if last - first >= length || !reports.iter().all(is_same) {
         return Slices::default();
     }
+    let mut answered = Vec::new();
+    for report in reports {
+        add(&mut answered, &report.series.answered);
+    }
     let mut points: Vec<Point> = Vec::new();
     for (index, point) in reports
         .iter()
@@ -188,5 +198,9 @@ fn series(reports: &[Report]) -> Slices {
             }
         }
     }
-    Slices { length, points }
+    Slices {
+        length,
+        points,
+        answered,
+    }
 }

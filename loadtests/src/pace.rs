@@ -64,12 +64,16 @@ pub(crate) fn pace(shared: &Shared, tally: &Tally, timeline: &Timeline, schedule
     // Of this thread alone, on Linux. It sleeps but for moments, and whoever is not allowed to do this waits for others at times.
     let _ = setpriority_process(None, FIRST);
     let warmup = schedule.warmup(timeline.measure - timeline.start);
-    let warm = warmup.iter().map(|warmup| (timeline.start, warmup));
-    let mut numbers = 0..;
-    'run: for (at, schedule) in warm.chain([(timeline.measure, schedule)]) {
+    // A request has the number that it would have were there no shards, and so the same body.
+    let first = warmup
+        .as_ref()
+        .map_or(0, |warmup| warmup.whole().instants().count());
+    let first = u64::try_from(first).unwrap_or_default();
+    let warm = warmup.iter().map(|warmup| (timeline.start, 0, warmup));
+    'run: for (at, first, schedule) in warm.chain([(timeline.measure, first, schedule)]) {
         let mut anchor = Anchor { at };
         let is_measured = at == timeline.measure;
-        for due in schedule.instants() {
+        for (number, due) in schedule.numbered() {
             let planned = anchor.planned(due);
             // A warm-up that was moved ends where it was to end.
             if !is_measured && planned >= timeline.measure {
@@ -85,7 +89,7 @@ pub(crate) fn pace(shared: &Shared, tally: &Tally, timeline: &Timeline, schedule
                 tally.counts.lock().recorder.count_stall(lost);
             }
             let ticket = Ticket {
-                number: numbers.next().unwrap_or_default(),
+                number: first + number,
                 planned,
                 released,
                 waited: false,

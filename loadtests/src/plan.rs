@@ -9,6 +9,7 @@
 //! instants. There is no clock here; the pacing thread owns it.
 
 mod dice;
+mod shard;
 mod stage;
 mod trace;
 
@@ -17,8 +18,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::dice::SplitMix;
+pub(crate) use self::stage::load_until;
 use self::trace::Due;
 pub use self::{
+    shard::Shard,
     stage::{Shape, Stage, Stages},
     trace::{Replay, Trace},
 };
@@ -62,6 +65,8 @@ pub struct Schedule {
     pub seed: u64,
     /// Stop after this many requests, if there are more.
     pub limit: Option<u64>,
+    /// The part of it that is sent here, if others send the rest. All that is said above is of the whole.
+    pub shard: Option<Shard>,
 }
 
 impl Schedule {
@@ -73,6 +78,7 @@ impl Schedule {
             variation: 1.0,
             seed: 1,
             limit: None,
+            shard: None,
         }
     }
 
@@ -132,8 +138,39 @@ impl Schedule {
         })
     }
 
+    /// The same with no part left to others.
+    pub(crate) fn whole(&self) -> Self {
+        Self {
+            shard: None,
+            ..self.clone()
+        }
+    }
+
     /// The instants at which requests are due, counted from the start.
-    pub fn instants(&self) -> Instants<'_> {
+    pub fn instants(&self) -> impl Iterator<Item = Duration> {
+        self.numbered().map(|(_, due)| due)
+    }
+
+    /// The same with the numbers that they have in the whole.
+    pub(crate) fn numbered(&self) -> impl Iterator<Item = (u64, Duration)> {
+        let shard = self.shard.unwrap_or_default();
+        (0..)
+            .zip(self.all())
+            .skip(shard.skipped())
+            .step_by(shard.step())
+    }
+
+    /// Requests per second that are planned between two instants, in seconds from the start: expected ones, so that even a slow rate
+    /// is one. Those of a trace are not known as a rate.
+    pub(crate) fn rate_between(&self, from: f64, to: f64) -> Option<f64> {
+        let Timing::Stages(stages) = &self.timing else {
+            return None;
+        };
+        let load = load_until(stages, to) - load_until(stages, from);
+        (to > from).then(|| load / (to - from) / self.shard.unwrap_or_default().of())
+    }
+
+    fn all(&self) -> Instants<'_> {
         Instants {
             from: match &self.timing {
                 Timing::Stages(stages) => From::Stages(Arriving::new(self, stages)),
@@ -144,9 +181,9 @@ impl Schedule {
     }
 }
 
-/// The due instants of a [`Schedule`], in order.
+/// The due instants of a whole [`Schedule`], in order.
 #[derive(Clone, Debug)]
-pub struct Instants<'a> {
+struct Instants<'a> {
     from: From<'a>,
     left: u64,
 }

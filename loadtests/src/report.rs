@@ -2,7 +2,7 @@
 
 use crate::cold::report::Cold;
 use crate::config::{Config, Expect, Limit, Load};
-use crate::plan::{Arrivals, Timing};
+use crate::plan::{Arrivals, Shard, Timing};
 use crate::record::{Durations, ErrorKind, Recorder};
 use crate::series::Slices;
 use crate::slo::{Objectives, Verdict};
@@ -138,6 +138,9 @@ pub struct Settings {
     pub variation: Option<f64>,
     /// Seed of the arrival process, or of the offsets of a trace by the minute.
     pub seed: Option<u64>,
+    /// Which part of the schedule was sent, if others sent the rest.
+    #[serde(default)]
+    pub shard: Option<Shard>,
 }
 
 /// One stage of an open loop.
@@ -441,6 +444,7 @@ impl Settings {
                 .filter(|schedule| schedule.arrivals == Arrivals::Gamma)
                 .map(|schedule| schedule.variation),
             seed: schedule.map(|schedule| schedule.seed),
+            shard: schedule.and_then(|schedule| schedule.shard),
         }
     }
 }

@@ -83,6 +83,14 @@ pub(crate) async fn run_marked(
         _ = ready.recv() => false, // every sender is dropped once every worker has connected or given up
         () = stopped(&mut stop) => true,
     };
+    // Connected already, so that the first requests of all who begin then are alike.
+    if let (Some(at), false) = (config.start_at, interrupted) {
+        let ahead = at.duration_since(SystemTime::now()).unwrap_or_default();
+        interrupted = tokio::select! {
+            () = tokio::time::sleep(ahead) => false,
+            () = stopped(&mut stop) => true,
+        };
+    }
     let start = Instant::now();
     let (measure, started_at) = (start + config.warmup, SystemTime::now());
     let (end, mut cutoff) = match &config.load {

@@ -24,6 +24,8 @@ const DIGITS: u8 = 2;
 pub struct Series {
     length: Duration,
     slices: Vec<Slice>,
+    /// Successes by the slice in which they ended, which may be later ones than there are of `slices`.
+    answered: Vec<u64>,
 }
 
 /// One slice.
@@ -39,6 +41,7 @@ impl Default for Series {
         Self {
             length: SHORTEST,
             slices: Vec::new(),
+            answered: Vec::new(),
         }
     }
 }
@@ -52,22 +55,34 @@ impl Series {
             Some(latency) => {
                 let nanos = u64::try_from(latency.as_nanos()).unwrap_or(HIGHEST);
                 slice.histogram().saturating_record(nanos);
+                let ended = self.index(at + latency);
+                if self.answered.len() <= ended {
+                    self.answered.resize(ended + 1, 0);
+                }
+                self.answered[ended] += 1;
             }
         }
     }
 
     fn slice(&mut self, at: Duration) -> &mut Slice {
-        let index = loop {
-            let index = at.as_nanos() / self.length.as_nanos();
-            match usize::try_from(index) {
-                Ok(index) if index < MOST => break index,
-                _ => self.halve(),
-            }
-        };
+        let index = self.index(at);
         if self.slices.len() <= index {
             self.slices.resize_with(index + 1, Slice::default);
         }
         &mut self.slices[index]
+    }
+
+    /// In which slice an instant is, which there is room for after this.
+    fn index(&mut self, at: Duration) -> usize {
+        // In 64 bits, as this is asked twice for each request: half a thousand years.
+        let at = u64::try_from(at.as_nanos()).unwrap_or(u64::MAX);
+        loop {
+            let length = u64::try_from(self.length.as_nanos()).unwrap_or(u64::MAX);
+            match usize::try_from(at / length) {
+                Ok(index) if index < MOST => return index,
+                _ => self.halve(),
+            }
+        }
     }
 
     /// Each two slices become one.
@@ -80,6 +95,8 @@ impl Series {
             }
             self.slices.push(slice);
         }
+        let pairs = self.answered.chunks(2).map(|pair| pair.iter().sum());
+        self.answered = pairs.collect();
     }
 
     /// Adds all of the other's.
@@ -96,6 +113,7 @@ impl Series {
         for (slice, more) in self.slices.iter_mut().zip(&other.slices) {
             slice.merge(more);
         }
+        add(&mut self.answered, &other.answered);
     }
 
     /// What a report says of them, where the measurement took `whole`.
@@ -111,7 +129,18 @@ impl Series {
         Slices {
             length,
             points: points.collect(),
+            answered: self.answered.clone(),
         }
+    }
+}
+
+/// Adds counts of slices to those of the same slices.
+pub(crate) fn add(sums: &mut Vec<u64>, more: &[u64]) {
+    if sums.len() < more.len() {
+        sums.resize(more.len(), 0);
+    }
+    for (sum, count) in sums.iter_mut().zip(more) {
+        *sum += count;
     }
 }
 
@@ -159,6 +188,10 @@ pub struct Slices {
     pub length: f64,
     /// One for each slice, in order, from the start of the measurement on.
     pub points: Vec<Point>,
+    /// Successes by the slice in which they **ended**. There may be more of these than of `points`: what was planned last is answered
+    /// later.
+    #[serde(default)]
+    pub answered: Vec<u64>,
 }
 
 /// The requests that were planned in one slice, or that a closed loop began in it.
@@ -218,6 +251,8 @@ mod tests {
         assert!((last.length - 0.75).abs() < 1e-9 && (last.throughput() - 4.0 / 3.0).abs() < 1e-9);
         let slow = slices.points[1].max.unwrap();
         assert!((slow / 9.0 - 1.0).abs() < 0.01, "{slow}");
+        // The one of nine seconds, planned at 1 s, was answered at 10 s.
+        assert_eq!(slices.answered, [1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 1]);
     }
 
     #[test]
@@ -232,6 +267,7 @@ mod tests {
             slices.points.iter().map(|p| p.successes).sum::<u64>(),
             100_000
         );
+        assert_eq!(slices.answered.iter().sum::<u64>(), 100_000);
         assert!(slices.points.len() > MOST / 2 && (slices.length - 1_024.0).abs() < 1e-9);
         let full = &slices.points[..slices.points.len() - 1];
         assert!(full.iter().all(|point| point.successes == 1_024));

@@ -127,6 +127,43 @@ impl Stage {
         Self::constant(length, rate)
     }
 
+    /// Expected requests of its first `at` seconds: the inverse of [`Stage::due`].
+    pub(crate) fn load_until(&self, at: f64) -> f64 {
+        let length = self.length.as_secs_f64();
+        let at = at.clamp(0.0, length);
+        match self.shape {
+            Shape::Constant(rate) => at * rate.per_second(),
+            Shape::Ramp { from, to } => {
+                let (from, to) = (from.per_second(), to.per_second());
+                at * (from + (to - from) * at / length / 2.0)
+            }
+            Shape::Steps { from, to, steps } => {
+                let (from, to) = (from.per_second(), to.per_second());
+                let (step, rise) = (
+                    length / f64::from(steps),
+                    (to - from) / f64::from(steps - 1),
+                );
+                let whole = (at / step).floor().min(f64::from(steps - 1));
+                step * (whole * from + rise * whole * (whole - 1.0) / 2.0)
+                    + (at - whole * step) * (from + rise * whole)
+            }
+            Shape::Sine {
+                mean,
+                amplitude,
+                period,
+            } => sine(
+                mean.per_second(),
+                amplitude.per_second(),
+                period.as_secs_f64(),
+                at,
+            ),
+            Shape::Bursts { rate, size, every } => {
+                let bursts = (at / every.as_secs_f64()).ceil();
+                bursts * f64::from(size) + at * rate.per_second()
+            }
+        }
+    }
+
     /// Seconds from the beginning of the stage until `load` requests are expected. `load` is not below 0, and less than the load of
     /// the stage.
     pub(super) fn due(&self, load: f64) -> f64 {
@@ -200,6 +237,19 @@ impl Stage {
         }
         .clamp(0.0, length)
     }
+}
+
+/// Expected requests of the first `at` seconds of stages that follow each other.
+pub(crate) fn load_until(stages: &[Stage], at: f64) -> f64 {
+    let mut left = at.max(0.0);
+    stages
+        .iter()
+        .map(|stage| {
+            let load = stage.load_until(left);
+            left = (left - stage.length.as_secs_f64()).max(0.0);
+            load
+        })
+        .sum()
 }
 
 /// Load of the first `at` seconds of a sine.

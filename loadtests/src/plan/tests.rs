@@ -1,4 +1,4 @@
-use super::{Arrivals, Schedule, Shape, Stage, Stages};
+use super::{Arrivals, Schedule, Shape, Shard, Stage, Stages};
 use crate::unit::Rate;
 use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, proptest};
 use std::time::Duration;
@@ -201,6 +201,76 @@ fn poisson_gaps_have_the_mean_and_spread_of_exponential_draws() {
         "coefficient of variation {}",
         deviation / mean
     );
+}
+
+#[test]
+fn the_load_until_an_instant_is_that_of_the_requests_before_it() {
+    for text in [
+        "8s@50",
+        "8s@0..100",
+        "8s@90..10",
+        "8s@10..40/4",
+        "8s@50~50/3s",
+        "8s@5+40/2s",
+        "8s@0+7/3s",
+    ] {
+        let (stage, due) = (typed(text)[0], due(text));
+        let whole = stage.load_until(100.0);
+        assert!((whole - stage.load()).abs() < 1e-6, "{text}: {whole}");
+        for at in [0.0, 0.3, 1.0, 2.0, 3.7, 6.0, 7.99] {
+            let before = due.iter().filter(|due| **due < at - 1e-9).count();
+            let load = stage.load_until(at);
+            let off = load - f64::from(u32::try_from(before).unwrap());
+            assert!(off.abs() <= 1.0, "{text} at {at}: {load} and {before}");
+        }
+    }
+}
+
+#[test]
+fn shards_are_the_schedule_dealt_out_one_by_one() {
+    for (stages, arrivals, limit) in [
+        ("2s@0..100,1s@0,2s@40~30/1s", Arrivals::Constant, None),
+        ("3s@10+30/1s", Arrivals::Poisson, Some(60)),
+        ("3s@100", Arrivals::Gamma, Some(7)),
+        ("1s@1", Arrivals::Constant, None),
+    ] {
+        let whole = Schedule {
+            limit,
+            variation: 3.0,
+            ..schedule(typed(stages), arrivals, 5)
+        };
+        for of in [1, 2, 3, 7] {
+            let shard = |index| Schedule {
+                shard: Some(Shard::new(index, of).unwrap()),
+                ..whole.clone()
+            };
+            let mut all: Vec<_> = (0..of)
+                .flat_map(|index| shard(index).numbered().collect::<Vec<_>>())
+                .collect();
+            all.sort_unstable();
+            let planned: Vec<_> = (0..).zip(whole.instants()).collect();
+            assert_eq!(all, planned, "{stages} in {of}");
+        }
+    }
+}
+
+#[test]
+fn warm_ups_of_shards_are_the_warm_up_of_the_whole_and_leave_the_numbers_as_they_were() {
+    let whole = schedule(typed("1s@20"), Arrivals::Poisson, 3);
+    let length = Duration::from_secs(1);
+    let warm = |schedule: &Schedule| schedule.warmup(length).unwrap();
+    let planned: Vec<_> = (0..).zip(warm(&whole).instants()).collect();
+    let mut all = Vec::new();
+    for index in 0..3 {
+        let shard = Schedule {
+            shard: Some(Shard::new(index, 3).unwrap()),
+            ..whole.clone()
+        };
+        assert_eq!(warm(&shard).whole().instants().count(), planned.len());
+        all.extend(warm(&shard).numbered());
+    }
+    all.sort_unstable();
+    assert_eq!(all, planned);
 }
 
 #[test]
