@@ -6,6 +6,7 @@ use crate::{
     record::{Durations, Recorder},
     report::{Histograms, Pacing, Report, Summary},
     series::{Point, Slices},
+    streams::Streams,
 };
 
 /// Why reports cannot be merged.
@@ -66,8 +67,12 @@ pub fn merge(reports: &[Report]) -> Result<Report, CannotMerge> {
         merged.config.threads += report.config.threads;
     }
     merged.summary = Summary::of(&total, ended - began);
+    merged.reasons = total.reasons.clone();
     merged.status = added(reports, |report| &report.status);
     merged.served_by = added(reports, |report| &report.served_by);
+    merged.grpc_status = added(reports, |report| &report.grpc_status);
+    let streams = total.streams.as_deref();
+    merged.streams = streams.map(|counts| Streams::of(counts, ended - began));
     if merged.pacing.is_some() {
         merged.pacing = Some(Pacing::of(&total, merged.summary.latency.p50));
     }
@@ -99,6 +104,7 @@ fn check(number: usize, report: &Report, first: &Report) -> Result<(), CannotMer
     let (got, wanted) = (&report.config, &first.config);
     same(number, "config.url", &got.url, &wanted.url)?;
     same(number, "config.method", &got.method, &wanted.method)?;
+    same(number, "config.protocol", &got.protocol, &wanted.protocol)?;
     same(number, "config.http", &got.http, &wanted.http)?;
     same(number, "config.load", &got.load, &wanted.load)?;
     same(number, "config.warmup", &got.warmup, &wanted.warmup)?;
@@ -118,12 +124,24 @@ fn recorder(number: usize, report: &Report) -> Result<Recorder, CannotMerge> {
             .and_then(|histograms| Durations::decode(text(histograms)))
             .ok_or(CannotMerge::Histogram { number, what })
     };
+    let streams = match &report.streams {
+        None => None,
+        Some(streams) => {
+            let read = histograms.and_then(|h| h.streams.as_ref()?.counts(streams));
+            let what = "streams";
+            Some(Box::new(
+                read.ok_or(CannotMerge::Histogram { number, what })?,
+            ))
+        }
+    };
     Ok(Recorder {
         latency: read("latency", |h| &h.latency)?,
         failed_latency: read("failed latency", |h| &h.failed_latency)?,
         lag: read("lag", |h| &h.lag)?,
         waited: read("waits", |h| &h.waited)?,
+        streams,
         errors: report.summary.errors.clone(),
+        reasons: report.reasons.clone(),
         unfinished: report.summary.unfinished,
         body_bytes: report.summary.body_bytes,
         connections: report.summary.connections_opened,

@@ -3,7 +3,7 @@
 //! The load runs on threads of its own, each with a single-threaded runtime, so that neither the caller's tasks nor work
 //! stealing disturb it. Dropping the [`run`] future stops them.
 
-use crate::client::Template;
+use crate::client::{Target, Template};
 use crate::config::{Config, Limit, Load};
 use crate::crew::Crew;
 use crate::dispatch::{Dispatch, Ticket};
@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::flight::{Shared, Tally, Timeline};
 use crate::pace::never_sent;
 use crate::progress::{Meter, Progress};
+use crate::protocol::Protocol;
 use crate::record::{ErrorKind, Recorder};
 use crate::report::Report;
 use http::header::{CONNECTION, HOST};
@@ -171,10 +172,14 @@ fn share(config: &Config, addresses: Vec<SocketAddr>) -> Result<Shared, Error> {
     let open = matches!(config.load, Load::Open(_));
     Ok(Shared {
         template: template(config)?,
-        addresses,
-        http2: config.http2,
+        target: Target {
+            addresses,
+            http2: config.http2,
+            tls: config.connector()?,
+        },
         timeout: config.timeout,
         expect: config.expect,
+        protocol: config.protocol.clone(),
         checks: config.checks.clone(),
         connection_requests: config.connection_requests.unwrap_or(u64::MAX),
         journal: config.journal.clone(),
@@ -225,7 +230,12 @@ fn template(config: &Config) -> Result<Template, Error> {
             );
         }
     }
-    Ok(Template::new(request, config.body.clone()))
+    let is_message = matches!(config.protocol, Protocol::Grpc(_));
+    config
+        .protocol
+        .prepare(&mut request, config)
+        .ok_or_else(broken)?;
+    Ok(Template::new(request, config.body.clone(), is_message))
 }
 
 /// `now`, or the next number that no other run of this process has: two that start in the same microsecond would name their requests

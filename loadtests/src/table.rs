@@ -24,6 +24,9 @@ impl fmt::Display for Table<'_> {
         if report.interrupted {
             writeln!(f, "stopped early: this report is partial")?;
         }
+        if config.tls_verified == Some(false) {
+            writeln!(f, "the certificate of the target was not verified")?;
+        }
         writeln!(f)?;
         writeln!(
             f,
@@ -52,6 +55,19 @@ impl fmt::Display for Table<'_> {
         )?;
         row(f, "latency", &summary.latency)?;
         row(f, "of failures", &summary.failed_latency)?;
+        if let Some(streams) = &report.streams {
+            row(f, "first byte", &streams.ttfb)?;
+            row(f, "first event", &streams.first_event)?;
+            row(f, "first token", &streams.first_token)?;
+            row(f, "event gap", &streams.inter_event)?;
+            row(f, "token gap", &streams.inter_token)?;
+            row(f, "per token", &streams.time_per_token)?;
+            writeln!(
+                f,
+                "\n  {} streams, {} events, {} tokens, {:.1} tokens/s",
+                streams.streams, streams.events, streams.tokens, streams.tokens_per_second
+            )?;
+        }
         if let Some(pacing) = &report.pacing {
             row(f, "pacing lag", &pacing.lag)?;
             row(f, "waited", &pacing.waited)?;
@@ -85,7 +101,13 @@ impl fmt::Display for Table<'_> {
                 writeln!(f, "    {name:<16}{count:>10}")?;
             }
         }
+        for (kind, reason) in &report.reasons {
+            let name = serde_json::to_value(kind).ok();
+            let name = name.as_ref().and_then(|name| name.as_str()).unwrap_or("?");
+            writeln!(f, "    the first {name}: {reason}")?;
+        }
         section(f, "status", report.status.iter())?;
+        section(f, "gRPC status", report.grpc_status.iter())?;
         section(f, "served by", report.served_by.iter())
     }
 }

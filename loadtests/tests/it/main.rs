@@ -3,6 +3,7 @@
 
 mod command;
 mod errors;
+mod grpc;
 mod http1;
 mod journal;
 mod requests;
@@ -10,3 +11,5 @@ mod results;
 mod schedule;
 mod schema;
 mod server;
+mod streams;
+mod tls;
