@@ -7,8 +7,10 @@ use crate::config::{Config, Expect, Limit, Load};
 use crate::error::Error;
 use crate::payload::Payload;
 use crate::plan::{Arrivals, Replay, Schedule, Shard, Stage, Stages, Timing, Trace, VARIATIONS};
+use crate::protocol::{Protocol, ProtocolArgs};
 use crate::ready::Ready;
 use crate::slo::Objectives;
+use crate::tls::Tls;
 use crate::unit::{MAX_DURATION, Rate, parse_duration};
 use bytes::Bytes;
 use clap::{Parser, Subcommand};
@@ -40,7 +42,7 @@ pub struct Args {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 
-    /// What to request: an absolute http URL.
+    /// What to request: an absolute http or https URL.
     #[arg(value_name = "URL", required = true)]
     url: Option<String>,
 
@@ -175,9 +177,15 @@ pub(crate) struct Sending {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Request")]
     connection_requests: Option<u64>,
 
-    /// HTTP/2 with prior knowledge (h2c), one request at a time per connection.
+    /// HTTP/2, one request at a time per connection: with prior knowledge (h2c), or with https by agreement (ALPN).
     #[arg(long, help_heading = "Request")]
     http2: bool,
+
+    #[command(flatten)]
+    protocol: ProtocolArgs,
+
+    #[command(flatten)]
+    tls: Tls,
 
     /// How long a request may take, from sending to the end of its response.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration, help_heading = "Request")]
@@ -234,7 +242,8 @@ pub(crate) struct Results {
     pub(crate) prometheus: Option<PathBuf>,
 
     /// Objectives: p99<250ms,errors<0.1%,throughput>100. Of mean, p50, p90, p95, p99, p999 and max (with lag. before it those of the
-    /// tool's own lag), errors (a number, or a share with %) and throughput. Exit with 1 if one is missed.
+    /// tool's own lag, with ttfb., ttfe., ttft., itl. or tpot. those of streams: first byte, first event, first token, between tokens, mean
+    /// per token), errors (a number, or a share with %), throughput and tokens (per second). Exit with 1 if one is missed.
     #[arg(long, value_name = "OBJECTIVES", help_heading = "Result")]
     pub(crate) slo: Option<Objectives>,
 
@@ -331,12 +340,23 @@ impl Sending {
         config.connections = self.connections;
         config.threads = self.threads.unwrap_or(config.threads);
         config.load = self.load()?;
-        config.body = self.body()?;
-        config.method = self.method.clone().unwrap_or(if config.body.is_empty() {
-            Method::GET
-        } else {
-            Method::POST
-        });
+        let (protocol, body) = self.protocol.protocol()?;
+        let has_body = self.body.is_some() || self.body_file.is_some() || self.bodies.is_some();
+        if body.is_some() && has_body {
+            let allowed = "no body with --grpc health or model-infer, which have their own";
+            return Err(Error::invalid("--body", "", allowed));
+        }
+        config.body = body.map_or_else(|| self.body(), Ok)?;
+        config.protocol = protocol;
+        let is_call = matches!(config.protocol, Protocol::Grpc(_));
+        config.method = self
+            .method
+            .clone()
+            .unwrap_or(if config.body.is_empty() && !is_call {
+                Method::GET
+            } else {
+                Method::POST
+            });
         config.headers =
             self.headers
                 .iter()
@@ -344,7 +364,8 @@ impl Sending {
                     headers.append(name, value.clone());
                     headers
                 });
-        config.http2 = self.http2;
+        config.http2 = self.http2 || is_call;
+        config.tls = self.tls.clone();
         config.timeout = self.timeout;
         config.warmup = self.warmup;
         config.expect = self.expect_status.map_or(Expect::Success, Expect::Status);

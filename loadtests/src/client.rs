@@ -8,19 +8,23 @@
 //! HTTP/1.1 is our own ([`h1`]), HTTP/2 is hyper's. All that the workers use is [`Connection`].
 
 mod h1;
+mod stream;
 mod template;
 mod watchdog;
 
+pub(crate) use self::stream::Stream;
 pub(crate) use self::template::Template;
 pub(crate) use watchdog::Watchdog;
 
 use self::h1::H1;
 use self::template::Outgoing;
-use crate::check;
 use crate::config::SERVED_BY;
+use crate::listen::Sink;
 use crate::record::ErrorKind;
+use crate::tls::Connector;
 use bytes::Bytes;
 use http::Response;
+use http::header::CONTENT_TYPE;
 use http_body::Body;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -32,7 +36,6 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
-use tokio::net::TcpStream;
 
 /// What came back.
 #[derive(Debug)]
@@ -41,8 +44,6 @@ pub(crate) struct Answer {
     /// How the server names itself, if it does.
     pub(crate) served_by: Option<String>,
     pub(crate) body_bytes: u64,
-    /// Its beginning, if it was to be kept.
-    pub(crate) body: Vec<u8>,
     pub(crate) end: BodyEnd,
 }
 
@@ -53,8 +54,6 @@ pub(crate) struct Order<'a> {
     /// Of the request.
     pub(crate) number: u64,
     pub(crate) id: Option<&'a str>,
-    /// Whether the body of the answer is looked at.
-    pub(crate) keep: bool,
 }
 
 /// How a response body ended.
@@ -73,6 +72,30 @@ pub(crate) enum Failure {
     /// No head arrived in time.
     Timeout,
     Error(ErrorKind),
+}
+
+/// Where connections go, and how they are made.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) http2: bool,
+    /// With TLS, if there is any.
+    pub(crate) tls: Option<Connector>,
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) kind: ErrorKind,
+    /// In words.
+    pub(crate) reason: Option<String>,
+}
+
+impl Refused {
+    fn saying(kind: ErrorKind, reason: &impl ToString) -> Self {
+        let reason = Some(reason.to_string());
+        Self { kind, reason }
+    }
 }
 
 /// An open connection.
@@ -96,16 +119,13 @@ struct H2 {
     closed: bool,
 }
 
-type Driver = http2::Connection<TokioIo<TcpStream>, Full<Bytes>, TokioExecutor>;
+type Driver = http2::Connection<TokioIo<Stream>, Full<Bytes>, TokioExecutor>;
 
 impl Connection {
     /// Connects to the first address that answers.
-    pub(crate) async fn open(addresses: &[SocketAddr], http2: bool) -> Result<Self, ErrorKind> {
-        let stream = TcpStream::connect(addresses)
-            .await
-            .map_err(|_| ErrorKind::Connect)?;
-        stream.set_nodelay(true).map_err(|_| ErrorKind::Connect)?;
-        let kind = if http2 {
+    pub(crate) async fn open(target: &Target) -> Result<Self, Refused> {
+        let stream = Stream::open(target).await?;
+        let kind = if target.http2 {
             let mut builder = http2::Builder::new(TokioExecutor::new());
             // The protocol's defaults stall a 1 MiB body sixteen times.
             builder
@@ -114,7 +134,7 @@ impl Connection {
             let (send, connection) = builder
                 .handshake(TokioIo::new(stream))
                 .await
-                .map_err(|_| ErrorKind::Connect)?;
+                .map_err(|error| Refused::saying(ErrorKind::Connect, &error))?;
             Kind::H2(H2 {
                 send,
                 driver: Box::pin(connection),
@@ -162,7 +182,7 @@ impl Connection {
         .await
     }
 
-    /// Sends one request and drains its response; `deadline` bounds both together.
+    /// Sends one request and drains its response into `sink`; `deadline` bounds both together.
     ///
     /// # Cancel safety
     ///
@@ -170,25 +190,28 @@ impl Connection {
     pub(crate) async fn exchange(
         &mut self,
         order: Order<'_>,
+        sink: &mut Sink<'_>,
         watchdog: &mut Watchdog,
         deadline: Instant,
     ) -> Result<Answer, Failure> {
         let is_reused = self.is_reused();
         self.exchanges += 1;
         match &mut self.kind {
-            Kind::H1(h1) => h1.exchange(&order, is_reused, watchdog, deadline).await,
+            Kind::H1(h1) => {
+                h1.exchange(&order, sink, is_reused, watchdog, deadline)
+                    .await
+            }
             Kind::H2(h2) => {
                 let response = h2
                     .send
                     .try_send_request(order.template.outgoing(order.number, order.id));
                 Exchange {
                     is_reused,
-                    keep: order.keep,
                     closed: &mut h2.closed,
                     watchdog,
                     deadline,
                 }
-                .run(response, h2.driver.as_mut())
+                .run(response, h2.driver.as_mut(), sink)
                 .await
             }
         }
@@ -208,7 +231,6 @@ impl H2 {
 /// One exchange of HTTP/2.
 struct Exchange<'a> {
     is_reused: bool,
-    keep: bool,
     closed: &'a mut bool,
     watchdog: &'a mut Watchdog,
     deadline: Instant,
@@ -219,6 +241,7 @@ impl Exchange<'_> {
         &mut self,
         response: impl Future<Output = Result<Response<Incoming>, TrySendError<Outgoing>>>,
         mut driver: Pin<&mut D>,
+        sink: &mut Sink<'_>,
     ) -> Result<Answer, Failure> {
         let mut response = pin!(response);
         let head = poll_fn(|cx| {
@@ -239,7 +262,13 @@ impl Exchange<'_> {
                 });
             }
         };
-        let (mut body_bytes, mut kept) = (0, Vec::new());
+        if let Some(listener) = sink.listener() {
+            let content_type = parts.headers.get(CONTENT_TYPE);
+            let content_type = content_type.map_or(&[][..], |value| value.as_bytes());
+            listener.head(parts.status.as_u16(), content_type);
+            listener.fields(&parts.headers);
+        }
+        let mut body_bytes = 0;
         let end = poll_fn(|cx| {
             if body.is_end_stream() {
                 return Poll::Ready(BodyEnd::Whole);
@@ -248,12 +277,13 @@ impl Exchange<'_> {
             loop {
                 match Pin::new(&mut body).poll_frame(cx) {
                     Poll::Ready(Some(Ok(frame))) => {
-                        let Some(data) = frame.data_ref() else {
-                            continue;
-                        };
-                        body_bytes += data.len() as u64;
-                        if self.keep {
-                            check::keep(&mut kept, data);
+                        if let Some(data) = frame.data_ref() {
+                            body_bytes += data.len() as u64;
+                            sink.take(data);
+                        } else if let Some(fields) = frame.trailers_ref()
+                            && let Some(listener) = sink.listener()
+                        {
+                            listener.fields(fields);
                         }
                     }
                     Poll::Ready(Some(Err(_))) => return Poll::Ready(BodyEnd::Broken),
@@ -274,7 +304,6 @@ impl Exchange<'_> {
                 .and_then(|value| value.to_str().ok())
                 .map(str::to_owned),
             body_bytes,
-            body: kept,
             end,
         })
     }

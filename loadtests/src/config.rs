@@ -5,7 +5,9 @@ use crate::error::Error;
 use crate::journal::Journal;
 use crate::payload::Payload;
 use crate::plan::{Arrivals, Schedule, Stage, Timing};
+use crate::protocol::Protocol;
 use crate::ready::Ready;
+use crate::tls::{Connector, Tls};
 use crate::unit::{MAX_DURATION, Rate};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::Scheme;
@@ -64,7 +66,7 @@ impl Expect {
 /// What to send, where, how, and for how long.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// An absolute `http` URL.
+    /// An absolute `http` or `https` URL.
     pub url: Uri,
     /// Closed or open loop, with its end.
     pub load: Load,
@@ -78,8 +80,12 @@ pub struct Config {
     pub headers: HeaderMap,
     /// Request bodies.
     pub body: Payload,
-    /// HTTP/2 with prior knowledge (h2c) instead of HTTP/1.1.
+    /// What an exchange is.
+    pub protocol: Protocol,
+    /// HTTP/2 instead of HTTP/1.1: with prior knowledge (h2c), or by agreement in the handshake of TLS.
     pub http2: bool,
+    /// What TLS trusts and shows; for `https` only.
+    pub tls: Tls,
     /// From sending (or connecting for) a request to the end of its response.
     pub timeout: Duration,
     /// Load sent before the measurement, kept out of the report.
@@ -115,7 +121,9 @@ impl Config {
             method: Method::GET,
             headers: HeaderMap::new(),
             body: Payload::default(),
+            protocol: Protocol::Plain,
             http2: false,
+            tls: Tls::default(),
             timeout: Duration::from_secs(30),
             warmup: Duration::ZERO,
             expect: Expect::Success,
@@ -141,6 +149,9 @@ impl Config {
     /// Says the first thing that makes no sense, if any does.
     pub fn check(&self) -> Result<(), Error> {
         check_url(&self.url)?;
+        if let (false, Some((flag, value))) = (self.is_tls(), self.tls.given()) {
+            return Err(Error::invalid(flag, value, "only with an https URL"));
+        }
         check_count("--connections", self.connections, MAX_CONNECTIONS)?;
         check_count("--threads", self.threads, 1_024)?;
         if self.max_waiting > 10_000_000 {
@@ -184,6 +195,7 @@ impl Config {
         }
         self.ready.as_ref().map_or(Ok(()), Ready::check)?;
         self.check_start()?;
+        self.protocol.check(self)?;
         self.check_headers()
     }
 
@@ -235,14 +247,27 @@ impl Config {
     /// Host and port to connect to.
     pub(crate) fn authority(&self) -> (&str, u16) {
         let host = self.url.host().unwrap_or_default();
+        let default = if self.is_tls() { 443 } else { 80 };
         (
             host.trim_start_matches('[').trim_end_matches(']'),
-            self.url.port_u16().unwrap_or(80),
+            self.url.port_u16().unwrap_or(default),
         )
+    }
+
+    /// Whether connections have TLS.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.url.scheme() == Some(&Scheme::HTTPS)
+    }
+
+    /// How they get it, if they do. Reads the files.
+    pub(crate) fn connector(&self) -> Result<Option<Connector>, Error> {
+        let (host, _) = self.authority();
+        let make = || self.tls.connector(host, self.http2);
+        self.is_tls().then(make).transpose()
     }
 }
 
-const URL_ALLOWED: &str = "an absolute http URL, such as http://127.0.0.1:8080/path";
+const URL_ALLOWED: &str = "an absolute http or https URL, such as http://127.0.0.1:8080/path";
 
 /// Stages as they are typed, the first few of many.
 fn typed(stages: &[Stage]) -> String {
@@ -251,15 +276,8 @@ fn typed(stages: &[Stage]) -> String {
 }
 
 fn check_url(url: &Uri) -> Result<(), Error> {
-    if url.scheme() == Some(&Scheme::HTTPS) {
-        return Err(Error::invalid(
-            "URL",
-            url.to_string(),
-            "http only: TLS is not supported",
-        ));
-    }
-    let plain =
-        url.scheme() == Some(&Scheme::HTTP) && url.host().is_some_and(|host| !host.is_empty());
+    let scheme = [&Scheme::HTTP, &Scheme::HTTPS].map(Some);
+    let plain = scheme.contains(&url.scheme()) && url.host().is_some_and(|host| !host.is_empty());
     // `Uri` keeps user:password@ in the authority, where it would be sent as the host.
     let bare = url
         .authority()
@@ -314,7 +332,7 @@ mod tests {
             "",
             "/path",
             "ftp://host/",
-            "https://host/",
+            "https://",
             "http://",
             "http://a b/",
             "http://user:pw@host/",

@@ -1,13 +1,14 @@
 //! A request from the moment it is due to the moment it is counted, exactly once, even if its task is dropped.
 
 use crate::check::Check;
-use crate::client::Template;
+use crate::client::{Target, Template};
 use crate::config::Expect;
 use crate::dispatch::{Dispatch, Ticket};
 use crate::journal::{Journal, Outcome};
+use crate::protocol::Protocol;
+use crate::protocol::grpc::Code;
 use crate::record::{ErrorKind, Recorder, Sample};
 use parking_lot::Mutex;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
@@ -16,10 +17,10 @@ use tokio::sync::Semaphore;
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) template: Template,
-    pub(crate) addresses: Vec<SocketAddr>,
-    pub(crate) http2: bool,
+    pub(crate) target: Target,
     pub(crate) timeout: Duration,
     pub(crate) expect: Expect,
+    pub(crate) protocol: Protocol,
     pub(crate) checks: Vec<Check>,
     /// Requests of a connection.
     pub(crate) connection_requests: u64,
@@ -70,6 +71,9 @@ pub(crate) struct Ending<'a> {
     pub(crate) error: Option<ErrorKind>,
     pub(crate) served_by: Option<&'a str>,
     pub(crate) body_bytes: u64,
+    pub(crate) code: Option<Code>,
+    /// Of an error, in the words of whoever found it.
+    pub(crate) reason: Option<&'a str>,
 }
 
 /// A request under way. Dropped before [`Flight::end`], it counts as interrupted.
@@ -132,6 +136,8 @@ impl<'a> Flight<'a> {
                 error,
                 served_by,
                 body_bytes,
+                code,
+                reason,
             } = ending;
             let mut counts = self.tally.counts.lock();
             counts.recorder.record(Sample {
@@ -144,7 +150,11 @@ impl<'a> Flight<'a> {
                 error,
                 served_by,
                 body_bytes,
+                code,
             });
+            if let (Some(kind), Some(reason)) = (error, reason) {
+                counts.recorder.reason(kind, reason);
+            }
             if error != Some(ErrorKind::Interrupted) {
                 counts.last_done = Some(done);
             }

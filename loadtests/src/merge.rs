@@ -7,6 +7,7 @@ use crate::{
     record::{Durations, Recorder},
     report::{Histograms, Pacing, Report, Summary},
     series::{Point, Slices, add},
+    streams::Streams,
 };
 
 /// Why reports cannot be merged.
@@ -78,8 +79,12 @@ pub fn merge(reports: &[Report]) -> Result<Report, CannotMerge> {
         merged.config.shard = None;
     }
     merged.summary = Summary::of(&total, ended - began);
+    merged.reasons = total.reasons.clone();
     merged.status = added(reports, |report| &report.status);
     merged.served_by = added(reports, |report| &report.served_by);
+    merged.grpc_status = added(reports, |report| &report.grpc_status);
+    let streams = total.streams.as_deref();
+    merged.streams = streams.map(|counts| Streams::of(counts, ended - began));
     if merged.pacing.is_some() {
         merged.pacing = Some(Pacing::of(&total, merged.summary.latency.p50));
     }
@@ -114,6 +119,7 @@ fn check(number: usize, report: &Report, first: &Report) -> Result<(), CannotMer
     let (got, wanted) = (&report.config, &first.config);
     same(number, "config.url", &got.url, &wanted.url)?;
     same(number, "config.method", &got.method, &wanted.method)?;
+    same(number, "config.protocol", &got.protocol, &wanted.protocol)?;
     same(number, "config.http", &got.http, &wanted.http)?;
     same(number, "config.load", &got.load, &wanted.load)?;
     same(number, "config.warmup", &got.warmup, &wanted.warmup)?;
@@ -135,6 +141,16 @@ fn recorder(number: usize, report: &Report) -> Result<Recorder, CannotMerge> {
     };
     let pacing = report.pacing.as_ref();
     let lost = pacing.and_then(|pacing| Duration::try_from_secs_f64(pacing.lost).ok());
+    let streams = match &report.streams {
+        None => None,
+        Some(streams) => {
+            let read = histograms.and_then(|h| h.streams.as_ref()?.counts(streams));
+            let what = "streams";
+            Some(Box::new(
+                read.ok_or(CannotMerge::Histogram { number, what })?,
+            ))
+        }
+    };
     Ok(Recorder {
         reanchored: pacing.map_or(0, |pacing| pacing.reanchored),
         lost: lost.unwrap_or_default(),
@@ -142,7 +158,9 @@ fn recorder(number: usize, report: &Report) -> Result<Recorder, CannotMerge> {
         failed_latency: read("failed latency", |h| &h.failed_latency)?,
         lag: read("lag", |h| &h.lag)?,
         waited: read("waits", |h| &h.waited)?,
+        streams,
         errors: report.summary.errors.clone(),
+        reasons: report.reasons.clone(),
         unfinished: report.summary.unfinished,
         body_bytes: report.summary.body_bytes,
         connections: report.summary.connections_opened,

@@ -7,8 +7,10 @@
 use crate::client::{BodyEnd, Connection, Failure, Order, Template, Watchdog};
 use crate::config::{Config, Expect};
 use crate::error::Error;
+use crate::listen::Sink;
 use crate::payload::Payload;
-use crate::run::{resolve, template};
+use crate::protocol::Protocol;
+use crate::run::{resolve, target, template};
 use crate::unit::{MAX_DURATION, human};
 use http::uri::PathAndQuery;
 use http::{Method, Uri};
@@ -105,6 +107,8 @@ fn probe(config: &Config, ready: &Ready) -> Result<Option<(Uri, Template)>, Erro
         url: url.clone(),
         method: Method::GET,
         body: Payload::default(),
+        // Whether it is there shows in any answer.
+        protocol: Protocol::Plain,
         ..config.clone()
     };
     Ok(Some((url, template(&request)?)))
@@ -121,25 +125,24 @@ async fn attempt(
         let connected = TcpStream::connect(addresses.as_slice()).await;
         return connected.map(drop).map_err(|error| error.to_string());
     };
-    let Ok(mut connection) = Connection::open(&addresses, config.http2).await else {
-        // Why it was refused is only known to a plain connection.
-        let refused = TcpStream::connect(addresses.as_slice()).await.err();
-        return Err(refused.map_or_else(
-            || "the connection was not set up".to_owned(),
-            |error| error.to_string(),
-        ));
-    };
+    let target = target(config, addresses).map_err(|error| error.to_string())?;
+    let mut connection = Connection::open(&target).await.map_err(|refused| {
+        let unknown = || "the connection was not set up".to_owned();
+        refused.reason.unwrap_or_else(unknown)
+    })?;
     let mut watchdog = Watchdog::new(deadline);
     let order = Order {
         template,
         number: 0,
         id: None,
-        keep: false,
     };
     if !connection.ready(&mut watchdog, deadline).await {
         return Err("the connection was closed".to_owned());
     }
-    match connection.exchange(order, &mut watchdog, deadline).await {
+    match connection
+        .exchange(order, &mut Sink::Nothing, &mut watchdog, deadline)
+        .await
+    {
         Ok(answer) if !Expect::Success.accepts(answer.status) => {
             Err(format!("it answered {}", answer.status))
         }

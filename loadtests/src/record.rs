@@ -3,7 +3,9 @@
 //! A [`Recorder`] belongs to one load thread; recorders are merged at the end, and may be merged across machines later,
 //! because everything in them adds up. Memory is bounded whatever the number of requests.
 
+use crate::protocol::grpc::Code;
 use crate::series::Series;
+use crate::streams::StreamCounts;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hdrhistogram::Histogram;
@@ -22,6 +24,8 @@ const DIGITS: u8 = 3;
 const MAX_SERVERS: usize = 1_000;
 /// Where responses of further servers are counted.
 const OTHER_SERVERS: &str = "(others)";
+/// Characters of a reason that are kept.
+const MAX_REASON: usize = 300;
 
 /// Why a request is an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -30,6 +34,8 @@ const OTHER_SERVERS: &str = "(others)";
 pub enum ErrorKind {
     /// No connection could be made: refused, unreachable, or not within the timeout.
     Connect,
+    /// A connection, but no TLS: the certificate is not trusted or not for this host, or the other side does not agree.
+    Tls,
     /// No complete response within the timeout.
     Timeout,
     /// A status of 100 to 199 that was not expected.
@@ -57,8 +63,10 @@ pub enum ErrorKind {
     Protocol,
     /// The response began but its body did not end as it should.
     Body,
-    /// The status was as expected, and the body was not.
+    /// The status was as expected, and the body was not: a check failed, or an error came in it.
     Content,
+    /// A call of gRPC that ended with another status than `OK`, or with none.
+    Grpc,
     /// Never sent: more requests were due than `max_waiting` allows to wait for a free connection.
     Dropped,
     /// Given up because the run was stopped. Counted as unfinished, not as an error.
@@ -100,6 +108,12 @@ impl Durations {
     pub fn record(&mut self, duration: Duration) {
         self.0
             .saturating_record(u64::try_from(duration.as_nanos()).unwrap_or(HIGHEST));
+    }
+
+    /// Counts `count` equal durations.
+    pub(crate) fn record_many(&mut self, duration: Duration, count: u64) {
+        let value = u64::try_from(duration.as_nanos()).unwrap_or(HIGHEST);
+        self.0.saturating_record_n(value, count);
     }
 
     /// Adds all of the other's durations.
@@ -180,6 +194,8 @@ pub(crate) struct Sample<'a> {
     pub(crate) error: Option<ErrorKind>,
     pub(crate) served_by: Option<&'a str>,
     pub(crate) body_bytes: u64,
+    /// How a call of gRPC ended.
+    pub(crate) code: Option<Code>,
 }
 
 /// All counts of one load thread, or of several once merged.
@@ -195,10 +211,16 @@ pub struct Recorder {
     pub waited: Durations,
     /// Errors by kind.
     pub errors: BTreeMap<ErrorKind, u64>,
+    /// What was said of the first error of a kind, of kinds where something is said.
+    pub reasons: BTreeMap<ErrorKind, String>,
     /// Responses by status code, expected or not.
     pub status: BTreeMap<u16, u64>,
     /// Responses by the value of `x-served-by`.
     pub served_by: HashMap<String, u64>,
+    /// Calls of gRPC by the name of their status.
+    pub grpc_status: BTreeMap<Code, u64>,
+    /// Streams, if answers are such.
+    pub streams: Option<Box<StreamCounts>>,
     /// Requests given up when the run was stopped.
     pub unfinished: u64,
     /// Bytes of response bodies.
@@ -236,6 +258,9 @@ impl Recorder {
         if let Some(status) = sample.status {
             *self.status.entry(status).or_default() += 1;
         }
+        if let Some(code) = sample.code {
+            *self.grpc_status.entry(code).or_default() += 1;
+        }
         if let Some(server) = sample.served_by {
             self.count_server(server, 1);
         }
@@ -256,11 +281,20 @@ impl Recorder {
         for (kind, count) in &other.errors {
             *self.errors.entry(*kind).or_default() += count;
         }
+        for (kind, reason) in &other.reasons {
+            self.reason(*kind, reason);
+        }
         for (status, count) in &other.status {
             *self.status.entry(*status).or_default() += count;
         }
         for (server, count) in &other.served_by {
             self.count_server(server, *count);
+        }
+        for (code, count) in &other.grpc_status {
+            *self.grpc_status.entry(*code).or_default() += count;
+        }
+        if let Some(streams) = &other.streams {
+            self.streams.get_or_insert_default().merge(streams);
         }
         self.unfinished += other.unfinished;
         self.body_bytes += other.body_bytes;
@@ -278,6 +312,14 @@ impl Recorder {
     /// Errors of every kind.
     pub fn failures(&self) -> u64 {
         self.errors.values().sum()
+    }
+
+    /// Keeps the first reason of each kind, on one line.
+    pub(crate) fn reason(&mut self, kind: ErrorKind, reason: &str) {
+        self.reasons.entry(kind).or_insert_with(|| {
+            let line = reason.chars().take(MAX_REASON);
+            line.map(|c| if c.is_control() { ' ' } else { c }).collect()
+        });
     }
 
     fn count_server(&mut self, server: &str, count: u64) {
@@ -309,6 +351,7 @@ mod tests {
             error,
             served_by: Some("a"),
             body_bytes: 3,
+            code: None,
         }
     }
 

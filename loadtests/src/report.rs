@@ -3,9 +3,11 @@
 use crate::cold::report::Cold;
 use crate::config::{Config, Expect, Limit, Load};
 use crate::plan::{Arrivals, Shard, Timing};
+use crate::protocol::Protocol;
 use crate::record::{Durations, ErrorKind, Recorder};
 use crate::series::Slices;
 use crate::slo::{Objectives, Verdict};
+use crate::streams::{StreamHistograms, Streams};
 use crate::unit::human;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -35,10 +37,19 @@ pub struct Report {
     pub config: Settings,
     /// The results in short.
     pub summary: Summary,
+    /// What was said of the first error of a kind, of kinds where something is said.
+    #[serde(default)]
+    pub reasons: BTreeMap<ErrorKind, String>,
     /// Responses by status code.
     pub status: BTreeMap<String, u64>,
     /// Responses by the value of `x-served-by`.
     pub served_by: BTreeMap<String, u64>,
+    /// Calls of gRPC by the name of their status.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub grpc_status: BTreeMap<String, u64>,
+    /// Streams, if answers are such.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub streams: Option<Streams>,
     /// How well the schedule was kept; absent in a closed loop.
     pub pacing: Option<Pacing>,
     /// The run over time.
@@ -62,6 +73,10 @@ fn one() -> u64 {
     1
 }
 
+fn plain() -> String {
+    Protocol::Plain.name().to_owned()
+}
+
 /// Durations in nanoseconds, each in the form `HdrHistogram V2` and Base64.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Histograms {
@@ -73,6 +88,9 @@ pub struct Histograms {
     pub lag: String,
     /// For which requests waited for a free connection.
     pub waited: String,
+    /// Of streams, if answers are such.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub streams: Option<StreamHistograms>,
 }
 
 impl Histograms {
@@ -82,6 +100,7 @@ impl Histograms {
             failed_latency: total.failed_latency.encode(),
             lag: total.lag.encode(),
             waited: total.waited.encode(),
+            streams: total.streams.as_deref().map(StreamHistograms::of),
         }
     }
 }
@@ -93,8 +112,14 @@ pub struct Settings {
     pub url: String,
     /// Request method.
     pub method: String,
+    /// What an exchange is: `http`, `sse`, `openai` or `grpc`.
+    #[serde(default = "plain")]
+    pub protocol: String,
     /// `1.1` or `2`.
     pub http: String,
+    /// With TLS: whether the certificate of the target was verified.
+    #[serde(default)]
+    pub tls_verified: Option<bool>,
     /// Names of further request headers.
     pub headers: Vec<String>,
     /// How the bodies of requests differ: `same`, `template` or `lines`.
@@ -260,6 +285,7 @@ impl Report {
             ready_after: None,
             config: Settings::of(config),
             summary,
+            reasons: total.reasons.clone(),
             status: total
                 .status
                 .iter()
@@ -270,6 +296,15 @@ impl Report {
                 .iter()
                 .map(|(server, count)| (server.clone(), *count))
                 .collect(),
+            grpc_status: total
+                .grpc_status
+                .iter()
+                .map(|(code, count)| (code.name().to_owned(), *count))
+                .collect(),
+            streams: total
+                .streams
+                .as_deref()
+                .map(|counts| Streams::of(counts, duration.as_secs_f64())),
             pacing: matches!(config.load, Load::Open(_)).then(|| Pacing::of(total, median)),
             series,
             slo: Vec::new(),
@@ -287,7 +322,7 @@ impl Report {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
-fn per_second(count: u64, seconds: f64) -> f64 {
+pub(crate) fn per_second(count: u64, seconds: f64) -> f64 {
     if seconds > 0.0 {
         count as f64 / seconds
     } else {
@@ -399,7 +434,9 @@ impl Settings {
         Self {
             url: config.url.to_string(),
             method: config.method.to_string(),
+            protocol: config.protocol.name().into(),
             http: if config.http2 { "2" } else { "1.1" }.into(),
+            tls_verified: config.is_tls().then_some(!config.tls.insecure),
             headers: config.headers.keys().map(ToString::to_string).collect(),
             bodies: config.body.kind().into(),
             body_bytes: config.body.body(0).len(),

@@ -3,7 +3,7 @@
 //! The load runs on threads of its own, each with a single-threaded runtime, so that neither the caller's tasks nor work
 //! stealing disturb it. Dropping the [`run`] future stops them.
 
-use crate::client::Template;
+use crate::client::{Target, Template};
 use crate::config::{Config, Limit, Load};
 use crate::crew::Crew;
 use crate::dispatch::{Dispatch, Ticket};
@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::flight::{Shared, Tally, Timeline};
 use crate::pace::never_sent;
 use crate::progress::{Meter, Progress};
+use crate::protocol::Protocol;
 use crate::ready;
 use crate::record::{ErrorKind, Recorder};
 use crate::report::Report;
@@ -83,14 +84,7 @@ pub(crate) async fn run_marked(
         _ = ready.recv() => false, // every sender is dropped once every worker has connected or given up
         () = stopped(&mut stop) => true,
     };
-    // Connected already, so that the first requests of all who begin then are alike.
-    if let (Some(at), false) = (config.start_at, interrupted) {
-        let ahead = at.duration_since(SystemTime::now()).unwrap_or_default();
-        interrupted = tokio::select! {
-            () = tokio::time::sleep(ahead) => false,
-            () = stopped(&mut stop) => true,
-        };
-    }
+    interrupted = interrupted || !together(config.start_at, &mut stop).await;
     let start = Instant::now();
     let (measure, started_at) = (start + config.warmup, SystemTime::now());
     let (end, mut cutoff) = match &config.load {
@@ -178,6 +172,19 @@ pub(crate) async fn run_marked(
     Ok(report)
 }
 
+/// Waits for the moment at which all who load together begin, connected already, so that their first requests are alike. False if
+/// it was stopped before.
+async fn together(at: Option<SystemTime>, stop: &mut watch::Receiver<bool>) -> bool {
+    let Some(at) = at else {
+        return true;
+    };
+    let ahead = at.duration_since(SystemTime::now()).unwrap_or_default();
+    tokio::select! {
+        () = tokio::time::sleep(ahead) => true,
+        () = stopped(stop) => false,
+    }
+}
+
 /// All that was counted, and when the last request ended.
 fn sum(tallies: &[Arc<Tally>]) -> (Recorder, Option<Instant>) {
     let mut total = Recorder::default();
@@ -228,10 +235,10 @@ fn share(config: &Config, addresses: Vec<SocketAddr>) -> Result<Shared, Error> {
     let open = matches!(config.load, Load::Open(_));
     Ok(Shared {
         template: template(config)?,
-        addresses,
-        http2: config.http2,
+        target: target(config, addresses)?,
         timeout: config.timeout,
         expect: config.expect,
+        protocol: config.protocol.clone(),
         checks: config.checks.clone(),
         connection_requests: config.connection_requests.unwrap_or(u64::MAX),
         journal: config.journal.clone(),
@@ -250,6 +257,15 @@ fn share(config: &Config, addresses: Vec<SocketAddr>) -> Result<Shared, Error> {
         numbers: AtomicU64::new(0),
         turns: Semaphore::new(TURNS),
         halted: AtomicBool::new(false),
+    })
+}
+
+/// Where the connections of a run go.
+pub(crate) fn target(config: &Config, addresses: Vec<SocketAddr>) -> Result<Target, Error> {
+    Ok(Target {
+        addresses,
+        http2: config.http2,
+        tls: config.connector()?,
     })
 }
 
@@ -282,7 +298,12 @@ pub(crate) fn template(config: &Config) -> Result<Template, Error> {
             );
         }
     }
-    Ok(Template::new(request, config.body.clone()))
+    let is_message = matches!(config.protocol, Protocol::Grpc(_));
+    config
+        .protocol
+        .prepare(&mut request, config)
+        .ok_or_else(broken)?;
+    Ok(Template::new(request, config.body.clone(), is_message))
 }
 
 /// `now`, or the next number that no other run of this process has: two that start in the same microsecond would name their requests

@@ -8,11 +8,12 @@ use crate::{
     bound::{self, Side, Typed},
     cold::report::Kind,
     report::{Percentiles, Report},
+    streams::Streams,
     unit::{human, parse_duration},
 };
 
-const ALLOWED: &str = "an objective is mean, p50, p90, p95, p99, p999, max (also with lag. or cold. before it) < TIME, errors < SHARE% or NUMBER, unproven < NUMBER, \
-                       or throughput > NUMBER, joined by commas, such as p99<250ms,errors<0.1%,throughput>100";
+const ALLOWED: &str = "an objective is mean, p50, p90, p95, p99, p999, max < TIME (with lag., cold., ttfb., ttfe., ttft., itl. or tpot. before it those of something else), errors < SHARE% or NUMBER, unproven < NUMBER, \
+                       or throughput or tokens > NUMBER, joined by commas, such as p99<250ms,errors<0.1%,throughput>100";
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,12 +26,26 @@ enum Measure {
     Cold(Rank),
     /// Requests that should have been cold and are not proven to be.
     Unproven,
+    /// Seconds of streams.
+    Stream(Moment, Rank),
     /// Errors among all requests, from 0 to 1.
     ErrorShare,
     /// Errors.
     Errors,
     /// Successful requests per second.
     Throughput,
+    /// Tokens per second.
+    Tokens,
+}
+
+/// Which time of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Moment {
+    FirstByte,
+    FirstEvent,
+    FirstToken,
+    InterToken,
+    PerToken,
 }
 
 /// Which figure of a distribution.
@@ -87,6 +102,11 @@ impl Objective {
                 .cold
                 .as_ref()
                 .map(|cold| cold.class(Kind::Unproven).map_or(0, |c| c.latency.count) as f64),
+            Measure::Stream(moment, rank) => {
+                let streams = report.streams.as_ref();
+                streams.and_then(|streams| rank.of(moment.of(streams)))
+            }
+            Measure::Tokens => report.streams.map(|streams| streams.tokens_per_second),
             Measure::ErrorShare => summary.error_share(),
             #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
             Measure::Errors => Some(summary.error_count as f64),
@@ -99,6 +119,29 @@ impl Objective {
             limit: self.limit,
             met,
         }
+    }
+}
+
+impl Moment {
+    fn of(self, streams: &Streams) -> &Percentiles {
+        match self {
+            Self::FirstByte => &streams.ttfb,
+            Self::FirstEvent => &streams.first_event,
+            Self::FirstToken => &streams.first_token,
+            Self::InterToken => &streams.inter_token,
+            Self::PerToken => &streams.time_per_token,
+        }
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "ttfb" => Self::FirstByte,
+            "ttfe" => Self::FirstEvent,
+            "ttft" => Self::FirstToken,
+            "itl" => Self::InterToken,
+            "tpot" => Self::PerToken,
+            _ => return None,
+        })
     }
 }
 
@@ -152,29 +195,30 @@ impl FromStr for Objective {
         };
         let (measure, limit) = match name {
             "throughput" => (Measure::Throughput, number(value)?),
+            "tokens" => (Measure::Tokens, number(value)?),
             "errors" => match value.strip_suffix('%') {
                 Some(share) => (Measure::ErrorShare, number(share)? / 100.0),
                 None => (Measure::Errors, number(value)?),
             },
             "unproven" => (Measure::Unproven, number(value)?),
-            name => {
-                let (of, rank) = name.split_once('.').unwrap_or(("", name));
-                let (of, rank) = match of {
-                    "lag" | "cold" => (of, rank),
-                    // The name of a rank may have a point itself.
-                    _ => ("", name),
-                };
-                let rank: Rank = rank.parse().map_err(|()| wrong())?;
-                let measure = match of {
-                    "lag" => Measure::Lag(rank),
-                    "cold" => Measure::Cold(rank),
-                    _ => Measure::Latency(rank),
-                };
-                (measure, time()?)
-            }
+            name => match name.split_once('.') {
+                Some(("lag", rank)) => (Measure::Lag(rank.parse().map_err(|()| wrong())?), time()?),
+                Some(("cold", rank)) => {
+                    (Measure::Cold(rank.parse().map_err(|()| wrong())?), time()?)
+                }
+                Some((moment, rank)) if let Some(moment) = Moment::named(moment) => {
+                    let rank = rank.parse().map_err(|()| wrong())?;
+                    (Measure::Stream(moment, rank), time()?)
+                }
+                _ => (
+                    Measure::Latency(name.parse().map_err(|()| wrong())?),
+                    time()?,
+                ),
+            },
         };
         // An error budget that is exceeded on purpose, or a floor of latency, is a slip.
-        if (side == Side::Below) == (measure == Measure::Throughput) {
+        let has_floor = matches!(measure, Measure::Throughput | Measure::Tokens);
+        if (side == Side::Below) == has_floor {
             return Err(wrong());
         }
         Ok(Self {
@@ -200,7 +244,11 @@ impl fmt::Display for Verdict {
         write!(f, "{word}: {}", self.objective)?;
         match self.value {
             None => write!(f, ", there is no such figure"),
-            Some(value) if self.objective.starts_with("throughput") => {
+            Some(value)
+                if ["throughput", "tokens"]
+                    .iter()
+                    .any(|name| self.objective.starts_with(name)) =>
+            {
                 write!(f, ", got {value:.1}")
             }
             Some(value) if self.objective.starts_with("unproven") => write!(f, ", got {value}"),
@@ -222,14 +270,14 @@ mod tests {
 
     #[test]
     fn objectives_are_read_as_typed() {
-        let Objectives(read) = "p99<250ms, errors < 0.1%,errors<5,throughput>100,lag.p99.9<1ms,p99.9<1s,cold.p95<3s,unproven<1"
+        let Objectives(read) = "p99<250ms, errors < 0.1%,errors<5,throughput>100,lag.p99.9<1ms,p99.9<1s,cold.p95<3s,unproven<1,ttft.p95<2s,itl.p99.9<3s,tokens>4"
             .parse()
             .unwrap();
         let limits: Vec<_> = read.iter().map(|o| o.limit).collect();
-        assert_eq!(limits.len(), 8);
+        assert_eq!(limits.len(), 11);
         for (limit, want) in limits
             .iter()
-            .zip([0.25, 0.001, 5.0, 100.0, 0.001, 1.0, 3.0, 1.0])
+            .zip([0.25, 0.001, 5.0, 100.0, 0.001, 1.0, 3.0, 1.0, 2.0, 3.0, 4.0])
         {
             assert!((limit - want).abs() < 1e-12, "{limits:?}");
         }
@@ -250,6 +298,11 @@ mod tests {
             "cold<1s",
             "warm.p99<1s",
             "unproven>1",
+            "ttft.x<1s",
+            "ttft<1s",
+            "ttxx.p50<1s",
+            "ttft.p50>1s",
+            "tokens<4",
             "p99<5ms,",
         ] {
             assert!(text.parse::<Objectives>().is_err(), "{text}");

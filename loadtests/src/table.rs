@@ -1,7 +1,8 @@
 //! The report as a person reads it.
 
 use crate::progress::Progress;
-use crate::report::{Percentiles, Report};
+use crate::report::{Pacing, Percentiles, Report};
+use crate::streams::Streams;
 use crate::unit::human;
 use std::fmt;
 
@@ -26,6 +27,9 @@ impl fmt::Display for Table<'_> {
         }
         if let Some(seconds) = report.ready_after {
             writeln!(f, "ready after {}", human(seconds))?;
+        }
+        if config.tls_verified == Some(false) {
+            writeln!(f, "the certificate of the target was not verified")?;
         }
         writeln!(f)?;
         writeln!(
@@ -55,24 +59,11 @@ impl fmt::Display for Table<'_> {
         )?;
         row(f, "latency", &summary.latency)?;
         row(f, "of failures", &summary.failed_latency)?;
-        if let Some(pacing) = &report.pacing {
-            row(f, "pacing lag", &pacing.lag)?;
-            row(f, "waited", &pacing.waited)?;
-            writeln!(f, "\n  {}", pacing.verdict)?;
-            if pacing.waited.count > 0 {
-                let count = pacing.waited.count;
-                writeln!(
-                    f,
-                    "  {count} requests waited for a free connection; their latency contains the wait"
-                )?;
-            }
-            if pacing.dropped > 0 {
-                writeln!(
-                    f,
-                    "  {} requests were never sent: no connection came free for them",
-                    pacing.dropped
-                )?;
-            }
+        if let Some(of) = &report.streams {
+            streams(f, of)?;
+        }
+        if let Some(of) = &report.pacing {
+            pacing(f, of)?;
         }
         if !report.slo.is_empty() {
             writeln!(f)?;
@@ -91,9 +82,51 @@ impl fmt::Display for Table<'_> {
                 writeln!(f, "    {name:<16}{count:>10}")?;
             }
         }
+        for (kind, reason) in &report.reasons {
+            let name = serde_json::to_value(kind).ok();
+            let name = name.as_ref().and_then(|name| name.as_str()).unwrap_or("?");
+            writeln!(f, "    the first {name}: {reason}")?;
+        }
         section(f, "status", report.status.iter())?;
+        section(f, "gRPC status", report.grpc_status.iter())?;
         section(f, "served by", report.served_by.iter())
     }
+}
+
+fn streams(f: &mut fmt::Formatter<'_>, streams: &Streams) -> fmt::Result {
+    row(f, "first byte", &streams.ttfb)?;
+    row(f, "first event", &streams.first_event)?;
+    row(f, "first token", &streams.first_token)?;
+    row(f, "event gap", &streams.inter_event)?;
+    row(f, "token gap", &streams.inter_token)?;
+    row(f, "per token", &streams.time_per_token)?;
+    writeln!(
+        f,
+        "\n  {} streams, {} events, {} tokens, {:.1} tokens/s",
+        streams.streams, streams.events, streams.tokens, streams.tokens_per_second
+    )?;
+    Ok(())
+}
+
+fn pacing(f: &mut fmt::Formatter<'_>, pacing: &Pacing) -> fmt::Result {
+    row(f, "pacing lag", &pacing.lag)?;
+    row(f, "waited", &pacing.waited)?;
+    writeln!(f, "\n  {}", pacing.verdict)?;
+    if pacing.waited.count > 0 {
+        let count = pacing.waited.count;
+        writeln!(
+            f,
+            "  {count} requests waited for a free connection; their latency contains the wait"
+        )?;
+    }
+    if pacing.dropped > 0 {
+        writeln!(
+            f,
+            "  {} requests were never sent: no connection came free for them",
+            pacing.dropped
+        )?;
+    }
+    Ok(())
 }
 
 /// More rows than this tell a person nothing; the JSON has them all.

@@ -1,9 +1,10 @@
 //! The task of one connection: gets a request to send, sends it, counts it, again.
 
 use crate::check;
-use crate::client::{Answer, BodyEnd, Connection, Failure, Order, Watchdog};
+use crate::client::{Answer, BodyEnd, Connection, Failure, Order, Refused, Watchdog};
 use crate::dispatch::Ticket;
 use crate::flight::{Ending, Flight, Shared, Tally, Timeline};
+use crate::listen::{Listener, Sink};
 use crate::record::ErrorKind;
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -79,7 +80,8 @@ impl Worker {
                 released: now,
                 waited: false,
             };
-            if self.perform(link, timeline, ticket).await == Some(ErrorKind::Connect) {
+            let error = self.perform(link, timeline, ticket).await;
+            if matches!(error, Some(ErrorKind::Connect | ErrorKind::Tls)) {
                 sleep(REFUSED_PAUSE).await;
             }
         }
@@ -137,6 +139,7 @@ impl Worker {
         let deadline = begun + self.shared.timeout;
         let mut flight = Flight::begin(&self.shared, &self.tally, timeline, ticket);
         let mut connected = false;
+        let mut sink = self.sink(timeline, ticket);
         loop {
             let mut connection = match link.connection.take() {
                 Some(connection) => connection,
@@ -145,7 +148,8 @@ impl Worker {
                         connected = true;
                         connection
                     }
-                    Ok(Err(_)) | Err(_) => return Some(end(flight, ErrorKind::Connect)),
+                    Ok(Err(refused)) => return Some(refuse(flight, &refused)),
+                    Err(_) => return Some(end(flight, ErrorKind::Connect)),
                 },
             };
             flight.reused = connection.is_reused();
@@ -163,8 +167,8 @@ impl Worker {
                         template: &self.shared.template,
                         number: flight.number(),
                         id: flight.id(),
-                        keep: !self.shared.checks.is_empty(),
                     },
+                    &mut sink,
                     &mut link.watchdog,
                     deadline,
                 )
@@ -176,7 +180,7 @@ impl Worker {
                     if answer.end == BodyEnd::Whole && may_go_on {
                         link.connection = Some(connection);
                     }
-                    return self.judge(flight, &answer);
+                    return self.judge(flight, &answer, &mut sink);
                 }
                 Err(Failure::Unsent) if connected => {
                     return Some(end(flight, ErrorKind::ClosedFresh));
@@ -201,15 +205,38 @@ impl Worker {
             || body.len() <= check::MOST && checks.iter().all(|check| check.passes(body))
     }
 
-    fn judge(&self, flight: Flight<'_>, answer: &Answer) -> Option<ErrorKind> {
+    /// Where the body of an answer goes.
+    fn sink(&self, timeline: &Timeline, ticket: Ticket) -> Sink<'_> {
+        let shared = &*self.shared;
+        let keeps = !shared.checks.is_empty();
+        if shared.protocol.is_stream() {
+            let planned = (ticket.planned >= timeline.measure).then_some(ticket.planned);
+            let (protocol, tally) = (&shared.protocol, &*self.tally);
+            let listener = Listener::new(protocol, tally, planned, shared.expect, keeps);
+            if let Some(listener) = listener {
+                return Sink::Listen(Box::new(listener));
+            }
+        }
+        if keeps {
+            Sink::Keep(Vec::new())
+        } else {
+            Sink::Nothing
+        }
+    }
+
+    fn judge(&self, flight: Flight<'_>, answer: &Answer, sink: &mut Sink<'_>) -> Option<ErrorKind> {
         let status = answer.status;
+        let is_good = self.shared.expect.accepts(status);
+        let listener = sink.listener().filter(|_| is_good);
+        let (code, fault) = listener.map_or((None, None), |listener| {
+            (listener.code(), listener.end(answer.end))
+        });
         let error = match answer.end {
+            _ if fault.is_some() => fault.as_ref().map(|fault| fault.kind),
             BodyEnd::Broken => Some(ErrorKind::Body),
             BodyEnd::TimedOut => Some(ErrorKind::Timeout),
-            BodyEnd::Whole if !self.shared.expect.accepts(status) => {
-                Some(ErrorKind::of_status(status))
-            }
-            BodyEnd::Whole if self.passes(&answer.body) => None,
+            BodyEnd::Whole if !is_good => Some(ErrorKind::of_status(status)),
+            BodyEnd::Whole if self.passes(sink.kept()) => None,
             BodyEnd::Whole => Some(ErrorKind::Content),
         };
         let served_by = answer.served_by.as_deref();
@@ -218,6 +245,8 @@ impl Worker {
             error,
             served_by,
             body_bytes: answer.body_bytes,
+            code,
+            reason: fault.as_ref().map(|fault| fault.reason.as_str()),
         });
         error
     }
@@ -254,13 +283,13 @@ impl Worker {
 
     /// Connects with few others at a time: all at once would overflow the target's queue of new connections, and the
     /// kernel tries again after a whole second.
-    async fn connect_in_turn(&self) -> Result<Connection, ErrorKind> {
+    async fn connect_in_turn(&self) -> Result<Connection, Refused> {
         let _turn = self.shared.turns.acquire().await;
         self.connect().await
     }
 
-    async fn connect(&self) -> Result<Connection, ErrorKind> {
-        let connection = Connection::open(&self.shared.addresses, self.shared.http2).await?;
+    async fn connect(&self) -> Result<Connection, Refused> {
+        let connection = Connection::open(&self.shared.target).await?;
         self.tally.counts.lock().recorder.connections += 1;
         Ok(connection)
     }
@@ -272,4 +301,13 @@ fn end(flight: Flight<'_>, kind: ErrorKind) -> ErrorKind {
         ..Ending::default()
     });
     kind
+}
+
+fn refuse(flight: Flight<'_>, refused: &Refused) -> ErrorKind {
+    flight.end(Ending {
+        error: Some(refused.kind),
+        reason: refused.reason.as_deref(),
+        ..Ending::default()
+    });
+    refused.kind
 }

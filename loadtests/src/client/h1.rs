@@ -14,14 +14,11 @@ use std::{
 };
 
 use std::future::poll_fn;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use self::chunked::Chunks;
-use super::{Answer, BodyEnd, Failure, Order, Watchdog, template::Parts};
-use crate::{check, config::SERVED_BY, record::ErrorKind};
+use super::{Answer, BodyEnd, Failure, Order, Watchdog, stream::Stream, template::Parts};
+use crate::{config::SERVED_BY, listen::Sink, record::ErrorKind};
 
 /// A buffer begins so large: most answers fit.
 const BUFFER: usize = 4 * 1024;
@@ -35,7 +32,7 @@ const FIELDS: usize = 128;
 /// A connection.
 #[derive(Debug)]
 pub(super) struct H1 {
-    stream: TcpStream,
+    stream: Stream,
     /// Allocated with the first request.
     buffer: Vec<u8>,
     /// How much of it is filled.
@@ -76,7 +73,7 @@ struct Head {
 pub(super) struct Malformed;
 
 impl H1 {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(stream: Stream) -> Self {
         Self {
             stream,
             buffer: Vec::new(),
@@ -105,6 +102,7 @@ impl H1 {
     pub(super) async fn exchange(
         &mut self,
         order: &Order<'_>,
+        sink: &mut Sink<'_>,
         is_reused: bool,
         watchdog: &mut Watchdog,
         deadline: Instant,
@@ -114,7 +112,6 @@ impl H1 {
         let is_head = order.template.is_head();
         let mut part = Part::Head;
         let mut known = Known::default();
-        let mut kept = order.keep.then(Vec::new);
         let mut has_read = false;
         self.filled = 0;
         if self.buffer.is_empty() {
@@ -126,7 +123,7 @@ impl H1 {
             let mut reads = 0;
             if self.write(&mut unsent, cx).is_err() {
                 let is_whole = [head.len(), rest.len(), body.len()] == unsent.map(<[u8]>::len);
-                if is_whole {
+                if is_whole && self.stream.fails_whole() {
                     return Poll::Ready(Err(Failure::Unsent));
                 }
                 // The server may have answered before it stopped reading.
@@ -134,7 +131,7 @@ impl H1 {
                 known.is_last = true;
             }
             loop {
-                match self.digest(&mut part, &mut known, &mut kept, is_head) {
+                match self.digest(&mut part, &mut known, sink, is_head) {
                     Ok(true) => return Poll::Ready(Ok(BodyEnd::Whole)),
                     Ok(false) => {}
                     Err(Malformed) if matches!(part, Part::Head) => {
@@ -178,7 +175,6 @@ impl H1 {
             status: known.status,
             served_by: known.served_by,
             body_bytes: known.body_bytes,
-            body: kept.unwrap_or_default(),
             end: ended,
         })
     }
@@ -201,7 +197,10 @@ impl H1 {
                 written -= taken;
             }
         }
-        Ok(())
+        match Pin::new(&mut self.stream).poll_flush(cx) {
+            Poll::Ready(Err(error)) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Reads into what is free of the buffer, of which there always is something after a digestion.
@@ -218,14 +217,9 @@ impl H1 {
         &mut self,
         part: &mut Part,
         known: &mut Known,
-        kept: &mut Option<Vec<u8>>,
+        sink: &mut Sink<'_>,
         is_head: bool,
     ) -> Result<bool, Malformed> {
-        let mut keep = |bytes: &[u8]| {
-            if let Some(kept) = kept.as_mut() {
-                check::keep(kept, bytes);
-            }
-        };
         while matches!(part, Part::Head) {
             if self.filled == 0 {
                 return Ok(false);
@@ -239,9 +233,12 @@ impl H1 {
                 }
                 return Ok(false);
             };
-            self.take(head.bytes);
             // Others announce it (RFC 9110, section 15.2); after a change of protocols none follows.
             if !(100..200).contains(&head.known.status) || head.known.status == 101 {
+                if let Some(listener) = sink.listener() {
+                    let bytes = &self.buffer[..head.bytes];
+                    listener.head(head.known.status, &content_type(bytes));
+                }
                 let is_last = known.is_last || head.known.is_last;
                 *known = Known {
                     is_last,
@@ -249,12 +246,13 @@ impl H1 {
                 };
                 *part = head.part;
             }
+            self.take(head.bytes);
         }
         let is_full = self.filled == self.buffer.len();
         let is_whole = match part {
             Part::Head => false,
             Part::Rest => {
-                keep(&self.buffer[..self.filled]);
+                sink.take(&self.buffer[..self.filled]);
                 known.body_bytes += self.filled as u64;
                 self.filled = 0;
                 false
@@ -263,14 +261,14 @@ impl H1 {
                 let taken = usize::try_from(*left)
                     .unwrap_or(usize::MAX)
                     .min(self.filled);
-                keep(&self.buffer[..taken]);
+                sink.take(&self.buffer[..taken]);
                 self.take(taken);
                 known.body_bytes += taken as u64;
                 *left -= taken as u64;
                 *left == 0
             }
             Part::Chunked(chunks) => {
-                let eaten = chunks.eat(&self.buffer[..self.filled], &mut keep)?;
+                let eaten = chunks.eat(&self.buffer[..self.filled], |bytes| sink.take(bytes))?;
                 self.take(eaten.bytes);
                 known.body_bytes += eaten.data;
                 eaten.is_end
@@ -364,6 +362,16 @@ fn parse(bytes: &[u8], is_head: bool) -> Result<Option<Head>, Malformed> {
         known,
         part,
     }))
+}
+
+/// What a body is, of a head that was parsed before. Only streams ask.
+fn content_type(head: &[u8]) -> Vec<u8> {
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS];
+    let mut response = httparse::Response::new(&mut fields);
+    let _parsed = response.parse(head);
+    let mut fields = response.headers.iter();
+    let found = fields.find(|field| field.name.eq_ignore_ascii_case("content-type"));
+    found.map_or_else(Vec::new, |field| field.value.to_vec())
 }
 
 fn last(list: &[u8]) -> &[u8] {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request};
 use http_body_util::Full;
 
-use crate::{config::REQUEST_ID, payload::Payload};
+use crate::{config::REQUEST_ID, payload::Payload, protocol::grpc};
 
 /// A request as hyper takes it.
 pub(crate) type Outgoing = Request<Full<Bytes>>;
@@ -18,6 +18,8 @@ pub(crate) struct Template {
     /// The same for HTTP/1.1: from the request line to the last field that all requests have.
     head: Vec<u8>,
     payload: Payload,
+    /// Whether a body is a message of gRPC.
+    is_message: bool,
     /// Whether a request says how long its body is.
     has_length: bool,
 }
@@ -31,7 +33,7 @@ pub(super) struct Parts<'a> {
 
 impl Template {
     /// Of a request whose target is a path for HTTP/1.1, and a whole URL for HTTP/2.
-    pub(crate) fn new(request: Request<()>, payload: Payload) -> Self {
+    pub(crate) fn new(request: Request<()>, payload: Payload, is_message: bool) -> Self {
         let mut head = Vec::new();
         let line = format!("{} {} HTTP/1.1\r\n", request.method(), request.uri());
         head.extend_from_slice(line.as_bytes());
@@ -48,12 +50,16 @@ impl Template {
             request,
             head,
             payload,
+            is_message,
         }
     }
 
     /// Request `number` as hyper takes it, with this id.
     pub(crate) fn outgoing(&self, number: u64, id: Option<&str>) -> Outgoing {
-        let body = self.payload.body(number);
+        let mut body = self.payload.body(number);
+        if self.is_message {
+            body = grpc::framed(&body);
+        }
         let mut request = self.request.clone().map(|()| Full::new(body));
         if let Some(id) = id {
             let id = HeaderValue::from_str(id)

@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::payload::Payload;
 use crate::plan::{Arrivals, Replay, Trace};
 use crate::slo::Objectives;
+use crate::tls::Tls;
 use crate::unit::{MAX_DURATION, Rate, parse_duration};
 use bytes::Bytes;
 use clap::ValueEnum;
@@ -229,6 +230,9 @@ pub(crate) struct ColdArgs {
     #[arg(long, value_name = "FILE", help_heading = "Request")]
     body_file: Option<PathBuf>,
 
+    #[command(flatten)]
+    tls: Tls,
+
     /// How long a request may take, from its planned instant to the end of its response.
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = parse_duration, help_heading = "Request")]
     timeout: Duration,
@@ -436,6 +440,7 @@ impl ColdArgs {
         for (name, value) in &self.headers {
             config.headers.append(name, value.clone());
         }
+        config.tls = self.tls.clone();
         config.timeout = self.timeout;
         config.expect = self.expect_status.map_or(Expect::Success, Expect::Status);
         let texts = self.expect_body.iter().cloned().map(Check::Contains);

@@ -2,18 +2,16 @@
 
 use super::timing::{HEADER, Timing};
 use crate::check;
-use crate::client::Template;
+use crate::client::{Stream, Target, Template};
 use crate::config::{Config, SERVED_BY};
 use crate::error::Error;
 use crate::record::ErrorKind;
-use crate::run::{resolve, template};
+use crate::run::{resolve, target, template};
 use http::HeaderMap;
 use http_body_util::BodyExt;
 use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout_at};
 
@@ -24,7 +22,7 @@ const AGAIN: Duration = Duration::from_millis(2);
 #[derive(Debug)]
 pub(super) struct Ask {
     template: Template,
-    addresses: Vec<SocketAddr>,
+    target: Target,
     config: Config,
 }
 
@@ -49,7 +47,7 @@ impl Ask {
     pub(super) async fn new(config: &Config) -> Result<Self, Error> {
         Ok(Self {
             template: template(config)?,
-            addresses: resolve(config).await?,
+            target: target(config, resolve(config).await?)?,
             config: config.clone(),
         })
     }
@@ -85,13 +83,14 @@ impl Ask {
         heard: &mut Heard,
     ) -> Result<(), ErrorKind> {
         let stream = loop {
-            match TcpStream::connect(&self.addresses[..]).await {
+            match Stream::open(&self.target).await {
                 Ok(stream) => break stream,
-                Err(_) if insists => sleep(AGAIN).await,
-                Err(_) => return Err(ErrorKind::Connect),
+                Err(refused) if insists && refused.kind == ErrorKind::Connect => {
+                    sleep(AGAIN).await;
+                }
+                Err(refused) => return Err(refused.kind),
             }
         };
-        stream.set_nodelay(true).map_err(|_| ErrorKind::Connect)?;
         let (mut sender, connection) = handshake(TokioIo::new(stream))
             .await
             .map_err(|_| ErrorKind::Connect)?;

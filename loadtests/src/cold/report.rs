@@ -24,6 +24,7 @@ pub struct Cold {
     /// Requests that were not warm and are not in `wakes`.
     pub wakes_omitted: u64,
     /// Requests that were to be cold and found no target at zero.
+    #[serde(default)]
     pub starved: u64,
     /// Replicas over time, where they are known: at most [`MOST_MOMENTS`].
     pub replicas: Vec<Moment>,

@@ -192,6 +192,7 @@ pub(super) fn record(observed: &[Observed]) -> Recorder {
             error: one.error,
             served_by: one.served_by.as_deref(),
             body_bytes: one.body_bytes,
+            code: None,
         });
         recorder.lag.record(one.begun.saturating_sub(one.planned));
     }

@@ -4,6 +4,7 @@
 mod cold;
 mod command;
 mod errors;
+mod grpc;
 mod http1;
 mod journal;
 mod pacing;
@@ -13,3 +14,5 @@ mod results;
 mod schedule;
 mod schema;
 mod server;
+mod streams;
+mod tls;

@@ -1,0 +1,188 @@
+//! What an exchange is: an answer, a stream of events, a call of gRPC, or a message and its answer.
+
+pub(crate) mod grpc;
+pub(crate) mod openai;
+pub(crate) mod sse;
+
+use std::mem;
+
+use clap::{Args, ValueEnum};
+use http::{
+    HeaderValue, Request, Uri,
+    header::{ACCEPT, CONTENT_TYPE, TE},
+};
+
+pub use self::grpc::Call;
+use crate::{config::Config, error::Error, payload::Payload};
+
+/// What an exchange is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// A request and its answer.
+    #[default]
+    Plain,
+    /// A request, and a stream of events.
+    Events(Dialect),
+    /// A call of gRPC.
+    Grpc(Call),
+}
+
+/// What the events of a stream say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Dialect {
+    /// Anything: `text/event-stream`.
+    Sse,
+    /// Chunks of chat completions or completions, in the form of OpenAI's API.
+    #[value(name = "openai")]
+    OpenAi,
+}
+
+impl Protocol {
+    /// What it is called in a report.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Plain => "http",
+            Self::Events(Dialect::Sse) => "sse",
+            Self::Events(Dialect::OpenAi) => "openai",
+            Self::Grpc(_) => "grpc",
+        }
+    }
+
+    /// Whether answers are listened to as they come.
+    pub(crate) fn is_stream(&self) -> bool {
+        matches!(self, Self::Events(_) | Self::Grpc(_))
+    }
+
+    /// Makes a request one of this protocol; none if its URL has no place for it.
+    pub(crate) fn prepare(&self, request: &mut Request<()>, config: &Config) -> Option<()> {
+        let timeout = match self {
+            Self::Plain => return Some(()),
+            Self::Events(dialect) => {
+                let headers = request.headers_mut();
+                let mut default = |name, value| {
+                    headers
+                        .entry(name)
+                        .or_insert(HeaderValue::from_static(value));
+                };
+                default(ACCEPT, "text/event-stream");
+                if *dialect == Dialect::OpenAi && !config.body.is_empty() {
+                    default(CONTENT_TYPE, "application/json");
+                }
+                return Some(());
+            }
+            Self::Grpc(call) => {
+                let mut parts = mem::take(request.uri_mut()).into_parts();
+                parts.path_and_query = Some(call.path().parse().ok()?);
+                *request.uri_mut() = Uri::from_parts(parts).ok()?;
+                grpc::timeout(config.timeout)
+            }
+        };
+        let headers = request.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+        headers.insert("grpc-timeout", timeout.parse().ok()?);
+        Some(())
+    }
+
+    /// The first thing that makes no sense of a configuration with it.
+    pub(crate) fn check(&self, config: &Config) -> Result<(), Error> {
+        let Self::Grpc(call) = self else {
+            return Ok(());
+        };
+        let path = config
+            .url
+            .path_and_query()
+            .map_or("/", |path| path.as_str());
+        if path != "/" {
+            let allowed = "a URL without a path: --grpc says which method";
+            return Err(Error::invalid("URL", config.url.to_string(), allowed));
+        }
+        if !config.http2 {
+            return Err(Error::invalid("--grpc", call.path(), "over HTTP/2 only"));
+        }
+        let bytes = config.body.body(0).len();
+        if u32::try_from(bytes).is_err() {
+            let value = format!("{bytes} bytes");
+            return Err(Error::invalid(
+                "--body-file",
+                value,
+                "a message below 4 GiB",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The protocol as it is typed.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct ProtocolArgs {
+    /// Answers are streams: of any server-sent events, or of those of OpenAI's chat completions and completions. Tells when the first
+    /// event and the first token came, and the time between them.
+    #[arg(long, value_enum, value_name = "FORM", help_heading = "Protocol")]
+    stream: Option<Dialect>,
+
+    /// A call of gRPC, over HTTP/2, unary or with a stream of answers: SERVICE/METHOD with the bytes of the message as body, health or
+    /// health:SERVICE for grpc.health.v1, or model-infer for the Open Inference Protocol.
+    #[arg(
+        long,
+        value_name = "METHOD",
+        conflicts_with_all = ["stream", "method"],
+        help_heading = "Protocol"
+    )]
+    grpc: Option<String>,
+
+    /// The model of --grpc model-infer.
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "grpc",
+        help_heading = "Protocol"
+    )]
+    grpc_model: Option<String>,
+
+    /// A tensor for --grpc model-infer: NAME:DATATYPE:SHAPE=VALUES, such as x:FP32:1x4=5.1,3.5,1.4,0.2; may be repeated.
+    #[arg(
+        long,
+        value_name = "TENSOR",
+        requires = "grpc",
+        conflicts_with_all = ["body", "body_file", "bodies", "template"],
+        help_heading = "Protocol"
+    )]
+    grpc_input: Vec<grpc::Tensor>,
+}
+
+impl ProtocolArgs {
+    /// What is asked for, and the body that it brings along.
+    pub(crate) fn protocol(&self) -> Result<(Protocol, Option<Payload>), Error> {
+        if let Some(dialect) = self.stream {
+            return Ok((Protocol::Events(dialect), None));
+        }
+        let Some(method) = &self.grpc else {
+            return Ok((Protocol::Plain, None));
+        };
+        let infers = method == grpc::MODEL_INFER;
+        if let (Some(model), false) = (&self.grpc_model, infers) {
+            let allowed = "only with --grpc model-infer";
+            return Err(Error::invalid("--grpc-model", model, allowed));
+        }
+        if let (Some(tensor), false) = (self.grpc_input.first(), infers) {
+            let allowed = "only with --grpc model-infer";
+            return Err(Error::invalid("--grpc-input", tensor.name(), allowed));
+        }
+        let (call, body) = if infers {
+            let Some(model) = &self.grpc_model else {
+                let allowed = "with --grpc-model NAME";
+                return Err(Error::invalid("--grpc", method, allowed));
+            };
+            if self.grpc_input.is_empty() {
+                let allowed = "with --grpc-input NAME:DATATYPE:SHAPE=VALUES";
+                return Err(Error::invalid("--grpc", method, allowed));
+            }
+            let (call, body) = Call::infer(model, &self.grpc_input);
+            (call, Some(body))
+        } else {
+            Call::parse(method)?
+        };
+        Ok((Protocol::Grpc(call), body.map(Payload::Same)))
+    }
+}

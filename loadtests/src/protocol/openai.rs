@@ -1,0 +1,197 @@
+//! What the events of chat completions and completions say, in the form of OpenAI's API
+//! (<https://platform.openai.com/docs/api-reference/chat-streaming>), which vLLM, KServe and others share.
+
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::Value;
+
+/// What an event is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// Text that the model has made.
+    Token,
+    /// Something else, such as the role or the usage.
+    Other,
+    /// `[DONE]`: nothing follows.
+    Done,
+    /// An error, in its words.
+    Error(String),
+    /// It is no JSON object.
+    Unreadable,
+}
+
+/// What an event with this data is.
+pub(crate) fn read(data: &[u8]) -> Said {
+    if data.trim_ascii() == b"[DONE]" {
+        return Said::Done;
+    }
+    let Ok(chunk) = serde_json::from_slice::<Chunk>(data) else {
+        return Said::Unreadable;
+    };
+    if let Some(error) = chunk.error {
+        let message = error.get("message").and_then(Value::as_str);
+        return Said::Error(message.map_or_else(|| error.to_string(), str::to_owned));
+    }
+    let mut choices = chunk.choices.iter().flatten();
+    if choices.any(Choice::has_text) {
+        Said::Token
+    } else {
+        Said::Other
+    }
+}
+
+#[derive(Deserialize)]
+struct Chunk {
+    error: Option<Value>,
+    choices: Option<Vec<Choice>>,
+}
+
+#[derive(Deserialize)]
+struct Choice {
+    delta: Option<Delta>,
+    /// Of completions that are no chat.
+    #[serde(default)]
+    text: Filled,
+}
+
+#[derive(Deserialize)]
+struct Delta {
+    #[serde(default)]
+    content: Filled,
+    /// Of models that think first, in vLLM's and in newer words.
+    #[serde(default)]
+    reasoning_content: Filled,
+    #[serde(default)]
+    reasoning: Filled,
+}
+
+impl Choice {
+    fn has_text(&self) -> bool {
+        let delta = self.delta.as_ref();
+        let has_delta = |d: &Delta| d.content.0 || d.reasoning_content.0 || d.reasoning.0;
+        self.text.0 || delta.is_some_and(has_delta)
+    }
+}
+
+/// Whether a value is text that is not empty. The text itself is not kept.
+#[derive(Clone, Copy, Default)]
+struct Filled(bool);
+
+impl<'de> Deserialize<'de> for Filled {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Look)
+    }
+}
+
+struct Look;
+
+impl<'de> Visitor<'de> for Look {
+    type Value = Filled;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("anything")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Filled, E> {
+        Ok(Filled(!text.is_empty()))
+    }
+
+    fn visit_unit<E>(self) -> Result<Filled, E> {
+        Ok(Filled(false))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Filled, E> {
+        Ok(Filled(false))
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Filled, E> {
+        Ok(Filled(false))
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Filled, E> {
+        Ok(Filled(false))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Filled, E> {
+        Ok(Filled(false))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Filled, A::Error> {
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Filled(false))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Filled, A::Error> {
+        while fields.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Filled(false))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Said, read};
+
+    #[test]
+    fn tokens_are_told_from_what_else_is_said() {
+        for (data, want) in [
+            (
+                r#"{"choices":[{"index":0,"delta":{"content":"Hi"}}]}"#,
+                Said::Token,
+            ),
+            (
+                r#"{"choices":[{"delta":{"role":"assistant"}}]}"#,
+                Said::Other,
+            ),
+            (
+                r#"{"choices":[{"delta":{"role":"assistant","content":""}}]}"#,
+                Said::Other,
+            ),
+            (
+                r#"{"choices":[{"delta":{"content":null,"reasoning_content":"Hm"}}]}"#,
+                Said::Token,
+            ),
+            (r#"{"choices":[{"delta":{"reasoning":"Hm"}}]}"#, Said::Token),
+            (
+                r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#,
+                Said::Other,
+            ),
+            (
+                r#"{"choices":[{"text":"Hi","index":0}],"usage":null}"#,
+                Said::Token,
+            ),
+            (r#"{"choices":[{"text":""},{"text":"Hi"}]}"#, Said::Token),
+            (
+                r#"{"choices":[{"delta":{"content":[{"type":"x"}]}}],"error":null}"#,
+                Said::Other,
+            ),
+            (
+                r#"{"choices":[{"delta":{"content":{"a":[1,-1,1.5,true]}}}]}"#,
+                Said::Other,
+            ),
+            (
+                r#"{"choices":[],"usage":{"completion_tokens":9}}"#,
+                Said::Other,
+            ),
+            (r#"{"choices":null}"#, Said::Other),
+            (
+                r#"{"error":{"message":"too long","code":400}}"#,
+                Said::Error("too long".into()),
+            ),
+            (
+                r#"{"error":"out of memory"}"#,
+                Said::Error("\"out of memory\"".into()),
+            ),
+            ("[DONE]", Said::Done),
+            (" [DONE] ", Said::Done),
+            ("DONE", Said::Unreadable),
+            ("[1]", Said::Unreadable),
+            ("", Said::Unreadable),
+        ] {
+            assert_eq!(read(data.as_bytes()), want, "{data}");
+        }
+    }
+}
