@@ -29,6 +29,7 @@ from datetime import datetime
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
 BODY = '{"instances": [[5.1, 3.5, 1.4, 0.2]]}'
 PATH = "/v1/models/sklearn-iris:predict"
 #: Replicas that the study saw under load.
@@ -277,7 +278,7 @@ def table(ours: dict[str, str]) -> str:
 
 def environment(folder: Path | None, example: Path) -> Path:
     """The folder with `python3` of an environment that has the example's packages, made if there is none."""
-    folder = folder or ROOT / "target" / "demo" / "venv"
+    folder = folder or TARGET / "demo" / "venv"
     python = folder / "bin" / "python3"
     if not python.exists():
         print(f"making {folder}", file=sys.stderr)
@@ -289,7 +290,7 @@ def environment(folder: Path | None, example: Path) -> Path:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("where", choices=["local", "cluster"])
-    parser.add_argument("--rouse", type=Path, default=ROOT / "target" / "release" / "rouse", help="the program")
+    parser.add_argument("--rouse", type=Path, default=TARGET / "release" / "rouse", help="the program")
     parser.add_argument("--wakes", type=int, default=5, help="cold starts, 1 to 1000 [5]")
     parser.add_argument("--seconds", type=int, default=30, help="how long throughput and pods are measured, 5 to 3600 [30]")
     parser.add_argument("--example", type=Path, default=ROOT / "examples" / "iris", help="local: folder of the example")
