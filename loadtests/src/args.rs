@@ -140,7 +140,12 @@ pub(crate) struct Sending {
     max_waiting: usize,
 
     /// Threads that send [default: one per core].
-    #[arg(long, value_name = "N", help_heading = "Load")]
+    #[arg(
+        long,
+        visible_alias = "workers",
+        value_name = "N",
+        help_heading = "Load"
+    )]
     threads: Option<usize>,
 
     /// Request method [default: GET, or POST with a body].
