@@ -5,6 +5,8 @@
     reason = "this is the output module"
 )]
 
+use crate::ab::args::AbArgs;
+use crate::ab::{self, Stage};
 use crate::args::{Args, Command};
 use crate::compare::{Comparison, Limits};
 use crate::error::Error;
@@ -80,6 +82,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
 fn execute(args: &Args) -> Result<ExitCode, Error> {
     match &args.command {
         None => load(args),
+        Some(Command::Ab(args)) => in_turn(args),
         Some(Command::Merge { reports, json, slo }) => {
             merged(reports, json.as_deref(), slo.as_ref())
         }
@@ -186,22 +189,9 @@ fn load(args: &Args) -> Result<ExitCode, Error> {
             config.journal = Some(journal);
             file
         });
-    raise_file_limit();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Error::Thread)?;
     let shows = io::stderr().is_terminal();
-    let mut report = runtime.block_on(async {
-        let (stop, stopped) = watch::channel(false);
-        tokio::spawn(async move {
-            if tokio::signal::ctrl_c().await.is_ok() {
-                stop.send_replace(true);
-            }
-            stop.closed().await; // so that the sender outlives the run
-        });
-        run(config, move |progress| show(shows, &progress), stopped).await
-    })?;
+    let mut report =
+        until_stopped(|stopped| run(config, move |progress| show(shows, &progress), stopped))?;
     if shows {
         eprint!("\r\x1b[K");
     }
@@ -231,6 +221,58 @@ fn load(args: &Args) -> Result<ExitCode, Error> {
         ExitCode::from(FAILED)
     } else {
         ExitCode::SUCCESS
+    })
+}
+
+/// Runs it to its end; the receiver hears of Ctrl-C.
+fn until_stopped<T, F>(body: impl FnOnce(watch::Receiver<bool>) -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    raise_file_limit();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::Thread)?;
+    runtime.block_on(async {
+        let (stop, stopped) = watch::channel(false);
+        tokio::spawn(async move {
+            if tokio::signal::ctrl_c().await.is_ok() {
+                stop.send_replace(true);
+            }
+            stop.closed().await; // so that the sender outlives the run
+        });
+        body(stopped).await
+    })
+}
+
+/// Two servers in one run.
+fn in_turn(args: &AbArgs) -> Result<ExitCode, Error> {
+    let setup = args.setup()?;
+    let json = Output::open("--json", args.json.as_deref())?;
+    let shows = io::stderr().is_terminal();
+    let tell = |stage: Stage| {
+        if shows {
+            let Stage {
+                block,
+                blocks,
+                arm,
+                progress,
+            } = stage;
+            eprint!("\r\x1b[K{block}/{blocks} {:<7}{progress}", arm.name());
+        }
+    };
+    let result = until_stopped(|stopped| ab::run(&setup, tell, stopped))?;
+    if shows {
+        eprint!("\r\x1b[K");
+    }
+    let is_met = result.limits.iter().all(|limit| limit.met);
+    let is_good = is_met || result.interrupted;
+    let code = conclude(json, &result, &result.to_string(), is_good);
+    Ok(if result.interrupted && code == ExitCode::SUCCESS {
+        ExitCode::from(INTERRUPTED)
+    } else {
+        code
     })
 }
 

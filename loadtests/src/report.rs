@@ -382,7 +382,7 @@ fn times(count: u64) -> String {
 }
 
 impl Settings {
-    fn of(config: &Config) -> Self {
+    pub(crate) fn of(config: &Config) -> Self {
         let schedule = if let Load::Open(schedule) = &config.load {
             Some(schedule)
         } else {

@@ -194,7 +194,7 @@ fn drop_all(
         .for_each(|ticket| never_sent(shared, tally, timeline, ticket, kind));
 }
 
-async fn stopped(stop: &mut watch::Receiver<bool>) {
+pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
     if stop.wait_for(|stop| *stop).await.is_err() {
         pending::<()>().await; // nobody is left who could stop the run
     }
