@@ -16,6 +16,7 @@ use crate::record::{ErrorKind, Recorder};
 use crate::report::Report;
 use http::header::{CONNECTION, HOST};
 use http::{HeaderValue, Request, Uri};
+use rustix::time::{ClockId, clock_gettime};
 use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -83,7 +84,7 @@ pub(crate) async fn run_marked(
         _ = ready.recv() => false, // every sender is dropped once every worker has connected or given up
         () = stopped(&mut stop) => true,
     };
-    let start = Instant::now();
+    let (clock, start) = (clock_gettime(ClockId::Monotonic), Instant::now());
     let (measure, started_at) = (start + config.warmup, SystemTime::now());
     let (end, mut cutoff) = match &config.load {
         Load::Closed(Limit::Duration(length)) => (Some(measure + *length), None),
@@ -148,12 +149,7 @@ pub(crate) async fn run_marked(
 
     let (total, last_done) = sum(&tallies);
     let last_done = last_done.unwrap_or(measure);
-    let planned_end = match &config.load {
-        Load::Open(schedule) if schedule.limit.is_none() => {
-            measure + schedule.length() + total.lost
-        }
-        _ => end.unwrap_or(measure),
-    };
+    let planned_end = planned_end(&config.load, &timeline, total.lost);
     let ended = if interrupted {
         stopped_at
     } else {
@@ -166,8 +162,21 @@ pub(crate) async fn run_marked(
         started_at,
         interrupted,
     );
+    report.started_monotonic = Duration::try_from(clock)
+        .ok()
+        .map(|clock| clock.as_secs_f64());
     report.ready_after = waited.map(|waited| waited.as_secs_f64());
     Ok(report)
+}
+
+/// When the load ends at the earliest, having been moved by what was `lost`.
+fn planned_end(load: &Load, timeline: &Timeline, lost: Duration) -> Instant {
+    match load {
+        Load::Open(schedule) if schedule.limit.is_none() => {
+            timeline.measure + schedule.length() + lost
+        }
+        _ => timeline.end.unwrap_or(timeline.measure),
+    }
 }
 
 /// All that was counted, and when the last request ended.
