@@ -5,6 +5,8 @@
     reason = "this is the output module"
 )]
 
+use crate::ab::args::AbArgs;
+use crate::ab::{self, Stage};
 use crate::args::{Args, Command};
 use crate::cold::{self, ColdArgs, Outcome};
 use crate::compare::{Comparison, Limits};
@@ -90,6 +92,7 @@ fn execute(args: &Args) -> Result<ExitCode, Error> {
             slo,
         }) => merged(reports, json.as_deref(), html.as_deref(), slo.as_ref()),
         Some(Command::Html { report, page }) => paged(report, page),
+        Some(Command::Ab(args)) => in_turn(args),
         Some(Command::Compare { a, b, limit, json }) => {
             compared(a, b, limit.as_ref(), json.as_deref())
         }
@@ -194,15 +197,9 @@ fn load(args: &Args) -> Result<ExitCode, Error> {
             config.journal = Some(journal);
             file
         });
-    raise_file_limit();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Error::Thread)?;
     let shows = io::stderr().is_terminal();
-    let mut report = runtime.block_on(async {
-        run(config, move |progress| show(shows, &progress), interrupts()).await
-    })?;
+    let mut report =
+        until_stopped(|stopped| run(config, move |progress| show(shows, &progress), stopped))?;
     if shows {
         eprint!("\r\x1b[K");
     }
@@ -239,14 +236,33 @@ fn load(args: &Args) -> Result<ExitCode, Error> {
     })
 }
 
-fn cold(args: &ColdArgs) -> Result<ExitCode, Error> {
-    let plan = args.plan()?;
-    let json = Output::open("--json", args.json.as_deref())?;
+/// Runs it to its end; the receiver hears of Ctrl-C.
+fn until_stopped<T, F>(body: impl FnOnce(watch::Receiver<bool>) -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Error::Thread)?;
+    runtime.block_on(async {
+        let (stop, stopped) = watch::channel(false);
+        tokio::spawn(async move {
+            if tokio::signal::ctrl_c().await.is_ok() {
+                stop.send_replace(true);
+            }
+            stop.closed().await; // so that the sender outlives the run
+        });
+        body(stopped).await
+    })
+}
+
+/// Wakes from zero.
+fn cold(args: &ColdArgs) -> Result<ExitCode, Error> {
+    let plan = args.plan()?;
+    let json = Output::open("--json", args.json.as_deref())?;
+    raise_file_limit();
     let shows = io::stderr().is_terminal();
     let tell = move |line: String| {
         if shows {
@@ -256,7 +272,7 @@ fn cold(args: &ColdArgs) -> Result<ExitCode, Error> {
     let Outcome {
         mut report,
         problem,
-    } = runtime.block_on(async { cold::run(plan, tell, interrupts()).await })?;
+    } = until_stopped(|stopped| cold::run(plan, tell, stopped))?;
     let is_met = args.slo.as_ref().is_none_or(|slo| report.judge(slo));
     let text = Table(&report).to_string();
     let is_whole = !complain(problem);
@@ -268,16 +284,34 @@ fn cold(args: &ColdArgs) -> Result<ExitCode, Error> {
     })
 }
 
-/// True once Ctrl-C is pressed. Needs a runtime.
-fn interrupts() -> watch::Receiver<bool> {
-    let (stop, stopped) = watch::channel(false);
-    tokio::spawn(async move {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            stop.send_replace(true);
+/// Two servers in one run.
+fn in_turn(args: &AbArgs) -> Result<ExitCode, Error> {
+    let setup = args.setup()?;
+    let json = Output::open("--json", args.json.as_deref())?;
+    let shows = io::stderr().is_terminal();
+    let tell = |stage: Stage| {
+        if shows {
+            let Stage {
+                block,
+                blocks,
+                arm,
+                progress,
+            } = stage;
+            eprint!("\r\x1b[K{block}/{blocks} {:<7}{progress}", arm.name());
         }
-        stop.closed().await; // so that the sender outlives the run
-    });
-    stopped
+    };
+    let result = until_stopped(|stopped| ab::run(&setup, tell, stopped))?;
+    if shows {
+        eprint!("\r\x1b[K");
+    }
+    let is_met = result.limits.iter().all(|limit| limit.met);
+    let is_good = is_met || result.interrupted;
+    let code = conclude(json, &result, &result.to_string(), is_good);
+    Ok(if result.interrupted && code == ExitCode::SUCCESS {
+        ExitCode::from(INTERRUPTED)
+    } else {
+        code
+    })
 }
 
 /// Writes what a command has come to: as JSON where that is asked for, and as text unless that went to standard output.

@@ -1,8 +1,7 @@
 //! Two reports beside each other: ratios of the second to the first, and how far single seconds agree with them.
 //!
 //! The ratio is that of the whole runs: whatever went wrong in one is in it. Beside it the latencies of the slices of both runs are
-//! paired, the first with the first, and so on; of these ratios the median is told, and an interval for it by bootstrap (Efron, 1979): so
-//! many draws of as many pairs with putting back, and the middle 95 per cent of their medians. Of runs that came one after the other it
+//! paired, the first with the first, and so on; of these ratios the median is told, and an interval for it by bootstrap. Of runs that came one after the other it
 //! knows nothing of what the machine did in between. Throughput has no pairs: in an open loop that of a slice is what was planned.
 
 use std::{fmt, str::FromStr};
@@ -10,14 +9,12 @@ use std::{fmt, str::FromStr};
 use serde::Serialize;
 
 use crate::{
+    bootstrap,
     bound::{self, Side, Typed},
-    plan::SplitMix,
     report::Report,
     series::{Point, Slices},
 };
 
-/// Draws of the bootstrap.
-const DRAWS: usize = 10_000;
 /// Fewer pairs than this have no interval.
 const LEAST_PAIRS: usize = 5;
 /// A slice counts that lies in the measurement to this share.
@@ -115,8 +112,8 @@ fn row(figure: Figure, a: &Report, b: &Report) -> Row {
     let mut ratios = pairs(figure, &a.series, &b.series);
     let pairs = ratios.len();
     let is_enough = pairs >= LEAST_PAIRS;
-    let interval = is_enough.then(|| bootstrap(&ratios));
-    let median = is_enough.then(|| median(&mut ratios));
+    let interval = is_enough.then(|| bootstrap::interval(&ratios));
+    let median = is_enough.then(|| bootstrap::median(&mut ratios));
     Row {
         figure,
         a: whole_a,
@@ -147,30 +144,6 @@ fn pairs(figure: Figure, a: &Slices, b: &Slices) -> Vec<f64> {
         .filter(|(a, b)| is_whole(a) && is_whole(b))
         .filter_map(|(a, b)| ratio(figure, figure.of_slice(a), figure.of_slice(b)))
         .collect()
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    if values.len() % 2 == 1 {
-        values[middle]
-    } else {
-        f64::midpoint(values[middle - 1], values[middle])
-    }
-}
-
-/// The middle 95 per cent of the medians of draws. The same ratios have the same interval.
-fn bootstrap(ratios: &[f64]) -> (f64, f64) {
-    let mut dice = SplitMix(1);
-    let mut drawn = vec![0.0; ratios.len()];
-    let mut medians: Vec<_> = (0..DRAWS)
-        .map(|_| {
-            drawn.fill_with(|| ratios[dice.below(ratios.len())]);
-            median(&mut drawn)
-        })
-        .collect();
-    medians.sort_unstable_by(f64::total_cmp);
-    (medians[DRAWS / 40], medians[DRAWS - 1 - DRAWS / 40])
 }
 
 impl Figure {
@@ -361,17 +334,21 @@ mod tests {
         let a = slices(noisy, 60);
         let b = slices(|n| noisy(n) * 1.2, 60);
         let mut exact = pairs(Figure::P99, &a, &b);
-        let (low, high) = bootstrap(&exact);
-        assert!((median(&mut exact) - 1.2).abs() < 1e-9 && high - low < 1e-9);
+        let (low, high) = bootstrap::interval(&exact);
+        assert!((bootstrap::median(&mut exact) - 1.2).abs() < 1e-9 && high - low < 1e-9);
         let b = slices(|n| noisy(n * 3 + 1), 60);
         let mut same = pairs(Figure::P99, &a, &b);
-        let (low, high) = bootstrap(&same);
-        let middle = median(&mut same);
+        let (low, high) = bootstrap::interval(&same);
+        let middle = bootstrap::median(&mut same);
         assert!(
             low < 1.0 && high > 1.0 && low < middle && middle < high,
             "{low} {high}"
         );
-        assert_eq!(bootstrap(&same), bootstrap(&same), "drawn alike each time");
+        assert_eq!(
+            bootstrap::interval(&same),
+            bootstrap::interval(&same),
+            "drawn alike each time"
+        );
     }
 
     #[test]

@@ -61,6 +61,22 @@ impl Error {
         )
     }
 
+    /// The same of `flag`, if it is about the setting of this `name`.
+    pub(crate) fn renamed(self, name: &str, flag: &'static str) -> Self {
+        match self {
+            Self::Invalid {
+                setting,
+                value,
+                allowed,
+            } if setting == name => Self::Invalid {
+                setting: flag,
+                value,
+                allowed,
+            },
+            other => other,
+        }
+    }
+
     pub(crate) fn invalid(
         setting: &'static str,
         value: impl Into<String>,

@@ -6,13 +6,15 @@
 //! - Errors are told apart by kind ([`record::ErrorKind`]), dropped requests are errors, and nothing is retried that the
 //!   server may have seen.
 //! - A [`journal`] tells the fate of every request by its id, so that lost and doubled ones can be found.
-//! - Reports can be held to objectives ([`slo`]), added up ([`mod@merge`]) and compared ([`compare`]).
+//! - Reports can be held to objectives ([`slo`]), added up ([`mod@merge`]) and compared ([`compare`]); two servers are compared in one run slice by slice ([`ab`]).
 //!
 //! [`run`] is the whole engine; [`cli`] is the command around it. The crate knows nothing of the rest of the project and
 //! works against any HTTP server. Not here yet: TLS, streams of events, and more than one request at a time on an HTTP/2
 //! connection.
 
+pub mod ab;
 pub mod args;
+mod bootstrap;
 mod bound;
 pub mod check;
 pub mod cli;

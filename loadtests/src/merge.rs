@@ -61,6 +61,7 @@ pub fn merge(reports: &[Report]) -> Result<Report, CannotMerge> {
     let (mut began, mut ended) = (f64::INFINITY, f64::NEG_INFINITY);
     (merged.config.connections, merged.config.threads) = (0, 0);
     (merged.runs, merged.interrupted) = (0, false);
+    (merged.started_monotonic, merged.ready_after) = (None, None);
     for (number, report) in (1..).zip(reports) {
         check(number, report, first)?;
         total.merge(&recorder(number, report)?);

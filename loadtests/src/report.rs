@@ -28,6 +28,10 @@ pub struct Report {
     pub tool: String,
     /// When the load began, in seconds since 1970.
     pub started_at: f64,
+    /// The same on the clock that all processes of the machine share (`CLOCK_MONOTONIC`), in seconds: for whoever compares the journal
+    /// with a log of the server's. None of reports that are sums.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_monotonic: Option<f64>,
     /// True if the run was stopped early, so that the report is partial.
     pub interrupted: bool,
     /// Seconds until the target was ready, if that was waited for.
@@ -281,6 +285,7 @@ impl Report {
                 .duration_since(UNIX_EPOCH)
                 .unwrap_or_default()
                 .as_secs_f64(),
+            started_monotonic: None,
             interrupted,
             ready_after: None,
             config: Settings::of(config),
@@ -420,7 +425,7 @@ fn times(count: u64) -> String {
 }
 
 impl Settings {
-    fn of(config: &Config) -> Self {
+    pub(crate) fn of(config: &Config) -> Self {
         let schedule = if let Load::Open(schedule) = &config.load {
             Some(schedule)
         } else {

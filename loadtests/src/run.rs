@@ -17,6 +17,7 @@ use crate::record::{ErrorKind, Recorder};
 use crate::report::Report;
 use http::header::{CONNECTION, HOST};
 use http::{HeaderValue, Request, Uri};
+use rustix::time::{ClockId, clock_gettime};
 use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -85,7 +86,7 @@ pub(crate) async fn run_marked(
         () = stopped(&mut stop) => true,
     };
     interrupted = interrupted || !together(config.start_at, &mut stop).await;
-    let start = Instant::now();
+    let (clock, start) = (clock_gettime(ClockId::Monotonic), Instant::now());
     let (measure, started_at) = (start + config.warmup, SystemTime::now());
     let (end, mut cutoff) = match &config.load {
         Load::Closed(Limit::Duration(length)) => (Some(measure + *length), None),
@@ -150,12 +151,7 @@ pub(crate) async fn run_marked(
 
     let (total, last_done) = sum(&tallies);
     let last_done = last_done.unwrap_or(measure);
-    let planned_end = match &config.load {
-        Load::Open(schedule) if schedule.limit.is_none() => {
-            measure + schedule.length() + total.lost
-        }
-        _ => end.unwrap_or(measure),
-    };
+    let planned_end = planned_end(&config.load, &timeline, total.lost);
     let ended = if interrupted {
         stopped_at
     } else {
@@ -168,6 +164,9 @@ pub(crate) async fn run_marked(
         started_at,
         interrupted,
     );
+    report.started_monotonic = Duration::try_from(clock)
+        .ok()
+        .map(|clock| clock.as_secs_f64());
     report.ready_after = waited.map(|waited| waited.as_secs_f64());
     Ok(report)
 }
@@ -182,6 +181,16 @@ async fn together(at: Option<SystemTime>, stop: &mut watch::Receiver<bool>) -> b
     tokio::select! {
         () = tokio::time::sleep(ahead) => true,
         () = stopped(stop) => false,
+    }
+}
+
+/// When the load ends at the earliest, having been moved by what was `lost`.
+fn planned_end(load: &Load, timeline: &Timeline, lost: Duration) -> Instant {
+    match load {
+        Load::Open(schedule) if schedule.limit.is_none() => {
+            timeline.measure + schedule.length() + lost
+        }
+        _ => timeline.end.unwrap_or(timeline.measure),
     }
 }
 

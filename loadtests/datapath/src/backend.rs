@@ -1,11 +1,12 @@
 //! The server behind every proxy: as little work as can be, so that it does not hide what the proxy does.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{fmt::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
+    sync::Mutex,
     time::{MissedTickBehavior, interval},
 };
 
@@ -23,21 +24,33 @@ pub(crate) struct Args {
     /// Where to listen.
     #[arg(long, value_name = "ADDR:PORT")]
     listen: SocketAddr,
+    /// Write down when each request with an `x-request-id` has arrived, and tell it at `/arrivals`: nanoseconds of the monotonic
+    /// clock and the id, a line each.
+    #[arg(long)]
+    arrivals: bool,
 }
+
+/// Requests that are written down at most.
+const MOST: usize = 2_000_000;
+
+/// When requests arrived, if that is asked for.
+type Arrivals = Option<Arc<Mutex<Vec<(u64, String)>>>>;
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let listener = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("cannot listen on {}", args.listen))?;
+    let arrivals = args.arrivals.then(Arc::default);
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
+        let arrivals = arrivals.clone();
         // Who breaks off is no matter of the backend's.
-        tokio::spawn(async move { serve(stream).await });
+        tokio::spawn(async move { serve(stream, &arrivals).await });
     }
 }
 
-async fn serve(mut stream: TcpStream) -> anyhow::Result<()> {
+async fn serve(mut stream: TcpStream, arrivals: &Arrivals) -> anyhow::Result<()> {
     let mut buffer = Vec::with_capacity(16 * 1024);
     let mut scratch = vec![0; 256 * 1024];
     loop {
@@ -52,6 +65,7 @@ async fn serve(mut stream: TcpStream) -> anyhow::Result<()> {
             }
             buffer.extend_from_slice(&scratch[..n]);
         };
+        let arrived = arrivals.is_some().then(monotonic_nanos);
         let head = String::from_utf8_lossy(&buffer[..end]).to_ascii_lowercase();
         let path = head.split(' ').nth(1).unwrap_or("/").to_owned();
         let chunked = head.contains("transfer-encoding: chunked");
@@ -60,6 +74,14 @@ async fn serve(mut stream: TcpStream) -> anyhow::Result<()> {
             .find_map(|line| line.strip_prefix("content-length:"))
             .map_or(Ok(0), |text| text.trim().parse::<usize>())?;
         buffer.drain(..end);
+        if let (Some(arrivals), Some(arrived)) = (arrivals, arrived) {
+            let mut lines = head.lines();
+            let id = lines.find_map(|line| line.strip_prefix("x-request-id:"));
+            let mut arrivals = arrivals.lock().await;
+            if let Some(id) = id.filter(|_| arrivals.len() < MOST) {
+                arrivals.push((arrived, id.trim().to_owned()));
+            }
+        }
         if chunked {
             // Bodies of ours end in an empty chunk and have none inside.
             while !buffer.ends_with(b"0\r\n\r\n") {
@@ -83,6 +105,17 @@ async fn serve(mut stream: TcpStream) -> anyhow::Result<()> {
         if let Some(rest) = path.strip_prefix("/sse/") {
             let (frames, millis) = rest.split_once('/').context("/sse/FRAMES/MILLISECONDS")?;
             frames_of(&mut stream, frames.parse()?, millis.parse()?).await?;
+        } else if let (Some(arrivals), "/arrivals") = (arrivals, path.as_str()) {
+            let mut body = String::new();
+            for (arrived, id) in &*arrivals.lock().await {
+                writeln!(body, "{arrived} {id}")?;
+            }
+            let length = body.len();
+            let head =
+                format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n");
+            stream.write_all(head.as_bytes()).await?;
+            stream.write_all(body.as_bytes()).await?;
+            return Ok(());
         } else {
             stream.write_all(ANSWER).await?;
         }

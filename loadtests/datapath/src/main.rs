@@ -19,6 +19,7 @@ mod compare;
 mod figures;
 mod hold;
 mod paced;
+mod pacing;
 mod process;
 mod relay;
 mod streams;
@@ -49,6 +50,8 @@ enum Command {
     Sink(attacker::Sink),
     /// A client at a steady pace alone. Prints JSON.
     Paced(paced::Args),
+    /// Whether requests of the load tester arrive when its plan has them.
+    Pacing(pacing::Args),
     /// The backend alone: answers every request with a few bytes, `/sse/FRAMES/MILLISECONDS` with a stream.
     Backend(backend::Args),
     /// A relay alone: copies bytes both ways.
@@ -72,6 +75,7 @@ fn main() -> anyhow::Result<()> {
             Command::Attacker(args) => attacker::run(args).await,
             Command::Sink(args) => attacker::sink(args).await,
             Command::Paced(args) => paced::run(args).await,
+            Command::Pacing(args) => pacing::run(args).await,
             Command::Backend(args) => backend::run(args).await,
             Command::Relay(args) => relay::run(args).await,
             Command::Blast(args) => blast::run(args).await,

@@ -1,6 +1,7 @@
 //! The load tester against real sockets. Times are real: nothing here runs on paused time.
 #![expect(clippy::unwrap_used, reason = "a test may stop where its set-up fails")]
 
+mod ab;
 mod cold;
 mod command;
 mod errors;

@@ -3,12 +3,16 @@
 use crate::command::{begin, signal, text};
 use crate::server::{http, ok, run};
 use loadtests::config::{Limit, Load};
-use loadtests::journal::Outcome;
+use loadtests::journal::{Journal, Outcome};
 use loadtests::plan::Arrivals;
 use loadtests::unit::Rate;
 use loadtests::{Config, Report};
+use parking_lot::Mutex;
 use rustix::process::Signal;
+use rustix::time::{ClockId, clock_gettime};
+use std::collections::HashMap;
 use std::fs;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
@@ -190,4 +194,45 @@ async fn a_stall_of_the_tool_itself_moves_the_schedule_and_is_told() {
         "nothing is due at once with another"
     );
     assert_eq!(gaps.filter(|gap| *gap > 0.3).count(), 1);
+}
+
+/// The plan, the journal and what the server saw itself, on the clock that they share: each arrives once, and none before it is due.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_log_of_the_server_has_each_request_once_and_not_before_it_is_due() {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let arrivals = Arc::clone(&log);
+    let url = http(move |request| {
+        let now = Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap();
+        let id = request.headers()["x-request-id"]
+            .to_str()
+            .unwrap()
+            .to_owned();
+        arrivals.lock().push((id, now));
+        async { ok() }
+    });
+    let (journal, outcomes) = Journal::collect();
+    let mut config = Config::new(&url.await).unwrap();
+    (config.connections, config.journal) = (16, Some(journal));
+    config.load = Config::steady(
+        Rate::new(500.0).unwrap(),
+        Duration::from_secs(1),
+        Arrivals::Poisson,
+        3,
+    );
+    let report = run(config).await;
+    let started = report.started_monotonic.unwrap();
+    let arrived: HashMap<_, _> = log.lock().drain(..).collect();
+    let outcomes = std::mem::take(&mut *outcomes.lock());
+    assert!(outcomes.len() > 400, "{}", outcomes.len());
+    assert_eq!(arrived.len(), outcomes.len());
+    for outcome in &outcomes {
+        let since = arrived[&outcome.id].as_secs_f64() - started;
+        let early = outcome.planned.as_secs_f64() - since;
+        // The load begins after the look at the shared clock. A figure of seconds has its rounding.
+        assert!(early < 1e-6, "{early}: {outcome:?}");
+        assert!(
+            since < outcome.done.as_secs_f64() + 0.001,
+            "{since}: {outcome:?}"
+        );
+    }
 }

@@ -15,8 +15,13 @@ fn schema() -> Value {
 }
 
 /// The part of JSON Schema that ours uses.
-fn check(root: &Value, schema: &Value, value: &Value, at: &str) {
+pub(crate) fn check(root: &Value, schema: &Value, value: &Value, at: &str) {
     if let Some(reference) = schema["$ref"].as_str() {
+        if let Some(reference) = reference.strip_prefix("schema.json") {
+            let other = self::schema();
+            let pointed = serde_json::json!({ "$ref": reference });
+            return check(&other, &pointed, value, at);
+        }
         let target = root
             .pointer(reference.trim_start_matches('#'))
             .expect("the reference exists");
