@@ -3,7 +3,7 @@
 //! The load runs on threads of its own, each with a single-threaded runtime, so that neither the caller's tasks nor work
 //! stealing disturb it. Dropping the [`run`] future stops them.
 
-use crate::client::{Target, Template};
+use crate::client::{Target, Template, Upgrade};
 use crate::config::{Config, Limit, Load};
 use crate::crew::Crew;
 use crate::dispatch::{Dispatch, Ticket};
@@ -176,6 +176,7 @@ fn share(config: &Config, addresses: Vec<SocketAddr>) -> Result<Shared, Error> {
             addresses,
             http2: config.http2,
             tls: config.connector()?,
+            upgrade: Upgrade::of(config)?,
         },
         timeout: config.timeout,
         expect: config.expect,

@@ -13,3 +13,4 @@ mod schema;
 mod server;
 mod streams;
 mod tls;
+mod websocket;
