@@ -5,19 +5,22 @@
 //! byte was written: what the server may have seen is reported, not repeated. A request of which nothing was written may
 //! go out on a new connection.
 //!
-//! HTTP/1.1 is our own ([`h1`]), HTTP/2 is hyper's. All that the workers use is [`Connection`].
+//! HTTP/1.1 is our own ([`h1`]), HTTP/2 is hyper's, WebSocket is tungstenite's. All that the workers use is [`Connection`].
 
 mod h1;
 mod stream;
 mod template;
 mod watchdog;
+mod websocket;
 
 pub(crate) use self::stream::Stream;
 pub(crate) use self::template::Template;
 pub(crate) use watchdog::Watchdog;
+pub(crate) use websocket::Upgrade;
 
 use self::h1::H1;
 use self::template::Outgoing;
+use self::websocket::WebSocket;
 use crate::config::SERVED_BY;
 use crate::listen::Sink;
 use crate::record::ErrorKind;
@@ -40,7 +43,8 @@ use std::time::Instant;
 /// What came back.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    pub(crate) status: u16,
+    /// None where answers have none.
+    pub(crate) status: Option<u16>,
     /// How the server names itself, if it does.
     pub(crate) served_by: Option<String>,
     pub(crate) body_bytes: u64,
@@ -72,6 +76,8 @@ pub(crate) enum Failure {
     /// No head arrived in time.
     Timeout,
     Error(ErrorKind),
+    /// The same, in words.
+    Because(ErrorKind, String),
 }
 
 /// Where connections go, and how they are made.
@@ -81,6 +87,8 @@ pub(crate) struct Target {
     pub(crate) http2: bool,
     /// With TLS, if there is any.
     pub(crate) tls: Option<Connector>,
+    /// To WebSocket, if it is that.
+    pub(crate) upgrade: Option<Upgrade>,
 }
 
 /// Why there is no connection.
@@ -89,12 +97,18 @@ pub(crate) struct Refused {
     pub(crate) kind: ErrorKind,
     /// In words.
     pub(crate) reason: Option<String>,
+    /// Of an answer that is no connection.
+    pub(crate) status: Option<u16>,
 }
 
 impl Refused {
     fn saying(kind: ErrorKind, reason: &impl ToString) -> Self {
         let reason = Some(reason.to_string());
-        Self { kind, reason }
+        Self {
+            kind,
+            reason,
+            status: None,
+        }
     }
 }
 
@@ -109,6 +123,7 @@ pub(crate) struct Connection {
 enum Kind {
     H1(H1),
     H2(H2),
+    WebSocket(Box<WebSocket>),
 }
 
 /// A connection of HTTP/2.
@@ -125,7 +140,9 @@ impl Connection {
     /// Connects to the first address that answers.
     pub(crate) async fn open(target: &Target) -> Result<Self, Refused> {
         let stream = Stream::open(target).await?;
-        let kind = if target.http2 {
+        let kind = if let Some(upgrade) = &target.upgrade {
+            Kind::WebSocket(Box::new(WebSocket::open(stream, upgrade).await?))
+        } else if target.http2 {
             let mut builder = http2::Builder::new(TokioExecutor::new());
             // The protocol's defaults stall a 1 MiB body sixteen times.
             builder
@@ -161,6 +178,7 @@ impl Connection {
         match &mut self.kind {
             Kind::H1(h1) => h1.poll_closed(cx),
             Kind::H2(h2) => h2.poll_closed(cx),
+            Kind::WebSocket(socket) => socket.poll_closed(cx),
         }
     }
 
@@ -171,7 +189,7 @@ impl Connection {
                 return Poll::Ready(false);
             }
             let ready = match &mut self.kind {
-                Kind::H1(_) => return Poll::Ready(true),
+                Kind::H1(_) | Kind::WebSocket(_) => return Poll::Ready(true),
                 Kind::H2(h2) => h2.send.poll_ready(cx),
             };
             if let Poll::Ready(ready) = ready {
@@ -199,6 +217,11 @@ impl Connection {
         match &mut self.kind {
             Kind::H1(h1) => {
                 h1.exchange(&order, sink, is_reused, watchdog, deadline)
+                    .await
+            }
+            Kind::WebSocket(socket) => {
+                socket
+                    .exchange(&order, sink, is_reused, watchdog, deadline)
                     .await
             }
             Kind::H2(h2) => {
@@ -297,7 +320,7 @@ impl Exchange<'_> {
         })
         .await;
         Ok(Answer {
-            status: parts.status.as_u16(),
+            status: Some(parts.status.as_u16()),
             served_by: parts
                 .headers
                 .get(SERVED_BY)

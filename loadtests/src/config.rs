@@ -10,7 +10,6 @@ use crate::ready::Ready;
 use crate::tls::{Connector, Tls};
 use crate::unit::{MAX_DURATION, Rate};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::uri::Scheme;
 use http::{HeaderMap, Method, Uri};
 use std::num::NonZero;
 use std::thread::available_parallelism;
@@ -66,7 +65,7 @@ impl Expect {
 /// What to send, where, how, and for how long.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// An absolute `http` or `https` URL.
+    /// An absolute `http` or `https` URL, or `ws` or `wss` for WebSocket.
     pub url: Uri,
     /// Closed or open loop, with its end.
     pub load: Load,
@@ -150,7 +149,7 @@ impl Config {
     pub fn check(&self) -> Result<(), Error> {
         check_url(&self.url)?;
         if let (false, Some((flag, value))) = (self.is_tls(), self.tls.given()) {
-            return Err(Error::invalid(flag, value, "only with an https URL"));
+            return Err(Error::invalid(flag, value, "only with an https or wss URL"));
         }
         check_count("--connections", self.connections, MAX_CONNECTIONS)?;
         check_count("--threads", self.threads, 1_024)?;
@@ -256,7 +255,7 @@ impl Config {
 
     /// Whether connections have TLS.
     pub(crate) fn is_tls(&self) -> bool {
-        self.url.scheme() == Some(&Scheme::HTTPS)
+        matches!(self.url.scheme_str(), Some("https" | "wss"))
     }
 
     /// How they get it, if they do. Reads the files.
@@ -276,8 +275,10 @@ fn typed(stages: &[Stage]) -> String {
 }
 
 fn check_url(url: &Uri) -> Result<(), Error> {
-    let scheme = [&Scheme::HTTP, &Scheme::HTTPS].map(Some);
-    let plain = scheme.contains(&url.scheme()) && url.host().is_some_and(|host| !host.is_empty());
+    // Whether a protocol goes with one is its own business: see `Protocol::check`.
+    let scheme = ["http", "https", "ws", "wss"].map(Some);
+    let plain =
+        scheme.contains(&url.scheme_str()) && url.host().is_some_and(|host| !host.is_empty());
     // `Uri` keeps user:password@ in the authority, where it would be sent as the host.
     let bare = url
         .authority()

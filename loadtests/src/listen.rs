@@ -134,7 +134,7 @@ impl<'a> Listener<'a> {
                 call,
                 messages: Messages::default(),
             },
-            Protocol::Plain => return None,
+            Protocol::Plain | Protocol::WebSocket { .. } => return None,
         };
         let looks = matches!(&format, Format::Grpc { call, .. } if call.looks());
         Some(Self {

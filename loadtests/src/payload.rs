@@ -114,6 +114,16 @@ impl Payload {
         }
     }
 
+    /// Whether all bodies are text in UTF-8.
+    pub(crate) fn is_text(&self) -> bool {
+        let is_text = |body: &Bytes| std::str::from_utf8(body).is_ok();
+        match self {
+            Self::Same(body) => is_text(body),
+            Self::Template(_) => true,
+            Self::Lines(lines) => lines.iter().all(is_text),
+        }
+    }
+
     /// Whether there never is one.
     pub fn is_empty(&self) -> bool {
         matches!(self, Self::Same(body) if body.is_empty())

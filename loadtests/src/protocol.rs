@@ -25,6 +25,11 @@ pub enum Protocol {
     Events(Dialect),
     /// A call of gRPC.
     Grpc(Call),
+    /// A message of WebSocket, and the next one that comes.
+    WebSocket {
+        /// Whether messages are bytes; text if not.
+        binary: bool,
+    },
 }
 
 /// What the events of a stream say.
@@ -45,6 +50,7 @@ impl Protocol {
             Self::Events(Dialect::Sse) => "sse",
             Self::Events(Dialect::OpenAi) => "openai",
             Self::Grpc(_) => "grpc",
+            Self::WebSocket { .. } => "websocket",
         }
     }
 
@@ -56,7 +62,7 @@ impl Protocol {
     /// Makes a request one of this protocol; none if its URL has no place for it.
     pub(crate) fn prepare(&self, request: &mut Request<()>, config: &Config) -> Option<()> {
         let timeout = match self {
-            Self::Plain => return Some(()),
+            Self::Plain | Self::WebSocket { .. } => return Some(()),
             Self::Events(dialect) => {
                 let headers = request.headers_mut();
                 let mut default = |name, value| {
@@ -86,6 +92,13 @@ impl Protocol {
 
     /// The first thing that makes no sense of a configuration with it.
     pub(crate) fn check(&self, config: &Config) -> Result<(), Error> {
+        if let Self::WebSocket { binary } = self {
+            return check_websocket(config, *binary);
+        }
+        if matches!(config.url.scheme_str(), Some("ws" | "wss")) {
+            let allowed = "http or https, or ws and wss with --websocket";
+            return Err(Error::invalid("URL", config.url.to_string(), allowed));
+        }
         let Self::Grpc(call) = self else {
             return Ok(());
         };
@@ -111,6 +124,22 @@ impl Protocol {
         }
         Ok(())
     }
+}
+
+fn check_websocket(config: &Config, binary: bool) -> Result<(), Error> {
+    let wrong = |flag, value: &str, allowed| Err(Error::invalid(flag, value, allowed));
+    if config.http2 {
+        return wrong("--http2", "true", "HTTP/1.1 with --websocket");
+    }
+    if config.journal.is_some() {
+        let allowed = "no journal with --websocket: a message has no x-request-id";
+        return wrong("--journal", "", allowed);
+    }
+    if !binary && !config.body.is_text() {
+        let allowed = "text in UTF-8, or bytes with --websocket-binary";
+        return wrong("--websocket", "the body", allowed);
+    }
+    Ok(())
 }
 
 /// The protocol as it is typed.
@@ -149,6 +178,18 @@ pub(crate) struct ProtocolArgs {
         help_heading = "Protocol"
     )]
     grpc_input: Vec<grpc::Tensor>,
+
+    /// Messages of WebSocket over one handshake per connection: the body is a message, and the next one that comes is its answer.
+    #[arg(
+        long,
+        conflicts_with_all = ["stream", "grpc", "http2", "method", "expect_status"],
+        help_heading = "Protocol"
+    )]
+    websocket: bool,
+
+    /// Messages are bytes instead of text.
+    #[arg(long, requires = "websocket", help_heading = "Protocol")]
+    websocket_binary: bool,
 }
 
 impl ProtocolArgs {
@@ -156,6 +197,10 @@ impl ProtocolArgs {
     pub(crate) fn protocol(&self) -> Result<(Protocol, Option<Payload>), Error> {
         if let Some(dialect) = self.stream {
             return Ok((Protocol::Events(dialect), None));
+        }
+        if self.websocket {
+            let binary = self.websocket_binary;
+            return Ok((Protocol::WebSocket { binary }, None));
         }
         let Some(method) = &self.grpc else {
             return Ok((Protocol::Plain, None));

@@ -116,7 +116,7 @@ pub struct Settings {
     pub url: String,
     /// Request method.
     pub method: String,
-    /// What an exchange is: `http`, `sse`, `openai` or `grpc`.
+    /// What an exchange is: `http`, `sse`, `openai`, `grpc` or `websocket`.
     #[serde(default = "plain")]
     pub protocol: String,
     /// `1.1` or `2`.

@@ -3,7 +3,7 @@
 //! The load runs on threads of its own, each with a single-threaded runtime, so that neither the caller's tasks nor work
 //! stealing disturb it. Dropping the [`run`] future stops them.
 
-use crate::client::{Target, Template};
+use crate::client::{Target, Template, Upgrade};
 use crate::config::{Config, Limit, Load};
 use crate::crew::Crew;
 use crate::dispatch::{Dispatch, Ticket};
@@ -275,6 +275,7 @@ pub(crate) fn target(config: &Config, addresses: Vec<SocketAddr>) -> Result<Targ
         addresses,
         http2: config.http2,
         tls: config.connector()?,
+        upgrade: Upgrade::of(config)?,
     })
 }
 

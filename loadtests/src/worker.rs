@@ -188,11 +188,18 @@ impl Worker {
                 Err(Failure::Unsent) => {}
                 Err(failure) => {
                     self.count_pacing(timeline, ticket, begun, (!connected).then_some(sent));
-                    let kind = match failure {
-                        Failure::Error(kind) => kind,
-                        Failure::Timeout | Failure::Unsent => ErrorKind::Timeout,
-                    };
-                    return Some(end(flight, kind));
+                    return Some(match failure {
+                        Failure::Error(kind) => end(flight, kind),
+                        Failure::Because(kind, reason) => refuse(
+                            flight,
+                            &Refused {
+                                kind,
+                                reason: Some(reason),
+                                status: None,
+                            },
+                        ),
+                        Failure::Timeout | Failure::Unsent => end(flight, ErrorKind::Timeout),
+                    });
                 }
             }
         }
@@ -226,7 +233,7 @@ impl Worker {
 
     fn judge(&self, flight: Flight<'_>, answer: &Answer, sink: &mut Sink<'_>) -> Option<ErrorKind> {
         let status = answer.status;
-        let is_good = self.shared.expect.accepts(status);
+        let is_good = status.is_none_or(|status| self.shared.expect.accepts(status));
         let listener = sink.listener().filter(|_| is_good);
         let (code, fault) = listener.map_or((None, None), |listener| {
             (listener.code(), listener.end(answer.end))
@@ -235,13 +242,13 @@ impl Worker {
             _ if fault.is_some() => fault.as_ref().map(|fault| fault.kind),
             BodyEnd::Broken => Some(ErrorKind::Body),
             BodyEnd::TimedOut => Some(ErrorKind::Timeout),
-            BodyEnd::Whole if !is_good => Some(ErrorKind::of_status(status)),
+            BodyEnd::Whole if !is_good => status.map(ErrorKind::of_status),
             BodyEnd::Whole if self.passes(sink.kept()) => None,
             BodyEnd::Whole => Some(ErrorKind::Content),
         };
         let served_by = answer.served_by.as_deref();
         flight.end(Ending {
-            status: Some(status),
+            status,
             error,
             served_by,
             body_bytes: answer.body_bytes,
@@ -306,6 +313,7 @@ fn end(flight: Flight<'_>, kind: ErrorKind) -> ErrorKind {
 fn refuse(flight: Flight<'_>, refused: &Refused) -> ErrorKind {
     flight.end(Ending {
         error: Some(refused.kind),
+        status: refused.status,
         reason: refused.reason.as_deref(),
         ..Ending::default()
     });

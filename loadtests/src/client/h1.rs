@@ -172,7 +172,7 @@ impl H1 {
         let is_sent = unsent.iter().all(|part| part.is_empty());
         self.closed = ended != BodyEnd::Whole || known.is_last || !is_sent || self.filled > 0;
         Ok(Answer {
-            status: known.status,
+            status: Some(known.status),
             served_by: known.served_by,
             body_bytes: known.body_bytes,
             end: ended,

@@ -69,6 +69,11 @@ impl Template {
         request
     }
 
+    /// The body of request `number`.
+    pub(super) fn body(&self, number: u64) -> Bytes {
+        self.payload.body(number)
+    }
+
     /// The same for HTTP/1.1.
     pub(super) fn parts(&self, number: u64, id: Option<&str>) -> Parts<'_> {
         let body = self.payload.body(number);

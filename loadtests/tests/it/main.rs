@@ -17,3 +17,4 @@ mod schema;
 mod server;
 mod streams;
 mod tls;
+mod websocket;
