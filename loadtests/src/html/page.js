@@ -29,7 +29,9 @@
   };
   const UNITS = {
     seconds: (value) => (value === 0 ? '0' : value < 1e-3 ? `${digits(value * 1e6)} µs` : value < 1 ? `${digits(value * 1e3)} ms` : `${digits(value)} s`),
-    time: (value) => (value < 1 && value > 0 ? `${digits(value * 1e3)} ms` : value < 600 ? `${digits(value)} s` : `${digits(value / 60)} min`),
+    s: (value) => (value < 1 && value > 0 ? `${digits(value * 1e3)} ms` : `${digits(value)} s`),
+    min: (value) => `${digits(value / 60)} min`,
+    h: (value) => `${digits(value / 3600)} h`,
     rate: (value) => `${large(value)}/s`,
     count: large,
     share: (value) => `${digits(value * 100)} %`,
@@ -211,17 +213,20 @@
     const most = Math.max(2, Math.floor((right - left) / 74));
     const end = Math.max(Number(section.dataset.end || 0), ...data.rows.map(place));
     const across = linear(0, end, left, right, most);
+    // Long runs have ticks at whole minutes or hours.
+    const [period, seconds] = end < 600 ? ['s', 1] : end < 36000 ? ['min', 60] : ['h', 3600];
+    const times = linear(0, end / seconds, left, right, most).ticks.map((tick) => tick * seconds);
     for (const tick of vertical.ticks) {
       const y = round(vertical.at(tick));
       svg(canvas, 'line', { class: 'grid-line', x1: left, x2: right, y1: y, y2: y });
       svg(canvas, 'text', { x: left - 8, y: y + 4, 'text-anchor': 'end' }, unit(tick));
     }
     svg(canvas, 'line', { class: 'base', x1: left, x2: right, y1: bottom, y2: bottom });
-    const ticks = isRank ? [0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999].filter((tick) => ranked(tick) <= end) : across.ticks;
+    const ticks = isRank ? [0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999].filter((tick) => ranked(tick) <= end) : times;
     for (const tick of ticks) {
       const x = round(across.at(isRank ? ranked(tick) : tick));
       const anchor = x > right - 20 ? 'end' : x < left + 20 ? 'start' : 'middle';
-      const text = isRank ? `${String(Number((tick * 100).toFixed(6)))} %` : UNITS.time(tick);
+      const text = isRank ? `${String(Number((tick * 100).toFixed(6)))} %` : UNITS[period](tick);
       svg(canvas, 'line', { class: 'base', x1: x, x2: x, y1: bottom, y2: bottom + 4 });
       svg(canvas, 'text', { x, y: bottom + 17, 'text-anchor': anchor }, text);
     }

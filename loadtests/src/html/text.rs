@@ -41,7 +41,8 @@ fn digits(value: f64) -> String {
     let places = match value.abs() {
         v if v >= 100.0 => 0,
         v if v >= 10.0 => 1,
-        _ => 2,
+        v if v >= 1.0 => 2,
+        _ => 3,
     };
     let text = format!("{value:.places$}");
     if text.contains('.') {
