@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::export;
 use crate::html::page;
 use crate::journal::{Journal, JournalFile};
+use crate::live::Screen;
 use crate::merge::merge;
 use crate::progress::Progress;
 use crate::report::{Report, SCHEMA_VERSION};
@@ -25,9 +26,11 @@ use serde::Serialize;
 use std::error::Error as _;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::SystemTime;
 use tokio::sync::watch;
 
 /// The load ran, but with errors, or its result could not be written.
@@ -196,8 +199,13 @@ fn load(args: &Args) -> Result<ExitCode, Error> {
         .enable_all()
         .build()
         .map_err(Error::Thread)?;
-    let shows = io::stderr().is_terminal();
-    let mut report = runtime.block_on(async {
+    let screen = Screen::of_stderr(args.no_progress).map(Arc::new);
+    let shown = screen.clone();
+    if let (Some(_), Some(start)) = (&screen, config.start_at) {
+        let ahead = start.duration_since(SystemTime::now()).unwrap_or_default();
+        eprintln!("the load begins in {:.0} s", ahead.as_secs_f64());
+    }
+    let report = runtime.block_on(async {
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(async move {
             if tokio::signal::ctrl_c().await.is_ok() {
@@ -205,11 +213,17 @@ fn load(args: &Args) -> Result<ExitCode, Error> {
             }
             stop.closed().await; // so that the sender outlives the run
         });
-        run(config, move |progress| show(shows, &progress), stopped).await
-    })?;
-    if shows {
-        eprint!("\r\x1b[K");
+        let show = move |progress: Progress| {
+            if let Some(screen) = &shown {
+                screen.show(&progress);
+            }
+        };
+        run(config, show, stopped).await
+    });
+    if let Some(screen) = screen {
+        screen.clear();
     }
+    let mut report = report?;
     let is_met = args.slo.as_ref().is_none_or(|slo| report.judge(slo));
     let finished = journal_file
         .map_or(Ok(()), JournalFile::finish)
@@ -353,12 +367,6 @@ fn raise_file_limit() {
             ..limit
         },
     );
-}
-
-fn show(shows: bool, progress: &Progress) {
-    if shows {
-        eprint!("\r\x1b[K{progress}");
-    }
 }
 
 fn create(flag: &'static str, path: &Path) -> Result<File, Error> {

@@ -211,6 +211,12 @@ fn cold_starts() {
         .collect();
     assert_eq!(column(browser, "cold-wakes", 2), latencies);
     let drawn = browser.value("document.querySelectorAll('#cold-wakes .plot .mark').length");
+    // To be looked at as well.
+    browser.value("document.querySelector('#cold-wakes .plot svg').focus()");
+    browser.press("Home");
+    browser.press("PageDown");
+    browser.settle();
+    browser.picture(&folder().join("cold-tooltip.png"));
     let parts = |wake: &Wake| {
         wake.phases
             .iter()
