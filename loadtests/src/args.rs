@@ -253,6 +253,10 @@ pub(crate) struct Results {
     #[arg(long, value_name = "OBJECTIVES", help_heading = "Result")]
     pub(crate) slo: Option<Objectives>,
 
+    /// Show nothing while the load runs. Without it, a terminal shows how it is doing; files and pipes never do.
+    #[arg(long, visible_alias = "quiet", help_heading = "Result")]
+    pub(crate) no_progress: bool,
+
     /// Exit with 1 if any request was an error.
     #[arg(long, help_heading = "Result")]
     pub(crate) fail_on_errors: bool,

@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::export;
 use crate::html::page;
 use crate::journal::{Journal, JournalFile};
+use crate::live::Screen;
 use crate::merge::merge;
 use crate::progress::Progress;
 use crate::report::{Report, SCHEMA_VERSION};
@@ -31,6 +32,8 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::SystemTime;
 use tokio::sync::watch;
 
 /// The load ran, but with errors, or its result could not be written.
@@ -197,12 +200,22 @@ fn load(args: &Args) -> Result<ExitCode, Error> {
             config.journal = Some(journal);
             file
         });
-    let shows = io::stderr().is_terminal();
-    let mut report =
-        until_stopped(|stopped| run(config, move |progress| show(shows, &progress), stopped))?;
-    if shows {
-        eprint!("\r\x1b[K");
+    let screen = Screen::of_stderr(args.result.no_progress).map(Arc::new);
+    let shown = screen.clone();
+    if let (Some(_), Some(start)) = (&screen, config.start_at) {
+        let ahead = start.duration_since(SystemTime::now()).unwrap_or_default();
+        eprintln!("the load begins in {:.0} s", ahead.as_secs_f64());
     }
+    let show = move |progress: Progress| {
+        if let Some(screen) = &shown {
+            screen.show(&progress);
+        }
+    };
+    let report = until_stopped(|stopped| run(config, show, stopped));
+    if let Some(screen) = screen {
+        screen.clear();
+    }
+    let mut report = report?;
     let is_met = args.result.slo.as_ref().is_none_or(|slo| report.judge(slo));
     let finished = journal_file
         .map_or(Ok(()), JournalFile::finish)
@@ -297,7 +310,12 @@ fn in_turn(args: &AbArgs) -> Result<ExitCode, Error> {
                 arm,
                 progress,
             } = stage;
-            eprint!("\r\x1b[K{block}/{blocks} {:<7}{progress}", arm.name());
+            eprint!(
+                "\r\x1b[K{block}/{blocks} {:<7} {:>9.1} req/s  {} errors",
+                arm.name(),
+                progress.rate,
+                progress.errors
+            );
         }
     };
     let result = until_stopped(|stopped| ab::run(&setup, tell, stopped))?;
@@ -424,12 +442,6 @@ fn raise_file_limit() {
             ..limit
         },
     );
-}
-
-fn show(shows: bool, progress: &Progress) {
-    if shows {
-        eprint!("\r\x1b[K{progress}");
-    }
 }
 
 fn create(flag: &'static str, path: &Path) -> Result<File, Error> {

@@ -86,6 +86,11 @@ impl Dispatch {
         Ok(())
     }
 
+    /// How many wait for a free connection.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.state.lock().waiting.len() as u64
+    }
+
     /// The next ticket for `worker`, or `None` once closed and nothing is left for it.
     pub(crate) fn poll_next(&self, worker: usize, cx: &mut Context<'_>) -> Poll<Option<Ticket>> {
         let state = &mut *self.state.lock();

@@ -67,14 +67,14 @@ fn policy() -> String {
 }
 
 fn body(report: &Report, value: &Value) -> String {
+    // What a run was about comes first.
+    let cold = report.cold.as_ref().map_or_else(Vec::new, cold::charts);
     let sections = [
-        section("Latency", "", &latency::charts(report)),
-        section("Load", "", &load::charts(report)),
-        section("Streams", &streams::figures(value), &streams::charts(value)),
-        report.cold.as_ref().map_or_else(String::new, |cold| {
-            section("Cold starts", "", &cold::charts(cold))
-        }),
-        section("Answers", "", &load::counts(report)),
+        section("Cold starts", "", cold),
+        section("Latency", "", latency::charts(report)),
+        section("Load", "", load::charts(report)),
+        section("Streams", &streams::figures(value), streams::charts(value)),
+        section("Answers", "", load::counts(report)),
     ];
     format!(
         "{}<main>{}{}{}{}</main>",
@@ -87,19 +87,33 @@ fn body(report: &Report, value: &Value) -> String {
 }
 
 /// Charts under a heading; nothing if there is nothing.
-fn section(title: &str, before: &str, charts: &[Chart]) -> String {
-    let charts: String = charts
-        .iter()
-        .filter(|chart| chart.has_rows())
-        .map(ToString::to_string)
-        .collect();
+fn section(title: &str, before: &str, mut charts: Vec<Chart>) -> String {
+    charts.retain(Chart::has_rows);
     if charts.is_empty() && before.is_empty() {
         return String::new();
     }
+    fill_rows(&mut charts);
+    let charts: String = charts.iter().map(ToString::to_string).collect();
     format!(
         "<section><h2>{}</h2><div class=\"grid\">{before}{charts}</div></section>",
         escaped(title)
     )
+}
+
+/// Two charts are beside each other; one that would be alone takes the whole row.
+fn fill_rows(charts: &mut [Chart]) {
+    let mut index = 0;
+    while let Some(chart) = charts.get(index) {
+        let is_alone = charts.get(index + 1).is_none_or(|next| next.is_wide);
+        if chart.is_wide {
+            index += 1;
+        } else if is_alone {
+            charts[index].is_wide = true;
+            index += 1;
+        } else {
+            index += 2;
+        }
+    }
 }
 
 #[cfg(test)]

@@ -143,12 +143,17 @@ async fn attempt(
         .exchange(order, &mut Sink::Nothing, &mut watchdog, deadline)
         .await
     {
-        Ok(answer) if !Expect::Success.accepts(answer.status) => {
-            Err(format!("it answered {}", answer.status))
+        Ok(answer)
+            if !answer
+                .status
+                .is_some_and(|status| Expect::Success.accepts(status)) =>
+        {
+            Err(format!("it answered {}", answer.status.unwrap_or_default()))
         }
         Ok(answer) if answer.end != BodyEnd::Whole => Err("its answer broke off".to_owned()),
         Ok(_) => Ok(()),
         Err(Failure::Timeout) => Err(SILENT.to_owned()),
+        Err(Failure::Because(_, reason)) => Err(reason),
         Err(Failure::Unsent | Failure::Error(_)) => Err(
             "the connection was closed without an answer, or the answer was not HTTP".to_owned(),
         ),

@@ -127,6 +127,14 @@ impl Durations {
             .expect("all histograms have the same bounds");
     }
 
+    /// Those that were recorded since it was `earlier`.
+    pub(crate) fn since(&self, earlier: &Self) -> Self {
+        let mut since = self.clone();
+        // Counts only grow, so that there is never too much to take away.
+        let _taken = since.0.subtract(&earlier.0);
+        since
+    }
+
     /// All of it as text: the form `HdrHistogram V2`, not compressed, in Base64, which the tools of that library read.
     ///
     /// # Panics

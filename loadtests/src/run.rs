@@ -106,7 +106,7 @@ pub(crate) async fn run_marked(
     }
 
     let tallies: Vec<_> = crew.tallies.iter().chain([&pacer_tally]).cloned().collect();
-    let mut meter = Meter::new(start, measure);
+    let mut meter = Meter::new(&config, start, measure);
     let mut ticks = interval(PROGRESS);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     ticks.reset();
@@ -135,7 +135,7 @@ pub(crate) async fn run_marked(
                 cut = true;
                 drop_all(&shared, &pacer_tally, &timeline, shared.dispatch.take_waiting(), ErrorKind::Dropped);
             }
-            _ = ticks.tick() => progress(meter.read(&tallies)),
+            _ = ticks.tick() => progress(meter.read(&tallies, &shared)),
         }
     }
     let stopped_at = Instant::now();

@@ -1,6 +1,5 @@
 //! The report as a person reads it.
 
-use crate::progress::Progress;
 use crate::report::{Pacing, Percentiles, Report};
 use crate::streams::Streams;
 use crate::unit::human;
@@ -167,27 +166,4 @@ fn row(f: &mut fmt::Formatter<'_>, name: &str, values: &Percentiles) -> fmt::Res
         write!(f, "{:>10}", value.map_or_else(|| "-".into(), human))?;
     }
     writeln!(f)
-}
-
-impl fmt::Display for Progress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:>6.1} s  ", self.elapsed.as_secs_f64())?;
-        if self.warming_up {
-            return write!(f, "warming up, {} in flight", self.in_flight);
-        }
-        write!(
-            f,
-            "{:>9.1} req/s  {} in flight  {} errors",
-            self.rate, self.in_flight, self.errors
-        )?;
-        if let (Some(p50), Some(p99)) = (self.p50, self.p99) {
-            write!(
-                f,
-                "  p50 {}  p99 {}",
-                human(p50.as_secs_f64()),
-                human(p99.as_secs_f64())
-            )?;
-        }
-        Ok(())
-    }
 }

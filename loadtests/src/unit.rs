@@ -91,6 +91,19 @@ pub(crate) fn human(seconds: f64) -> String {
     }
 }
 
+/// A whole number for people: in groups of three digits.
+pub(crate) fn grouped(value: u64) -> String {
+    let text = value.to_string();
+    let mut out = String::new();
+    for (index, digit) in text.chars().enumerate() {
+        if index > 0 && (text.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Rate, human, parse_duration};

@@ -93,7 +93,7 @@ impl Chart {
             note: String::new(),
             kind,
             is_rank: false,
-            label: "seconds since the start of the measurement",
+            label: "since the start of the measurement",
             unit,
             may_be_log: false,
             end: 0.0,

@@ -15,6 +15,8 @@ use crate::{
 const MOST_WAKES: usize = 100;
 /// Workloads whose replicas are drawn.
 const MOST_WORKLOADS: usize = 8;
+/// Moments of a chart that shares its row with another one.
+const MOST_BESIDE: usize = 60;
 /// Phases of a wake that are drawn: several times what there are kinds of them.
 const MOST_PHASES: usize = 60;
 
@@ -235,7 +237,7 @@ fn ready(number: usize, workload: &str, moments: &[&Moment], end: f64) -> Chart 
     .column("at", None, "c1")
     .column("wanted", Some("step dash"), "c2")
     .column("ready", Some("step"), "c1");
-    chart.label = "seconds since the start of the run";
+    chart.label = "since the start of the run";
     chart.end = end;
     let row = |moment: &&Moment| {
         Row::from(vec![
@@ -245,6 +247,7 @@ fn ready(number: usize, workload: &str, moments: &[&Moment], end: f64) -> Chart 
         ])
     };
     chart.rows = moments.iter().map(row).collect();
+    chart.is_wide = moments.len() > MOST_BESIDE;
     chart
 }
 
@@ -254,7 +257,7 @@ fn held(number: usize, workload: &str, moments: &[&Moment], end: f64) -> Option<
         .note("Requests that wait for a replica.")
         .column("at", None, "c1")
         .column("held", Some("step"), "c4");
-    chart.label = "seconds since the start of the run";
+    chart.label = "since the start of the run";
     chart.end = end;
     let row = |moment: &&Moment| {
         let held = moment.held?;
@@ -264,6 +267,7 @@ fn held(number: usize, workload: &str, moments: &[&Moment], end: f64) -> Option<
         ]))
     };
     chart.rows = moments.iter().filter_map(row).collect();
+    chart.is_wide = moments.len() > MOST_BESIDE;
     chart.has_rows().then_some(chart)
 }
 

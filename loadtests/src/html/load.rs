@@ -73,7 +73,6 @@ fn throughput(report: &Report) -> Chart {
     let mut chart =
         Chart::new("throughput", "Throughput", Kind::OverX, Unit::Rate).column("at", None, "c1");
     chart.end = report.summary.duration;
-    chart.is_wide = is_open && report.summary.error_count == 0;
     chart = match (&stages, is_open) {
         (Some(_), _) => chart
             .note("Successful requests by when they were answered, and all that were planned.")

@@ -29,7 +29,9 @@
   };
   const UNITS = {
     seconds: (value) => (value === 0 ? '0' : value < 1e-3 ? `${digits(value * 1e6)} µs` : value < 1 ? `${digits(value * 1e3)} ms` : `${digits(value)} s`),
-    time: (value) => (value < 1 && value > 0 ? `${digits(value * 1e3)} ms` : value < 600 ? `${digits(value)} s` : `${digits(value / 60)} min`),
+    s: (value) => (value < 1 && value > 0 ? `${digits(value * 1e3)} ms` : `${digits(value)} s`),
+    min: (value) => `${digits(value / 60)} min`,
+    h: (value) => `${digits(value / 3600)} h`,
     rate: (value) => `${large(value)}/s`,
     count: large,
     share: (value) => `${digits(value * 100)} %`,
@@ -211,18 +213,26 @@
     const most = Math.max(2, Math.floor((right - left) / 74));
     const end = Math.max(Number(section.dataset.end || 0), ...data.rows.map(place));
     const across = linear(0, end, left, right, most);
+    // Long runs have ticks at whole minutes or hours.
+    const [period, seconds] = end < 600 ? ['s', 1] : end < 36000 ? ['min', 60] : ['h', 3600];
+    const times = linear(0, end / seconds, left, right, most).ticks.map((tick) => tick * seconds);
     for (const tick of vertical.ticks) {
       const y = round(vertical.at(tick));
       svg(canvas, 'line', { class: 'grid-line', x1: left, x2: right, y1: y, y2: y });
       svg(canvas, 'text', { x: left - 8, y: y + 4, 'text-anchor': 'end' }, unit(tick));
     }
     svg(canvas, 'line', { class: 'base', x1: left, x2: right, y1: bottom, y2: bottom });
-    const ticks = isRank ? [0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999].filter((tick) => ranked(tick) <= end) : across.ticks;
+    const ticks = isRank ? [0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999].filter((tick) => ranked(tick) <= end) : times;
+    let free = -Infinity;
     for (const tick of ticks) {
       const x = round(across.at(isRank ? ranked(tick) : tick));
       const anchor = x > right - 20 ? 'end' : x < left + 20 ? 'start' : 'middle';
-      const text = isRank ? `${String(Number((tick * 100).toFixed(6)))} %` : UNITS.time(tick);
+      const text = isRank ? `${String(Number((tick * 100).toFixed(6)))} %` : UNITS[period](tick);
       svg(canvas, 'line', { class: 'base', x1: x, x2: x, y1: bottom, y2: bottom + 4 });
+      // Where there is no room for its text, the tick is enough.
+      const begins = x - text.length * 7 * { start: 0, middle: 0.5, end: 1 }[anchor];
+      if (begins < free) continue;
+      free = begins + text.length * 7 + 6;
       svg(canvas, 'text', { x, y: bottom + 17, 'text-anchor': anchor }, text);
     }
     const label = section.dataset.label + (vertical.isLog ? ' (vertical scale: logarithmic)' : '');
@@ -287,12 +297,13 @@
     const bar = data.columns.find((column) => column.draw === 'bar');
     const whisker = data.columns.find((column) => column.draw === 'whisker');
     const of = (row, column) => (column && row.cells[column.index].value) || 0;
-    const high = Math.max(...data.rows.map((row) => Math.max(of(row, bar), of(row, whisker)))) || 1;
+    const largest = Math.max(...data.rows.map((row) => Math.max(of(row, bar), of(row, whisker)))) || 1;
+    const high = section.dataset.y === 'share' ? Math.max(1, largest) : largest;
     data.rows.forEach((row, index) => {
       const top = index * each;
       const mark = row.mark || bar.mark;
       const to = (value) => round((value / high) * (width - 2));
-      const numbers = [bar, whisker].filter(Boolean).map((column) => (whisker ? `${column.name} ` : '') + row.cells[column.index].text).join('   ');
+      const numbers = [bar, whisker].filter(Boolean).map((column) => (whisker ? `${column.name} ` : '') + row.cells[column.index].text).join(' · ');
       svg(canvas, 'text', { class: 'name', x: 0, y: top + 15 }, cut(row.cells[0].text, width - numbers.length * 7 - 16));
       svg(canvas, 'text', { class: 'number', x: width, y: top + 15 }, numbers);
       svg(canvas, 'rect', { class: 'rail', x: 0, y: top + 22, width, height: 8, rx: 2 });
@@ -313,7 +324,7 @@
     const parts = data.rows.map((row) => row.cells.filter((cell) => cell.parts).flatMap((cell) => JSON.parse(cell.parts)));
     const latency = data.columns.find((column) => column.draw === 'whole');
     const end = Math.max(...data.rows.map((row) => row.cells[latency.index].value || 0)) || 1;
-    const names = width < 480 ? 0 : Math.min(170, width * 0.2);
+    const names = width < 480 || each === 14 ? 0 : Math.min(170, width * 0.2);
     const across = linear(0, end, names, width - 14, Math.max(2, Math.floor((width - names) / 90)));
     for (const tick of across.ticks) {
       const x = round(across.at(tick));
@@ -322,7 +333,7 @@
     }
     data.rows.forEach((row, index) => {
       const y = top + index * each;
-      if (names && each > 14) svg(canvas, 'text', { x: 0, y: y + each / 2 + 4 }, cut(row.cells[0].text, names - 8));
+      if (names) svg(canvas, 'text', { x: 0, y: y + each / 2 + 4 }, cut(row.cells[0].text, names - 8));
       const shown = parts[index].length ? parts[index] : [['', 0, row.cells[latency.index].value || 0, 'c6']];
       for (const [, from, to, mark] of shown) {
         const [left, right] = [across.at(from), across.at(to)];

@@ -210,12 +210,12 @@ fn durations(report: &Report) -> String {
     if rows.is_empty() {
         return rows;
     }
-    let heads: String = [
+    let mut heads = String::new();
+    for head in [
         "", "requests", "mean", "p50", "p90", "p95", "p99", "p99.9", "max",
-    ]
-    .iter()
-    .map(|head| format!("<th scope=\"col\">{head}</th>"))
-    .collect();
+    ] {
+        heads += &format!("<th scope=\"col\">{head}</th>");
+    }
     format!(
         "<section><h2>Durations</h2><div class=\"card\"><div class=\"scroll\" tabindex=\"0\"><table id=\"durations\"><thead><tr>{heads}</tr>\
          </thead><tbody>{rows}</tbody></table></div></div></section>"
@@ -224,13 +224,11 @@ fn durations(report: &Report) -> String {
 
 fn durations_row(name: &str, of: &Percentiles) -> String {
     let values = [of.mean, of.p50, of.p90, of.p95, of.p99, of.p999, of.max];
-    let cells: String = values
-        .iter()
-        .map(|value| {
-            let text = value.map_or_else(|| "–".to_owned(), seconds);
-            format!("<td>{text}</td>")
-        })
-        .collect();
+    let mut cells = String::new();
+    for value in values {
+        let text = value.map_or_else(|| "–".to_owned(), seconds);
+        cells += &format!("<td>{text}</td>");
+    }
     format!(
         "<tr><th scope=\"row\">{name}</th><td>{}</td>{cells}</tr>",
         count(of.count)

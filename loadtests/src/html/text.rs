@@ -1,5 +1,7 @@
 //! Text and figures as a page shows them.
 
+pub(super) use crate::unit::grouped as count;
+
 /// Characters of one text from elsewhere that are shown; the JSON in the page has all.
 const LONGEST: usize = 300;
 
@@ -41,7 +43,8 @@ fn digits(value: f64) -> String {
     let places = match value.abs() {
         v if v >= 100.0 => 0,
         v if v >= 10.0 => 1,
-        _ => 2,
+        v if v >= 1.0 => 2,
+        _ => 3,
     };
     let text = format!("{value:.places$}");
     if text.contains('.') {
@@ -65,19 +68,6 @@ pub(super) fn seconds(value: f64) -> String {
 pub(super) fn moment(value: f64) -> String {
     let text = format!("{value:.3}");
     format!("{} s", text.trim_end_matches('0').trim_end_matches('.'))
-}
-
-/// A whole number, in groups of three digits.
-pub(super) fn count(value: u64) -> String {
-    let text = value.to_string();
-    let mut out = String::new();
-    for (index, digit) in text.chars().enumerate() {
-        if index > 0 && (text.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }
 
 /// A number per second.

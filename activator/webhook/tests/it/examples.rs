@@ -39,8 +39,8 @@ fn every_example_is_let_in_without_a_warning_and_gets_its_sidecar() {
             continue;
         }
         let all = objects(&fs::read_to_string(&path).unwrap());
-        let services = all.iter().filter(|object| object["kind"] == "Service");
-        assert_eq!(services.count(), 1, "{path:?}");
+        let count = |kind: &str| all.iter().filter(|object| object["kind"] == kind).count();
+        assert_eq!(count("Service"), count("Deployment"), "{path:?}");
         for deployment in all.iter().filter(|object| object["kind"] == "Deployment") {
             seen += 1;
             let answer = ask(&request("deployments", "CREATE", deployment));
