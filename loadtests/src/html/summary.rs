@@ -214,7 +214,7 @@ fn durations(report: &Report) -> String {
     for head in [
         "", "requests", "mean", "p50", "p90", "p95", "p99", "p99.9", "max",
     ] {
-        heads += &format!("<th scope=\"col\">{head}</th>");
+        let _ = write!(heads, "<th scope=\"col\">{head}</th>");
     }
     format!(
         "<section><h2>Durations</h2><div class=\"card\"><div class=\"scroll\" tabindex=\"0\"><table id=\"durations\"><thead><tr>{heads}</tr>\
@@ -227,7 +227,7 @@ fn durations_row(name: &str, of: &Percentiles) -> String {
     let mut cells = String::new();
     for value in values {
         let text = value.map_or_else(|| "–".to_owned(), seconds);
-        cells += &format!("<td>{text}</td>");
+        let _ = write!(cells, "<td>{text}</td>");
     }
     format!(
         "<tr><th scope=\"row\">{name}</th><td>{}</td>{cells}</tr>",
