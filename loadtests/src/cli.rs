@@ -275,6 +275,7 @@ where
 fn cold(args: &ColdArgs) -> Result<ExitCode, Error> {
     let plan = args.plan()?;
     let json = Output::open("--json", args.json.as_deref())?;
+    let html = Output::open("--html", args.html.as_deref())?;
     raise_file_limit();
     let shows = io::stderr().is_terminal();
     let tell = move |line: String| {
@@ -284,12 +285,17 @@ fn cold(args: &ColdArgs) -> Result<ExitCode, Error> {
     };
     let Outcome {
         mut report,
-        problem,
+        problems,
     } = until_stopped(|stopped| cold::run(plan, tell, stopped))?;
     let is_met = args.slo.as_ref().is_none_or(|slo| report.judge(slo));
+    let has_failed = args.fail_on_errors && report.summary.error_count > 0;
+    let has_problems = complain(problems);
     let text = Table(&report).to_string();
-    let is_whole = !complain(problem);
-    let code = conclude(json, &report, &text, is_met && is_whole);
+    let paged = html.map_or(Ok(()), |to| to.write(&page(&report)));
+    let is_written = !complain(paged.err());
+    // That it was stopped says more than that what there is of it misses something.
+    let is_good = report.interrupted || is_met && !has_failed && !has_problems;
+    let code = conclude(json, &report, &text, is_good && is_written);
     Ok(if report.interrupted && code == ExitCode::SUCCESS {
         ExitCode::from(INTERRUPTED)
     } else {

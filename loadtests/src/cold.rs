@@ -31,28 +31,29 @@ use std::time::Duration;
 use timing::Timing;
 
 /// What was known of a workload when a request for it was planned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Before {
-    /// The API server had said that it has no pod.
+    /// The API server had just been asked, and had no pod of it.
     Zero,
-    /// It had had no request for as long as it is said to take to zero.
-    Supposed,
-    /// Nothing, or that it has a pod.
+    /// It is what is to be warm.
+    Warm,
+    /// Nothing that could prove something.
+    #[default]
     Unknown,
 }
 
 /// One request and its answer. Times count from the start of the run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Observed {
     /// Which target.
     workload: usize,
     before: Before,
-    /// Whether this tool had scaled it up.
-    lifted: bool,
     planned: Duration,
     /// When the tool turned to it.
     begun: Duration,
-    /// When it had a connection, and its bytes went out.
+    /// Where this tool had scaled it up: when its address took connections.
+    reachable: Option<Duration>,
+    /// When it had a connection.
     sent: Option<Duration>,
     /// When the head of its answer was here.
     head: Option<Duration>,

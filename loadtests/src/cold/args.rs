@@ -155,19 +155,19 @@ pub(crate) struct ColdArgs {
         value_name = "NAMESPACE/NAME",
         requires = "wakes_url"
     )]
-    workloads: Vec<String>,
+    workloads: Vec<DeploymentName>,
 
     /// How cold starts are brought about.
     #[arg(long, value_enum, default_value_t)]
     mode: Mode,
 
-    /// Wakes of each target (single, burst, storm).
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_WAKES)))]
-    wakes: u32,
+    /// Wakes of each target (single, burst, storm) [default: 10].
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_WAKES)))]
+    wakes: Option<u32>,
 
-    /// Requests at once (storm).
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_WAKES)))]
-    at_once: u32,
+    /// Requests at once (storm) [default: 50].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_WAKES)))]
+    at_once: Option<u32>,
 
     /// After so long without a request a target is thought to be at zero, where no Deployment tells.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
@@ -181,9 +181,9 @@ pub(crate) struct ColdArgs {
     #[arg(short, long, value_name = "R", value_parser = parse_rate)]
     rate: Option<Rate>,
 
-    /// The share of requests that goes to a target at zero, from 0.0001 to 1 (rate). The others go to --warm.
-    #[arg(long, value_name = "SHARE", default_value_t = 1.0, value_parser = parse_share)]
-    cold_share: f64,
+    /// The share of requests that goes to a target at zero, from 0.0001 to 1 (rate) [default: 1]. The others go to --warm.
+    #[arg(long, value_name = "SHARE", value_parser = parse_share)]
+    cold_share: Option<f64>,
 
     /// What is not to be woken, for the other requests (rate).
     #[arg(long, value_name = "[NAME=]URL")]
@@ -204,6 +204,10 @@ pub(crate) struct ColdArgs {
     /// Replay the trace this many times as fast, 0.001 to 100000.
     #[arg(long, value_name = "FACTOR", requires = "trace", default_value_t = 1.0, value_parser = parse_speed)]
     speed: f64,
+
+    /// Of a trace by the minute, take only the rows with this text; may be repeated.
+    #[arg(long, value_name = "TEXT", requires = "trace")]
+    trace_row: Vec<String>,
 
     /// Seed of what is random.
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -253,6 +257,14 @@ pub(crate) struct ColdArgs {
     #[arg(long, value_name = "FILE", help_heading = "Result")]
     pub(crate) json: Option<PathBuf>,
 
+    /// Write the report as a page with charts: one file, which needs nothing else.
+    #[arg(long, value_name = "FILE", help_heading = "Result")]
+    pub(crate) html: Option<PathBuf>,
+
+    /// Exit with 1 if any request was an error.
+    #[arg(long, help_heading = "Result")]
+    pub(crate) fail_on_errors: bool,
+
     /// Objectives, as of a run, and those of proven cold requests: cold.p95<3s, unproven<1.
     #[arg(long, value_name = "OBJECTIVES", help_heading = "Result")]
     pub(crate) slo: Option<Objectives>,
@@ -272,7 +284,7 @@ pub struct Plan {
     /// Whether this tool scales the Deployments.
     pub scale: bool,
     /// Where Rouse's activators tell of wakes.
-    pub wakes_urls: Vec<String>,
+    pub wakes_from: Vec<Config>,
     /// Wakes of each target.
     pub wakes: u32,
     /// Requests at once of a storm.
@@ -334,41 +346,51 @@ impl ColdArgs {
         let targets = (self.targets.iter().enumerate())
             .map(|(number, target)| {
                 let deployment = self.deployments.get(number).cloned();
-                let workload = self.workloads.get(number).cloned();
+                let workload = self.workloads.get(number).map(ToString::to_string);
                 Ok(Aim {
                     workload: workload.or_else(|| deployment.as_ref().map(ToString::to_string)),
                     deployment,
-                    ..self.aim(target)?
+                    ..self.aim("--target", target)?
                 })
             })
             .collect::<Result<Vec<_>, Error>>()?;
-        for url in &self.wakes_url {
-            Config::new(url).map_err(|error| match error {
-                Error::Invalid { value, allowed, .. } => {
-                    Error::invalid("--wakes-url", value, allowed)
-                }
-                other => other,
-            })?;
-        }
+        let wakes_from = (self.wakes_url.iter())
+            .map(|url| self.wakes_config(url))
+            .collect::<Result<Vec<_>, _>>()?;
         Ok(Plan {
             mode: self.mode,
             targets,
-            warm: self.warm.as_ref().map(|warm| self.aim(warm)).transpose()?,
+            warm: self
+                .warm
+                .as_ref()
+                .map(|warm| self.aim("--warm", warm))
+                .transpose()?,
             kubeconfig: self.kubeconfig.clone(),
             scale: self.scale,
-            wakes_urls: self.wakes_url.clone(),
-            wakes: self.wakes,
-            at_once: self.at_once,
+            wakes_from,
+            wakes: self.wakes.unwrap_or(10),
+            at_once: self.at_once.unwrap_or(50),
             idle: self.idle,
             zero_timeout: self.zero_timeout,
-            cold_share: self.cold_share,
+            cold_share: self.cold_share.unwrap_or(1.0),
             timing: self.timing()?,
             seed: self.seed,
         })
     }
 
-    /// As many Deployments and workloads as targets, or none.
+    /// As many Deployments and workloads as targets, or none; and no more requests than can be kept.
     fn check_counts(&self, targets: usize) -> Result<(), Error> {
+        let wakes = u64::from(self.wakes.unwrap_or(10));
+        let at_once = if self.mode == Mode::Storm {
+            u64::from(self.at_once.unwrap_or(50))
+        } else {
+            1
+        };
+        let requests = wakes * at_once * targets as u64;
+        if requests > MOST_REQUESTS {
+            let allowed = format!("at most {MOST_REQUESTS} requests in all, not {requests}");
+            return Err(Error::invalid("--wakes", wakes.to_string(), allowed));
+        }
         for (setting, count) in [
             ("--deployment", self.deployments.len()),
             ("--workload", self.workloads.len()),
@@ -378,9 +400,9 @@ impl ColdArgs {
                 return Err(Error::invalid(setting, format!("{count} times"), allowed));
             }
         }
-        for (number, target) in self.targets.iter().enumerate() {
-            let twin = |other: &Target| other.name == target.name;
-            if self.targets[..number].iter().any(twin) {
+        let all: Vec<_> = self.targets.iter().chain(&self.warm).collect();
+        for (number, target) in all.iter().enumerate() {
+            if all[..number].iter().any(|other| other.name == target.name) {
                 let allowed = "targets with different names: NAME=URL";
                 return Err(Error::invalid("--target", &target.name, allowed));
             }
@@ -412,13 +434,27 @@ impl ColdArgs {
             () if mode != Mode::Rate && self.rate.is_some() => has_no("--rate", "a rate"),
             () if mode == Mode::Trace && self.trace.is_none() => needs("--trace", "a file"),
             () if mode != Mode::Trace && self.trace.is_some() => has_no("--trace", "a file"),
-            () if mode == Mode::Rate && self.cold_share < 1.0 && self.warm.is_none() => {
+            () if mode == Mode::Rate
+                && self.cold_share.unwrap_or(1.0) < 1.0
+                && self.warm.is_none() =>
+            {
                 needs("--warm", "a target for the other requests")
             }
             () if mode != Mode::Rate && self.warm.is_some() => has_no("--warm", "a target"),
             () if waits && self.duration.is_some() => has_no("--duration", "a time"),
             () if !waits && self.scale => has_no("--scale", "given"),
             () if !waits && !self.wakes_url.is_empty() => has_no("--wakes-url", "a URL"),
+            () if mode != Mode::Rate && self.cold_share.is_some() => {
+                has_no("--cold-share", "a share")
+            }
+            () if mode != Mode::Storm && self.at_once.is_some() => has_no("--at-once", "a number"),
+            () if !waits && self.wakes.is_some() => has_no("--wakes", "a number"),
+            () if !self.wakes_url.is_empty()
+                && self.workloads.is_empty()
+                && self.deployments.is_empty() =>
+            {
+                needs("--workload", "one for each --target, or a --deployment")
+            }
             () if self.zero_timeout.is_zero() => {
                 Err(Error::invalid("--zero-timeout", "0", "more than 0"))
             }
@@ -426,9 +462,9 @@ impl ColdArgs {
         }
     }
 
-    fn aim(&self, target: &Target) -> Result<Aim, Error> {
+    fn aim(&self, flag: &'static str, target: &Target) -> Result<Aim, Error> {
         let mut config = Config::new(&target.url).map_err(|error| match error {
-            Error::Invalid { value, allowed, .. } => Error::invalid("--target", value, allowed),
+            Error::Invalid { value, allowed, .. } => Error::invalid(flag, value, allowed),
             other => other,
         })?;
         config.body = Payload::Same(self.body()?);
@@ -458,6 +494,17 @@ impl ColdArgs {
         })
     }
 
+    fn wakes_config(&self, url: &str) -> Result<Config, Error> {
+        let mut config = Config::new(url).map_err(|error| match error {
+            Error::Invalid { value, allowed, .. } => Error::invalid("--wakes-url", value, allowed),
+            other => other,
+        })?;
+        if config.is_tls() {
+            config.tls = self.tls.clone();
+        }
+        Ok(config)
+    }
+
     fn body(&self) -> Result<Bytes, Error> {
         let Some(path) = &self.body_file else {
             return Ok(Bytes::from(self.body.clone().unwrap_or_default()));
@@ -477,12 +524,13 @@ impl ColdArgs {
         if let Some(file) = &self.trace {
             let replay = Replay {
                 speed: self.speed,
-                rows: Vec::new(),
+                rows: self.trace_row.clone(),
                 seed: self.seed,
                 until: self.duration,
             };
             let trace = Trace::read(file, replay)?;
-            if trace.requests() > MOST_REQUESTS {
+            let most = usize::try_from(MOST_REQUESTS).unwrap_or(usize::MAX);
+            if trace.due().take(most + 1).count() > most {
                 let allowed = format!("at most {MOST_REQUESTS} requests");
                 return Err(Error::invalid("--trace", trace.file(), allowed));
             }
@@ -588,7 +636,7 @@ mod tests {
                 "1000000 requests",
             ),
             (
-                "--target http://a/ --idle 1s --cold-share 2",
+                "--target http://a/ --idle 1s --mode rate --cold-share 2",
                 "--cold-share",
                 "'2'",
             ),
@@ -600,9 +648,29 @@ mod tests {
             ),
             ("--target http://a/ --idle 1s -n 0", "--wakes", "0"),
             (
-                "--target http://a/ --idle 1s --wakes-url x",
+                "--target http://a/ --idle 1s --wakes-url x --workload n/w",
                 "--wakes-url",
                 "x",
+            ),
+            (
+                "--target http://a/ --idle 1s --wakes-url http://b/",
+                "--workload",
+                "none",
+            ),
+            (
+                "--target http://a/ --idle 1s --at-once 5",
+                "--at-once",
+                "--mode single",
+            ),
+            (
+                "--target http://a/ --idle 1s --mode storm --at-once 10000 -n 10000",
+                "--wakes",
+                "100000000",
+            ),
+            (
+                "--target http://a/ --mode rate --idle 1s --rate 5 --warm ftp://b/",
+                "--warm",
+                "ftp",
             ),
             (
                 "--target http://a/ --idle 1s --body-file /nonexistent",

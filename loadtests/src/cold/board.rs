@@ -3,7 +3,7 @@
 
 use super::pods::Pods;
 use super::report::{MOST_MOMENTS, Moment};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
@@ -24,6 +24,12 @@ pub(super) struct State {
     pub(super) scaled: Vec<Duration>,
     /// Requests of this tool without the head of an answer.
     open: u64,
+    /// Since when nothing is wanted and nothing left.
+    zero_since: Option<Duration>,
+    /// When it was last told how many requests are held.
+    told: Option<Duration>,
+    /// The Deployment is no more.
+    pub(super) is_gone: bool,
     /// Whether the Deployment was told of yet.
     is_known: bool,
     /// Whether its pods were.
@@ -33,7 +39,7 @@ pub(super) struct State {
 /// All workloads of a run.
 #[derive(Debug)]
 pub(super) struct Board {
-    start: Instant,
+    start: RwLock<Instant>,
     names: Vec<String>,
     states: Mutex<(Vec<State>, Moments)>,
     changed: Notify,
@@ -65,7 +71,29 @@ impl Moments {
     }
 }
 
+/// Between two moments that tell of nothing but held requests.
+const PAUSE: Duration = Duration::from_millis(100);
+
 impl State {
+    fn moment(&self, at: Duration, name: &str) -> Moment {
+        Moment {
+            at: at.as_secs_f64(),
+            workload: name.to_owned(),
+            wanted: self.wanted,
+            ready: self.ready,
+            // Where pods are ready, a request without an answer is no longer held but worked at.
+            held: Some(if self.ready == 0 { self.open } else { 0 }),
+        }
+    }
+
+    fn mark_zero(&mut self, now: Duration) {
+        if self.is_zero() {
+            self.zero_since.get_or_insert(now);
+        } else {
+            self.zero_since = None;
+        }
+    }
+
     /// The first lists of the API server are here.
     pub(super) fn is_watched(&self) -> bool {
         self.is_known && self.has_pods
@@ -86,16 +114,33 @@ impl Board {
             seen: 0,
         };
         Self {
-            start,
+            start: RwLock::new(start),
             names,
             states: Mutex::new((states, moments)),
             changed: Notify::new(),
         }
     }
 
+    /// The run begins now: what was told before counts as its first moment.
+    pub(super) fn begin(&self) -> Instant {
+        let (states, moments) = &mut *self.states.lock();
+        let now = Instant::now();
+        *self.start.write() = now;
+        moments.list.clear();
+        for (state, name) in states.iter_mut().zip(&self.names) {
+            state.pods.begin();
+            state.scaled.clear();
+            state.zero_since = state.is_zero().then_some(Duration::ZERO);
+            if state.is_watched() {
+                moments.add(state.moment(Duration::ZERO, name));
+            }
+        }
+        now
+    }
+
     /// From the start of the run to `at`.
     pub(super) fn since(&self, at: Instant) -> Duration {
-        at.saturating_duration_since(self.start)
+        at.saturating_duration_since(*self.start.read())
     }
 
     pub(super) fn now(&self) -> Duration {
@@ -108,7 +153,8 @@ impl Board {
         {
             let (states, moments) = &mut *self.states.lock();
             let state = &mut states[workload];
-            let before = (state.wanted, state.ready, state.open);
+            let before = (state.wanted, state.ready);
+            let open_before = state.open;
             change(state, now);
             if before.0 == 0
                 && state.wanted > 0
@@ -117,15 +163,13 @@ impl Board {
             {
                 state.scaled.push(now);
             }
-            if before != (state.wanted, state.ready, state.open) {
-                moments.add(Moment {
-                    at: now.as_secs_f64(),
-                    workload: self.names[workload].clone(),
-                    wanted: state.wanted,
-                    ready: state.ready,
-                    // Where pods are ready, a request without an answer is no longer held but worked at.
-                    held: Some(if state.ready == 0 { state.open } else { 0 }),
-                });
+            state.mark_zero(now);
+            // Requests come and go much faster than replicas, of which no change may be left out.
+            let is_due = state.told.is_none_or(|told| told + PAUSE <= now);
+            let is_changed = before != (state.wanted, state.ready);
+            if state.is_watched() && (is_changed || open_before != state.open && is_due) {
+                state.told = Some(now);
+                moments.add(state.moment(now, &self.names[workload]));
             }
         }
         self.changed.notify_waiters();
@@ -137,7 +181,13 @@ impl Board {
             (state.wanted, state.replicas, state.ready) = (wanted, replicas, ready);
         });
         // Not before: what it had when the watch began is no change.
-        self.states.lock().0[workload].is_known = true;
+        let now = self.now();
+        {
+            let state = &mut self.states.lock().0[workload];
+            state.is_known = true;
+            state.is_gone = false;
+            state.mark_zero(now);
+        }
         self.changed.notify_waiters();
     }
 
@@ -154,8 +204,20 @@ impl Board {
         look(&self.states.lock().0[workload])
     }
 
-    pub(super) fn is_zero(&self, workload: usize) -> bool {
-        self.look(workload, State::is_zero)
+    /// Whether a workload has been at zero for so long.
+    pub(super) fn is_zero_for(&self, workload: usize, long: Duration) -> bool {
+        let now = self.now();
+        self.look(workload, |state| {
+            state.zero_since.is_some_and(|since| since + long <= now)
+        })
+    }
+
+    /// The Deployment is no more.
+    pub(super) fn gone(&self, workload: usize) {
+        self.change(workload, |state, _| {
+            (state.wanted, state.replicas, state.ready) = (0, 0, 0);
+            state.is_gone = true;
+        });
     }
 
     /// Whether a request of this tool to it is under way.
@@ -176,9 +238,10 @@ impl Board {
         }
     }
 
-    /// Waits until a workload is at zero.
+    /// Waits until a workload is at zero, or its Deployment is no more.
     pub(super) async fn until_zero(&self, workload: usize) {
-        self.until(workload, State::is_zero).await;
+        self.until(workload, |state| state.is_gone || state.is_zero())
+            .await;
     }
 
     /// Moments, in order.
@@ -205,30 +268,34 @@ mod tests {
     use super::*;
 
     fn board() -> Board {
-        Board::new(Instant::now(), vec!["a".into(), "b".into()])
+        let board = Board::new(Instant::now(), vec!["a".into(), "b".into()]);
+        board.change(0, |state, _| state.has_pods = true);
+        board
     }
 
     #[test]
-    fn moments_are_what_changes_and_their_number_is_bounded() {
+    fn moments_are_what_changes_of_a_watched_workload_in_bounded_number() {
         let board = board();
-        board.change(0, |state, _| state.has_pods = true);
         board.deployment(0, 0, 0, 0);
-        assert!(board.moments().is_empty() && board.is_zero(0) && !board.is_zero(1));
-        let open = board.open(0);
+        board.begin();
         board.deployment(0, 1, 1, 0);
+        let open = board.open(0);
         board.deployment(0, 1, 1, 1);
         board.deployment(0, 1, 1, 1);
         drop(open);
+        // The second one is not watched.
+        drop(board.open(1));
         let told: Vec<_> = board
             .moments()
             .into_iter()
-            .map(|moment| (moment.wanted, moment.ready, moment.held))
+            .map(|moment| (moment.workload, moment.wanted, moment.ready))
             .collect();
-        let wanted = [(0, 0, 1), (1, 0, 1), (1, 1, 0), (1, 1, 0)];
-        assert_eq!(told, wanted.map(|(a, b, c)| (a, b, Some(c))));
+        let wanted = [(0, 0), (1, 0), (1, 1)].map(|(a, b)| ("a".to_owned(), a, b));
+        assert_eq!(told, wanted);
         assert_eq!(board.look(0, |state| state.scaled.len()), 1);
-        for _ in 0..MOST_MOMENTS * 4 {
-            drop(board.open(1));
+        for number in 0..u32::try_from(MOST_MOMENTS).unwrap() * 4 {
+            board.deployment(0, number % 2, 0, 0);
+            drop(board.open(0));
         }
         let count = board.moments().len();
         assert!(
@@ -237,15 +304,26 @@ mod tests {
         );
     }
 
+    #[test]
+    fn zero_is_for_as_long_as_nothing_is_wanted_and_left() {
+        let board = board();
+        let is_zero = || board.is_zero_for(0, Duration::ZERO);
+        board.deployment(0, 0, 0, 0);
+        assert!(is_zero() && !board.is_zero_for(0, Duration::from_mins(1)));
+        board.deployment(0, 1, 0, 0);
+        assert!(!is_zero());
+        board.gone(0);
+        assert!(board.look(0, |state| state.is_gone));
+    }
+
     #[tokio::test]
     async fn whoever_waits_for_zero_is_told() {
         let board = board();
-        board.change(0, |state, _| state.has_pods = true);
         board.deployment(0, 1, 1, 1);
         tokio::join!(board.until_zero(0), async {
             tokio::task::yield_now().await;
             board.deployment(0, 0, 0, 0);
         });
-        assert!(board.is_zero(0));
+        assert!(board.is_zero_for(0, Duration::ZERO));
     }
 }

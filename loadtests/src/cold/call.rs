@@ -13,10 +13,12 @@ use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout_at};
+use tokio::time::{sleep, timeout, timeout_at};
 
 /// Between two attempts to connect to what refuses: far below what a Service takes to lead to a new pod.
 const AGAIN: Duration = Duration::from_millis(2);
+/// How long such an attempt may take.
+const ATTEMPT: Duration = Duration::from_millis(200);
 
 /// What a target is asked, ready to be sent.
 #[derive(Debug)]
@@ -52,20 +54,14 @@ impl Ask {
         })
     }
 
-    /// Sends it. `until` bounds all of it. `insists` on a connection: who refuses is asked again, as long as nothing was sent.
+    /// Sends it. `until` bounds all of it.
     ///
     /// # Cancel safety
     /// Dropping the future closes the connection.
-    pub(super) async fn send(
-        &self,
-        number: u64,
-        keep: bool,
-        insists: bool,
-        until: Instant,
-    ) -> Heard {
+    pub(super) async fn send(&self, number: u64, keep: bool, until: Instant) -> Heard {
         let mut heard = Heard::default();
         let keeps = keep || !self.config.checks.is_empty();
-        let exchange = self.exchange(number, keeps, insists, &mut heard);
+        let exchange = self.exchange(number, keeps, &mut heard);
         match timeout_at(until.into(), exchange).await {
             Ok(Ok(())) => {}
             Ok(Err(kind)) => heard.error = Some(kind),
@@ -75,22 +71,21 @@ impl Ask {
         heard
     }
 
-    async fn exchange(
-        &self,
-        number: u64,
-        keep: bool,
-        insists: bool,
-        heard: &mut Heard,
-    ) -> Result<(), ErrorKind> {
-        let stream = loop {
-            match Stream::open(&self.target).await {
-                Ok(stream) => break stream,
-                Err(refused) if insists && refused.kind == ErrorKind::Connect => {
-                    sleep(AGAIN).await;
-                }
-                Err(refused) => return Err(refused.kind),
+    /// Waits until the address takes connections, which a Service does a while after its pod is ready.
+    pub(super) async fn reached(&self) -> Instant {
+        loop {
+            // One that gets no answer at all would be tried again only after a second.
+            if let Ok(Ok(_)) = timeout(ATTEMPT, Stream::open(&self.target)).await {
+                return Instant::now();
             }
-        };
+            sleep(AGAIN).await;
+        }
+    }
+
+    async fn exchange(&self, number: u64, keep: bool, heard: &mut Heard) -> Result<(), ErrorKind> {
+        let stream = Stream::open(&self.target)
+            .await
+            .map_err(|refused| refused.kind)?;
         let (mut sender, connection) = handshake(TokioIo::new(stream))
             .await
             .map_err(|_| ErrorKind::Connect)?;

@@ -7,11 +7,13 @@ use std::time::Duration;
 /// Pods that are remembered, those that are gone included.
 const MOST: usize = 10_000;
 
+/// By how much the kubelet and a watch may be late with what they tell.
+const LATE: Duration = Duration::from_secs(2);
+
 /// One pod.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Pod {
-    /// None if it was there when the watch began.
-    pub(super) created: Option<Duration>,
+    pub(super) origin: Origin,
     pub(super) scheduled: Option<Duration>,
     /// When its init containers were done, if it has any.
     pub(super) initialised: Option<Duration>,
@@ -22,6 +24,28 @@ pub(super) struct Pod {
     pub(super) gone: Option<Duration>,
     /// When its node had pulled an image for it; none if the images were there.
     pub(super) pulled: Option<Duration>,
+}
+
+/// How it came to be known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Origin {
+    /// It was there when the watch began.
+    #[default]
+    There,
+    /// A watch told of it then, when it was made.
+    Made(Duration),
+    /// A watch that had been interrupted told of it then: it was made some time before.
+    Found(Duration),
+}
+
+impl Pod {
+    /// When it was made, if that is known.
+    pub(super) fn created(&self) -> Option<Duration> {
+        match self.origin {
+            Origin::Made(at) => Some(at),
+            Origin::There | Origin::Found(_) => None,
+        }
+    }
 }
 
 /// Pods by name.
@@ -45,15 +69,15 @@ pub(super) struct Look {
 }
 
 impl Pods {
-    /// Takes what a watch told at `now`. `was_there` if it is from the list that the watch began with.
-    pub(super) fn look(&mut self, name: &str, look: Look, now: Duration, was_there: bool) {
+    /// Takes what a watch told at `now`; `origin` is that of a pod that was not known.
+    pub(super) fn look(&mut self, name: &str, look: Look, now: Duration, origin: Origin) {
         let is_new = !self.0.contains_key(name);
         if is_new && self.0.len() >= MOST {
             self.forget_one();
         }
         let pod = self.0.entry(name.to_owned()).or_default();
-        if is_new && !was_there {
-            pod.created = Some(now);
+        if is_new {
+            pod.origin = origin;
         }
         let mark = |at: &mut Option<Duration>, is: bool| {
             if is {
@@ -86,7 +110,7 @@ impl Pods {
     /// Its node has pulled an image.
     pub(super) fn pulled(&mut self, name: &str, now: Duration) {
         let pod = self.0.get_mut(name);
-        if let Some(pod) = pod.filter(|pod| pod.created.is_some()) {
+        if let Some(pod) = pod.filter(|pod| pod.origin != Origin::There) {
             pod.pulled.get_or_insert(now);
         }
     }
@@ -103,10 +127,29 @@ impl Pods {
         head: Duration,
     ) -> impl Iterator<Item = (&String, &Pod)> {
         self.0.iter().filter(move |(_, pod)| {
-            let is_early = pod.created.is_none_or(|created| created <= head);
+            let is_early = pod.created().is_none_or(|created| created <= head);
+            // One that became ready only later has not answered, however late the watch was.
+            let is_ready = pod.ready.is_none_or(|ready| ready <= head + LATE);
             let is_late = pod.gone.is_none_or(|gone| gone >= sent);
-            is_early && is_late
+            is_early && is_ready && is_late
         })
+    }
+
+    /// The run begins: what was before counts as its first moment.
+    pub(super) fn begin(&mut self) {
+        for pod in self.0.values_mut() {
+            pod.origin = Origin::There;
+            pod.pulled = None;
+            for mark in [
+                &mut pod.scheduled,
+                &mut pod.initialised,
+                &mut pod.started,
+                &mut pod.ready,
+                &mut pod.gone,
+            ] {
+                *mark = mark.map(|_| Duration::ZERO);
+            }
+        }
     }
 
     fn forget_one(&mut self) {
@@ -134,16 +177,16 @@ mod tests {
     fn each_mark_is_that_of_the_first_look_that_shows_it() {
         let mut pods = Pods::default();
         let mut look = Look::default();
-        pods.look("a", look, S(1), false);
+        pods.look("a", look, S(1), Origin::Made(S(1)));
         look.is_scheduled = true;
-        pods.look("a", look, S(2), false);
+        pods.look("a", look, S(2), Origin::Made(S(2)));
         look.is_ready = true;
-        pods.look("a", look, S(3), false);
-        pods.look("a", Look::default(), S(4), false);
+        pods.look("a", look, S(3), Origin::Made(S(3)));
+        pods.look("a", Look::default(), S(4), Origin::Found(S(4)));
         pods.remove("a", S(5));
         pods.remove("a", S(6));
         let pod = &pods.0["a"];
-        let marks = [pod.created, pod.scheduled, pod.ready, pod.gone];
+        let marks = [pod.created(), pod.scheduled, pod.ready, pod.gone];
         assert_eq!(marks, [1, 2, 3, 5].map(|s| Some(S(s))));
         assert_eq!((pod.initialised, pod.started), (None, None));
         assert!(pods.is_empty());
@@ -152,18 +195,18 @@ mod tests {
     #[test]
     fn a_pod_that_was_there_has_no_beginning_and_pulls_of_old_are_nothing() {
         let mut pods = Pods::default();
-        pods.look("a", Look::default(), S(0), true);
+        pods.look("a", Look::default(), S(0), Origin::There);
         pods.pulled("a", S(1));
-        assert_eq!((pods.0["a"].created, pods.0["a"].pulled), (None, None));
+        assert_eq!((pods.0["a"].created(), pods.0["a"].pulled), (None, None));
         assert!(!pods.is_empty());
     }
 
     #[test]
     fn who_could_have_answered_was_there_in_time() {
         let mut pods = Pods::default();
-        pods.look("old", Look::default(), S(0), true);
+        pods.look("old", Look::default(), S(0), Origin::There);
         pods.remove("old", S(10));
-        pods.look("new", Look::default(), S(50), false);
+        pods.look("new", Look::default(), S(50), Origin::Made(S(50)));
         let names = |sent, head| {
             let could = pods.could_answer(S(sent), S(head));
             could.map(|(name, _)| name.clone()).collect::<Vec<_>>()
@@ -172,13 +215,20 @@ mod tests {
         assert_eq!(names(9, 60), ["new", "old"]);
         assert_eq!(names(11, 60), ["new"]);
         assert!(names(11, 49).is_empty());
+        let ready = Look {
+            is_ready: true,
+            ..Look::default()
+        };
+        pods.look("new", ready, S(70), Origin::There);
+        let late: Vec<_> = pods.could_answer(S(11), S(60)).collect();
+        assert!(late.is_empty(), "{late:?}");
     }
 
     #[test]
     fn pods_are_remembered_in_bounded_memory() {
         let mut pods = Pods::default();
         for number in 0..MOST + 10 {
-            pods.look(&number.to_string(), Look::default(), S(1), false);
+            pods.look(&number.to_string(), Look::default(), S(1), Origin::There);
             pods.remove(&number.to_string(), S(2));
         }
         assert_eq!(pods.0.len(), MOST);

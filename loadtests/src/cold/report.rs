@@ -13,6 +13,9 @@ pub const MOST_MOMENTS: usize = 2_000;
 pub struct Cold {
     /// `single`, `burst`, `storm`, `rate` or `trace`.
     pub mode: String,
+    /// What was asked for beside that.
+    #[serde(default)]
+    pub settings: Settings,
     /// Requests by what is known of them.
     pub classes: Vec<Class>,
     /// Each phase over the proven cold requests that have it, in the order in which they come.
@@ -30,6 +33,40 @@ pub struct Cold {
     pub replicas: Vec<Moment>,
 }
 
+/// What was asked for. What a mode does not use is null.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// What was woken.
+    pub targets: Vec<TargetSettings>,
+    /// What was not, for other requests.
+    pub warm: Option<TargetSettings>,
+    /// Whether the tool scaled the Deployments itself.
+    pub scale: bool,
+    /// Wakes of each target.
+    pub wakes: Option<u32>,
+    /// Requests at once.
+    pub at_once: Option<u32>,
+    /// After so many seconds without a request a target was thought to be at zero.
+    pub idle: Option<f64>,
+    /// Seconds for which it was waited for zero.
+    pub zero_timeout: f64,
+    /// The share of requests that was to be cold.
+    pub cold_share: Option<f64>,
+    /// Seed of what was random.
+    pub seed: u64,
+}
+
+/// One target.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TargetSettings {
+    /// What it is called.
+    pub name: String,
+    /// Where requests went.
+    pub url: String,
+    /// Its Deployment, if it was watched: `namespace/name`.
+    pub deployment: Option<String>,
+}
+
 /// What is known of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -38,9 +75,11 @@ pub enum Kind {
     Cold,
     /// As that, and its node had to pull an image first.
     FirstOnNode,
-    /// It was sent to what was thought to be at zero, and nothing proves that it was.
+    /// The pod that answered was on its way when the request was planned.
+    Joined,
+    /// Nothing tells when the pod that answered began.
     Unproven,
-    /// The pod that answered was there before, or nothing was thought to be at zero.
+    /// The pod that answered had been ready before, or the request was for what is to be warm.
     Warm,
     /// It was no success.
     Failed,

@@ -13,6 +13,7 @@ impl fmt::Display for Kind {
         f.pad(match self {
             Self::Cold => "cold",
             Self::FirstOnNode => "first on node",
+            Self::Joined => "joined",
             Self::Unproven => "unproven",
             Self::Warm => "warm",
             Self::Failed => "failed",

@@ -1,9 +1,11 @@
 //! What all requests of a run come to.
 
 use super::pods::Pods;
-use super::proof::{Finding, Told, find};
-use super::report::{Class, Cold, Kind, MOST_WAKES, Moment, Owner, OwnerSum, PhaseSum, Wake};
-use super::timeline::{Known, phases};
+use super::proof::{Evidence, Finding, Told, explaining, find};
+use super::report::{
+    Class, Cold, Kind, MOST_WAKES, Moment, Owner, OwnerSum, PhaseSum, Settings, Wake,
+};
+use super::timeline::{Known, phases, rank};
 use super::{Mode, Observed};
 use crate::record::{Durations, ErrorKind, Recorder, Sample};
 use crate::report::Percentiles;
@@ -51,6 +53,9 @@ pub(super) fn sums(
     for one in &observed {
         told[one.workload].extend(Told::by(one));
     }
+    for told in &mut told {
+        told.sort_by_key(Told::began);
+    }
     let mut classes: BTreeMap<Kind, Durations> = BTreeMap::new();
     let mut by_phase: Vec<(String, Owner, Times)> = Vec::new();
     let mut by_owner: BTreeMap<Owner, Times> = BTreeMap::new();
@@ -58,7 +63,11 @@ pub(super) fn sums(
     let ended = |one: &&Observed| one.error != Some(ErrorKind::Interrupted);
     for one in observed.iter().filter(ended) {
         let about = &abouts[one.workload];
-        let finding = find(one, about.pods.as_ref(), &told[one.workload]);
+        let evidence = Evidence {
+            pods: about.pods.as_ref(),
+            told: &told[one.workload],
+        };
+        let finding = find(one, evidence);
         let latency = one.done.saturating_sub(one.planned);
         classes.entry(finding.kind).or_default().record(latency);
         if finding.kind == Kind::Warm {
@@ -83,8 +92,10 @@ pub(super) fn sums(
             wakes_omitted += 1;
         }
     }
+    by_phase.sort_by_key(|(name, ..)| rank(name));
     Cold {
         mode: mode.to_string(),
+        settings: Settings::default(),
         classes: classes
             .into_iter()
             .map(|(kind, durations)| Class {
@@ -116,9 +127,11 @@ pub(super) fn sums(
     }
 }
 
-/// The times of a phase. A new one has its place after those that were there: phases of a request come in order.
+/// The times of a phase of this owner.
 fn times<'a>(all: &'a mut Vec<(String, Owner, Times)>, name: &str, owner: Owner) -> &'a mut Times {
-    let at = all.iter().position(|(known, ..)| known == name);
+    let at = all
+        .iter()
+        .position(|(known, of, _)| known == name && *of == owner);
     let at = at.unwrap_or_else(|| {
         all.push((name.to_owned(), owner, Times::default()));
         all.len() - 1
@@ -127,11 +140,12 @@ fn times<'a>(all: &'a mut Vec<(String, Owner, Times)>, name: &str, owner: Owner)
 }
 
 fn wake(one: &Observed, about: &About, finding: Finding, told: &[Told<'_>]) -> Wake {
-    let is_cold = matches!(finding.kind, Kind::Cold | Kind::FirstOnNode);
-    let known = if is_cold {
-        known(one, about, &finding, told)
-    } else {
-        Known::default()
+    // Of one that was answered by who knows whom, only what the client saw is told.
+    let known = match finding.kind {
+        Kind::Unproven | Kind::Warm => Known::default(),
+        Kind::Cold | Kind::FirstOnNode | Kind::Joined | Kind::Failed => {
+            known(one, about, &finding, told)
+        }
     };
     Wake {
         workload: about.name.clone(),
@@ -140,31 +154,23 @@ fn wake(one: &Observed, about: &About, finding: Finding, told: &[Told<'_>]) -> W
         kind: finding.kind,
         reason: finding.reason,
         status: one.status,
-        phases: if finding.kind == Kind::Failed {
-            Vec::new()
-        } else {
-            phases(one, known)
-        },
+        phases: phases(one, known),
         pod: finding.pod,
     }
 }
 
-/// Timelines that belong to a cold request.
+/// Timelines that belong to a request.
 fn known<'a>(
     one: &'a Observed,
     about: &'a About,
     finding: &Finding,
     told: &[Told<'a>],
 ) -> Known<'a> {
-    let own = one
-        .timing
-        .as_ref()
-        .filter(|timing| !timing.phases.is_empty());
-    let (sent, head) = (one.sent.unwrap_or_default(), one.head.unwrap_or_default());
-    let wake = own.map(|timing| (timing, head)).or_else(|| {
-        let wake = told.iter().find(|wake| wake.explains(one.planned, head));
-        wake.map(|wake| (wake.timing, wake.head))
-    });
+    let sent = one.sent.unwrap_or(one.planned);
+    // One that failed knows what came until then.
+    let head = one.head.unwrap_or(one.done);
+    let own = Told::by(one);
+    let wake = own.or_else(|| explaining(told, one.planned, head).copied());
     let pod = about.pods.as_ref().and_then(|pods| {
         let named = finding.pod.as_ref().and_then(|name| pods.0.get(name));
         named.or_else(|| {
@@ -172,11 +178,11 @@ fn known<'a>(
             could.min_by_key(|pod| pod.ready.unwrap_or(Duration::MAX))
         })
     });
-    let scaled = about.scaled.iter().find(|at| **at >= one.planned);
+    let after = about.scaled.partition_point(|at| *at < one.planned);
     Known {
-        wake,
+        wake: wake.map(|wake| (wake.timing, wake.noticed)),
         pod,
-        scaled: scaled.copied(),
+        scaled: about.scaled.get(after).copied(),
     }
 }
 

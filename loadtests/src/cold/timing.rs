@@ -10,7 +10,7 @@ const MOST: usize = 32;
 /// Where an answer's time went, in seconds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Timing {
-    /// How long the request was held, or queued in the pod.
+    /// How long an activator held the request. How long it was queued in the pod is left out: it says nothing of a start.
     pub(super) held: Option<f64>,
     /// Phases of the wake that it ended, if it did, since the demand was noticed.
     pub(super) phases: Vec<(String, f64)>,
@@ -45,7 +45,8 @@ impl Timing {
             };
             any = true;
             match name {
-                "hold" | "queue" => timing.held = Some(seconds),
+                "hold" => timing.held = Some(seconds),
+                "queue" => {}
                 name => timing.phases.push((name.to_owned(), seconds)),
             }
         }
@@ -58,16 +59,17 @@ impl Timing {
         phase.map(|(_, at)| *at)
     }
 
-    /// When the pod of the wake began: the first of what is known of that.
+    /// When the pod of the wake began. When an activator learned of it says nothing: that may be much later.
     pub(super) fn began(&self) -> Option<f64> {
-        [
-            "pod_created",
-            "pod_scheduled",
-            "pod_seen",
-            "sidecar_started",
-        ]
-        .into_iter()
-        .find_map(|name| self.at(name))
+        self.at("pod_created")
+            .or_else(|| self.at("sidecar_started"))
+    }
+
+    /// When the demand was noticed, in seconds after the request of this answer was sent, at the earliest: it arrived when it was sent,
+    /// and was held from then until it was forwarded.
+    pub(super) fn noticed(&self) -> f64 {
+        let waited = self.held.zip(self.at("forwarded"));
+        waited.map_or(0.0, |(held, forwarded)| held - forwarded)
     }
 }
 
@@ -101,7 +103,7 @@ mod tests {
         assert_eq!(timing.began(), Some(0.000_308));
         assert_eq!(timing.at("first_byte"), None);
         let queued = Timing::parse("queue;dur=0.016").unwrap();
-        assert!(queued.phases.is_empty() && queued.held.is_some());
+        assert!(queued.phases.is_empty() && queued.held.is_none());
         for none in ["", "hold", "hold;dur=", "hold;dur=x"] {
             assert_eq!(Timing::parse(none), None, "{none}");
         }

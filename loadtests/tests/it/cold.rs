@@ -10,6 +10,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 /// Runs the command; gives its output and what its report says.
@@ -84,6 +85,7 @@ async fn wakes_that_answers_tell_of_are_cold_and_their_phases_fill_their_time() 
                 "model_ready",
                 "forwarded",
                 "first_byte",
+                "answered",
                 "last_byte"
             ]
         );
@@ -125,27 +127,29 @@ async fn what_nothing_proves_is_unproven_and_what_was_not_held_is_warm() {
 
 #[tokio::test]
 async fn a_storm_is_cold_as_a_whole_if_one_answer_tells_of_the_wake() {
-    let count = Arc::new(AtomicUsize::new(0));
+    let (count, told) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
     let url = http(move |_| {
         let number = count.fetch_add(1, SeqCst);
+        let told = Arc::clone(&told);
         async move {
-            tokio::time::sleep(Duration::from_millis(300)).await;
-            // The client is told of a wake that began just before the end, so that all were planned by then.
-            with_timing(if number == 0 {
-                "hold;dur=300, pod_created;dur=1, model_ready;dur=2, first_byte;dur=3"
-            } else {
-                "hold;dur=300"
-            })
+            if number == 0 {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                told.add_permits(1_000);
+                return with_timing("hold;dur=290, pod_created;dur=5, model_ready;dur=280, forwarded;dur=290, first_byte;dur=299");
+            }
+            // After that one.
+            let _permit = told.acquire().await.unwrap();
+            with_timing("hold;dur=290")
         }
     })
     .await;
     let line = format!("--mode storm --at-once 20 --target m={url} --idle 1ms -n 1");
     let (output, report) = cold(flags(&line)).await;
     assert!(output.status.success(), "{output:?}");
-    let kinds = kinds(&report);
-    // One that was answered before the other's pod was ready would not be proven.
-    assert_eq!(kinds.values().sum::<u64>(), 20);
-    assert!(kinds["cold"] >= 10, "{kinds:?}");
+    schema::fits(&report);
+    let reasons = &report["cold"]["wakes"];
+    let wanted = HashMap::from([("cold".to_owned(), 20)]);
+    assert_eq!(kinds(&report), wanted, "{reasons}");
 }
 
 #[tokio::test]
@@ -168,7 +172,13 @@ async fn failures_are_told_and_the_run_goes_on() {
 #[tokio::test]
 async fn a_rate_has_the_share_of_cold_requests_that_is_asked_for() {
     let url = waking().await;
-    let warm = http(|_| async { with_timing("hold;dur=0.01") }).await;
+    let count = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&count);
+    let warm = http(move |_| {
+        seen.fetch_add(1, SeqCst);
+        async { ok() }
+    })
+    .await;
     let line = format!(
         "--mode rate --rate 100 --arrivals constant --cold-share 0.2 --duration 2s --idle 1ms --target a={url} --target b={url} --target c={url} --warm w={warm}"
     );
@@ -177,11 +187,26 @@ async fn a_rate_has_the_share_of_cold_requests_that_is_asked_for() {
     schema::fits(&report);
     let kinds = kinds(&report);
     let starved = report["cold"]["starved"].as_u64().unwrap();
-    let asked = kinds.get("cold").copied().unwrap_or_default() + starved;
-    // 200 draws of 0.2, of a fixed seed.
-    assert!((30..=50).contains(&asked), "{kinds:?} and {starved}");
-    assert_eq!(kinds.values().sum::<u64>(), 200);
-    assert!(report["pacing"]["lag"]["count"].as_u64() == Some(200));
+    let warm = count.load(SeqCst) as u64;
+    assert_eq!((kinds["warm"], kinds["cold"] + kinds["warm"]), (warm, 200));
+    // 200 draws of 0.2, of a fixed seed: each was cold, or found nothing at zero and went to the warm one.
+    assert!(
+        (30..=50).contains(&(kinds["cold"] + starved)),
+        "{kinds:?} and {starved}"
+    );
+    assert_eq!(report["pacing"]["lag"]["count"].as_u64(), Some(200));
+}
+
+#[tokio::test]
+async fn requests_that_find_nothing_at_zero_are_not_sent_and_no_errors() {
+    let url = waking().await;
+    let line = format!(
+        "--mode rate --rate 50 --arrivals constant --duration 1s --idle 1h --target a={url}"
+    );
+    let (output, report) = cold(flags(&line)).await;
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(report["cold"]["starved"].as_u64(), Some(50));
+    assert_eq!(report["summary"]["requests"].as_u64(), Some(0));
 }
 
 #[tokio::test]
@@ -211,7 +236,7 @@ async fn a_trace_s_rows_are_dealt_out_to_the_targets() {
     schema::fits(&report);
     let counts = counts.map(|count| count.load(SeqCst));
     assert_eq!(counts, [7, 10]);
-    assert_eq!(kinds(&report), HashMap::from([("warm".to_owned(), 17)]));
+    assert_eq!(kinds(&report), HashMap::from([("unproven".to_owned(), 17)]));
 }
 
 #[tokio::test]
@@ -230,7 +255,7 @@ async fn an_activator_s_list_of_wakes_tells_what_answers_do_not() {
                 // One was there before the run, and one comes with each wake.
                 let wakes: Vec<_> = (0..=u32::try_from(number).unwrap())
                     .map(|n| {
-                        let total = 0.04 + f64::from(n) / 1e4;
+                        let total = 0.05 - f64::from(n) / 1e4;
                         serde_json::json!({
                             "target": "n/m", "ours": 0.001, "total": total,
                             "phases": [["pod_created", 0.001], ["model_ready", 0.03], ["first_byte", total]],
@@ -248,6 +273,58 @@ async fn an_activator_s_list_of_wakes_tells_what_answers_do_not() {
     assert!(output.status.success(), "{output:?}");
     assert_eq!(kinds(&report), HashMap::from([("cold".to_owned(), 2)]));
     assert_eq!(asked.load(SeqCst), 3);
+}
+
+#[tokio::test]
+async fn an_activator_that_tells_nothing_is_named_before_anything_is_sent() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&count);
+    let model = http(move |_| {
+        seen.fetch_add(1, SeqCst);
+        async { ok() }
+    })
+    .await;
+    let line = format!("--target m={model} --idle 1ms --wakes-url {model} --workload n/m");
+    let (output, _) = cold(flags(&line)).await;
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(
+        error.contains("--wakes-url") && error.contains(&model),
+        "{error}"
+    );
+    // The one that was to tell of wakes.
+    assert_eq!(count.load(SeqCst), 1);
+}
+
+#[tokio::test]
+async fn ctrl_c_ends_it_with_a_report_of_what_there_is() {
+    let (first, mut asked) = tokio::sync::mpsc::channel(100);
+    let url = http(move |_| {
+        let first = first.clone();
+        async move {
+            let _ = first.try_send(());
+            with_timing("hold;dur=0.01")
+        }
+    })
+    .await;
+    let child = tokio::process::Command::new(env!("CARGO_BIN_EXE_rouse-load"))
+        .args(["cold", "--json", "-", "--target", &format!("m={url}")])
+        .args(["--idle", "1ms", "-n", "10000", "--slo", "cold.p95<1s"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    asked.recv().await.unwrap();
+    let id = rustix::process::Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
+    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().await.unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    schema::fits(&report);
+    assert_eq!(report["interrupted"], true);
+    assert!(report["summary"]["requests"].as_u64() < Some(10_000));
 }
 
 #[tokio::test]
