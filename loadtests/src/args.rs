@@ -399,22 +399,23 @@ impl Sending {
         config.threads = self.threads.unwrap_or(config.threads);
         config.load = self.load()?;
         let (protocol, body) = self.protocol.protocol()?;
-        let has_body = self.body.is_some() || self.body_file.is_some() || self.bodies.is_some();
-        if body.is_some() && has_body {
+        let files = [&self.body_file, &self.bodies];
+        let brings = self.body.is_some() || self.template || files.iter().any(|f| f.is_some());
+        if body.is_some() && brings {
             let allowed = "no body with --grpc health or model-infer, which have their own";
             return Err(Error::invalid("--body", "", allowed));
         }
         config.body = body.map_or_else(|| self.body(), Ok)?;
         config.protocol = protocol;
         let is_call = matches!(config.protocol, Protocol::Grpc(_));
-        config.method = self
-            .method
-            .clone()
-            .unwrap_or(if config.body.is_empty() && !is_call {
-                Method::GET
-            } else {
-                Method::POST
-            });
+        let is_socket = matches!(config.protocol, Protocol::WebSocket { .. });
+        let has_body = !config.body.is_empty() && !is_socket;
+        let method = if has_body || is_call {
+            Method::POST
+        } else {
+            Method::GET
+        };
+        config.method = self.method.clone().unwrap_or(method);
         config.headers =
             self.headers
                 .iter()

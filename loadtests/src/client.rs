@@ -19,6 +19,7 @@ pub(crate) use watchdog::Watchdog;
 pub(crate) use websocket::Upgrade;
 
 use self::h1::H1;
+use self::stream::alert;
 use self::template::Outgoing;
 use self::websocket::WebSocket;
 use crate::config::SERVED_BY;
@@ -281,7 +282,7 @@ impl Exchange<'_> {
             Err(mut error) => {
                 return Err(match error.take_message() {
                     Some(_) => Failure::Unsent,
-                    None => Failure::Error(self.classify(error.error())),
+                    None => self.classify(error.error()),
                 });
             }
         };
@@ -339,26 +340,30 @@ impl Exchange<'_> {
     }
 
     /// Frames that belong to no response are read as well, so how many bytes came says nothing here.
-    fn classify(&self, error: &hyper::Error) -> ErrorKind {
+    fn classify(&self, error: &hyper::Error) -> Failure {
+        let io = io_of(error);
+        if let Some(alert) = io.and_then(alert) {
+            return alert;
+        }
         let gone = error.is_closed()
             || error.is_canceled()
             || error.is_incomplete_message()
-            || is_io(error);
-        match (gone, self.is_reused) {
+            || io.is_some();
+        Failure::Error(match (gone, self.is_reused) {
             (true, true) => ErrorKind::ClosedReused,
             (true, false) => ErrorKind::ClosedFresh,
             (false, _) => ErrorKind::Protocol,
-        }
+        })
     }
 }
 
-fn is_io(error: &hyper::Error) -> bool {
+fn io_of(error: &hyper::Error) -> Option<&io::Error> {
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
-        if error.is::<io::Error>() {
-            return true;
+        if let Some(error) = error.downcast_ref() {
+            return Some(error);
         }
         cause = error.source();
     }
-    false
+    None
 }

@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use crate::report::{Percentiles, Report};
+use crate::{
+    report::{Percentiles, Report},
+    streams::Streams,
+};
 
 /// The run over time, a line for each slice. Times are in seconds; there is nothing between commas where there is no figure.
 pub fn csv(report: &Report) -> String {
@@ -86,6 +89,9 @@ pub fn prometheus(report: &Report) -> String {
         "Latency of successful requests, from the planned instant.",
         &quantiles(&summary.latency),
     );
+    for (name, help, lines) in report.streams.iter().flat_map(of_streams) {
+        one(name, "gauge", help, &lines);
+    }
     if let Some(pacing) = &report.pacing {
         one(
             "rouse_load_lag_seconds",
@@ -111,6 +117,34 @@ pub fn prometheus(report: &Report) -> String {
         );
     }
     text
+}
+
+/// A metric: name, help, and figures with their labels.
+type Metric = (&'static str, &'static str, Vec<(String, f64)>);
+
+fn of_streams(streams: &Streams) -> [Metric; 4] {
+    [
+        (
+            "rouse_load_first_event_seconds",
+            "From the planned instant to the first event of a stream, or message of gRPC.",
+            quantiles(&streams.first_event),
+        ),
+        (
+            "rouse_load_first_token_seconds",
+            "From the planned instant to the first token of a stream.",
+            quantiles(&streams.first_token),
+        ),
+        (
+            "rouse_load_inter_token_seconds",
+            "Between a token of a stream and the one before.",
+            quantiles(&streams.inter_token),
+        ),
+        (
+            "rouse_load_tokens_per_second",
+            "Tokens of all streams per second.",
+            vec![(String::new(), streams.tokens_per_second)],
+        ),
+    ]
 }
 
 fn quantiles(of: &Percentiles) -> Vec<(String, f64)> {

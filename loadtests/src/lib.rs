@@ -9,8 +9,9 @@
 //! - Reports can be held to objectives ([`slo`]), added up ([`mod@merge`]) and compared ([`compare`]); two servers are compared in one run slice by slice ([`ab`]).
 //!
 //! [`run`] is the whole engine; [`cli`] is the command around it. The crate knows nothing of the rest of the project and
-//! works against any HTTP server. Not here yet: TLS, streams of events, and more than one request at a time on an HTTP/2
-//! connection.
+//! works against any HTTP server. It speaks HTTP/1.1 and HTTP/2, with TLS or without, listens to
+//! streams of events and of tokens, calls gRPC and sends messages of WebSocket ([`protocol`]). Not here yet: more than one request at a
+//! time on an HTTP/2 connection.
 
 pub mod ab;
 pub mod args;

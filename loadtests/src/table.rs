@@ -1,5 +1,6 @@
 //! The report as a person reads it.
 
+use crate::record::ErrorKind;
 use crate::report::{Pacing, Percentiles, Report};
 use crate::streams::Streams;
 use crate::unit::human;
@@ -59,7 +60,14 @@ impl fmt::Display for Table<'_> {
         row(f, "latency", &summary.latency)?;
         row(f, "of failures", &summary.failed_latency)?;
         if let Some(of) = &report.streams {
-            streams(f, of)?;
+            rows(f, of)?;
+        }
+        if let Some(of) = &report.pacing {
+            row(f, "pacing lag", &of.lag)?;
+            row(f, "waited", &of.waited)?;
+        }
+        if let Some(of) = &report.streams {
+            counts(f, of)?;
         }
         if let Some(of) = &report.pacing {
             pacing(f, of)?;
@@ -73,43 +81,33 @@ impl fmt::Display for Table<'_> {
         if let Some(cold) = &report.cold {
             write!(f, "{cold}")?;
         }
-        if summary.error_count > 0 {
-            writeln!(f, "\n  errors")?;
-            for (kind, count) in &summary.errors {
-                let name = serde_json::to_value(kind).ok();
-                let name = name.as_ref().and_then(|name| name.as_str()).unwrap_or("?");
-                writeln!(f, "    {name:<16}{count:>10}")?;
-            }
-        }
-        for (kind, reason) in &report.reasons {
-            let name = serde_json::to_value(kind).ok();
-            let name = name.as_ref().and_then(|name| name.as_str()).unwrap_or("?");
-            writeln!(f, "    the first {name}: {reason}")?;
-        }
+        errors(f, report)?;
         section(f, "status", report.status.iter())?;
         section(f, "gRPC status", report.grpc_status.iter())?;
         section(f, "served by", report.served_by.iter())
     }
 }
 
-fn streams(f: &mut fmt::Formatter<'_>, streams: &Streams) -> fmt::Result {
+fn rows(f: &mut fmt::Formatter<'_>, streams: &Streams) -> fmt::Result {
     row(f, "first byte", &streams.ttfb)?;
     row(f, "first event", &streams.first_event)?;
     row(f, "first token", &streams.first_token)?;
     row(f, "event gap", &streams.inter_event)?;
     row(f, "token gap", &streams.inter_token)?;
-    row(f, "per token", &streams.time_per_token)?;
-    writeln!(
-        f,
-        "\n  {} streams, {} events, {} tokens, {:.1} tokens/s",
-        streams.streams, streams.events, streams.tokens, streams.tokens_per_second
-    )?;
-    Ok(())
+    row(f, "per token", &streams.time_per_token)
+}
+
+fn counts(f: &mut fmt::Formatter<'_>, streams: &Streams) -> fmt::Result {
+    let (count, events) = (streams.streams, streams.events);
+    write!(f, "\n  {count} streams, {events} events")?;
+    if streams.tokens > 0 {
+        let (tokens, rate) = (streams.tokens, streams.tokens_per_second);
+        write!(f, ", {tokens} tokens, {rate:.1} tokens/s")?;
+    }
+    writeln!(f)
 }
 
 fn pacing(f: &mut fmt::Formatter<'_>, pacing: &Pacing) -> fmt::Result {
-    row(f, "pacing lag", &pacing.lag)?;
-    row(f, "waited", &pacing.waited)?;
     writeln!(f, "\n  {}", pacing.verdict)?;
     if pacing.waited.count > 0 {
         let count = pacing.waited.count;
@@ -124,6 +122,24 @@ fn pacing(f: &mut fmt::Formatter<'_>, pacing: &Pacing) -> fmt::Result {
             "  {} requests were never sent: no connection came free for them",
             pacing.dropped
         )?;
+    }
+    Ok(())
+}
+
+fn errors(f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
+    let name = |kind: &ErrorKind| {
+        let name = serde_json::to_value(kind).ok();
+        let name = name.as_ref().and_then(|name| name.as_str());
+        name.unwrap_or("?").to_owned()
+    };
+    if report.summary.error_count > 0 {
+        writeln!(f, "\n  errors")?;
+    }
+    for (kind, count) in &report.summary.errors {
+        writeln!(f, "    {:<16}{count:>10}", name(kind))?;
+    }
+    for (kind, reason) in &report.reasons {
+        writeln!(f, "    the first {}: {reason}", name(kind))?;
     }
     Ok(())
 }

@@ -17,7 +17,11 @@ use std::future::poll_fn;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use self::chunked::Chunks;
-use super::{Answer, BodyEnd, Failure, Order, Watchdog, stream::Stream, template::Parts};
+use super::{
+    Answer, BodyEnd, Failure, Order, Watchdog,
+    stream::{Stream, alert},
+    template::Parts,
+};
 use crate::{config::SERVED_BY, listen::Sink, record::ErrorKind};
 
 /// A buffer begins so large: most answers fit.
@@ -152,8 +156,10 @@ impl H1 {
                     Poll::Ready(Ok(0)) if matches!(part, Part::Rest) => {
                         return Poll::Ready(Ok(BodyEnd::Whole));
                     }
-                    Poll::Ready(Ok(0) | Err(_)) => {
+                    Poll::Ready(ended @ (Ok(0) | Err(_))) => {
+                        let alert = ended.err().and_then(|error| alert(&error));
                         return Poll::Ready(match (&part, has_read) {
+                            (Part::Head, _) if let Some(alert) = alert => Err(alert),
                             (Part::Head, true) => Err(Failure::Error(ErrorKind::Protocol)),
                             (Part::Head, false) if is_reused => {
                                 Err(Failure::Error(ErrorKind::ClosedReused))

@@ -12,7 +12,7 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-use super::{Refused, Target};
+use super::{Failure, Refused, Target};
 use crate::record::ErrorKind;
 
 /// A connection below HTTP.
@@ -50,6 +50,15 @@ impl Stream {
     pub(super) fn fails_whole(&self) -> bool {
         matches!(self, Self::Plain(_))
     }
+}
+
+/// What TLS says of an error of a connection, if it is TLS that failed: a server tells a client only after the handshake of TLS 1.3 that
+/// it does not let it in.
+pub(super) fn alert(error: &io::Error) -> Option<Failure> {
+    let inner = error.get_ref()?;
+    inner
+        .is::<rustls::Error>()
+        .then(|| Failure::Because(ErrorKind::Tls, inner.to_string()))
 }
 
 impl AsyncRead for Stream {
