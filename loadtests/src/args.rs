@@ -26,6 +26,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 ///
 /// Errors are counted by kind and are never retried; throughput and latency are those of successful requests.
 #[derive(Clone, Debug, Parser)]
+#[expect(clippy::struct_excessive_bools, reason = "flags that are there or not")]
 #[command(
     name = "rouse-load",
     version,

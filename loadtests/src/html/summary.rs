@@ -210,12 +210,11 @@ fn durations(report: &Report) -> String {
     if rows.is_empty() {
         return rows;
     }
-    let heads: String = [
+    let heads = [
         "", "requests", "mean", "p50", "p90", "p95", "p99", "p99.9", "max",
     ]
-    .iter()
     .map(|head| format!("<th scope=\"col\">{head}</th>"))
-    .collect();
+    .concat();
     format!(
         "<section><h2>Durations</h2><div class=\"card\"><div class=\"scroll\" tabindex=\"0\"><table id=\"durations\"><thead><tr>{heads}</tr>\
          </thead><tbody>{rows}</tbody></table></div></div></section>"
@@ -224,13 +223,12 @@ fn durations(report: &Report) -> String {
 
 fn durations_row(name: &str, of: &Percentiles) -> String {
     let values = [of.mean, of.p50, of.p90, of.p95, of.p99, of.p999, of.max];
-    let cells: String = values
-        .iter()
+    let cells = values
         .map(|value| {
             let text = value.map_or_else(|| "–".to_owned(), seconds);
             format!("<td>{text}</td>")
         })
-        .collect();
+        .concat();
     format!(
         "<tr><th scope=\"row\">{name}</th><td>{}</td>{cells}</tr>",
         count(of.count)
