@@ -210,12 +210,11 @@ fn durations(report: &Report) -> String {
     if rows.is_empty() {
         return rows;
     }
-    let mut heads = String::new();
-    for head in [
+    let heads = [
         "", "requests", "mean", "p50", "p90", "p95", "p99", "p99.9", "max",
-    ] {
-        let _ = write!(heads, "<th scope=\"col\">{head}</th>");
-    }
+    ]
+    .map(|head| format!("<th scope=\"col\">{head}</th>"))
+    .concat();
     format!(
         "<section><h2>Durations</h2><div class=\"card\"><div class=\"scroll\" tabindex=\"0\"><table id=\"durations\"><thead><tr>{heads}</tr>\
          </thead><tbody>{rows}</tbody></table></div></div></section>"
@@ -224,11 +223,12 @@ fn durations(report: &Report) -> String {
 
 fn durations_row(name: &str, of: &Percentiles) -> String {
     let values = [of.mean, of.p50, of.p90, of.p95, of.p99, of.p999, of.max];
-    let mut cells = String::new();
-    for value in values {
-        let text = value.map_or_else(|| "–".to_owned(), seconds);
-        let _ = write!(cells, "<td>{text}</td>");
-    }
+    let cells = values
+        .map(|value| {
+            let text = value.map_or_else(|| "–".to_owned(), seconds);
+            format!("<td>{text}</td>")
+        })
+        .concat();
     format!(
         "<tr><th scope=\"row\">{name}</th><td>{}</td>{cells}</tr>",
         count(of.count)

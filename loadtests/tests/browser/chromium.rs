@@ -1,4 +1,4 @@
-//! Chromium by its DevTools protocol, over a pipe: a message is JSON and ends with a zero byte.
+//! Chromium by its protocol for developers' tools, over a pipe: a message is JSON and ends with a zero byte.
 //!
 //! Written by hand because it is so little: no library, no port, no download. The browser ends with this.
 
@@ -13,7 +13,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 /// For each answer and each event that is waited for: a cold browser on a busy machine takes seconds.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Names under which systems have it.
 const NAMES: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "chrome"];

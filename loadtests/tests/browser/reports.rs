@@ -10,9 +10,37 @@ use std::thread;
 use std::time::Duration;
 use tokio::sync::watch;
 
+/// Answers so far, of all servers.
+static ANSWERS: AtomicU64 = AtomicU64::new(0);
+
+/// Answers the requests of a connection.
+fn answer(stream: &TcpStream) {
+    let mut lines = BufReader::new(stream).lines();
+    let mut may_fail = false;
+    while let Some(Ok(line)) = lines.next() {
+        may_fail |= line.contains("/some-fail");
+        if !line.is_empty() {
+            continue;
+        }
+        let number = ANSWERS.fetch_add(1, Ordering::Relaxed);
+        let status = if number % 10 == 9 && may_fail {
+            "503 No"
+        } else {
+            "200 OK"
+        };
+        let head = format!(
+            "HTTP/1.1 {status}\r\ncontent-length: 2\r\nx-served-by: pod-{}\r\n\r\nok",
+            number % 3
+        );
+        let mut stream = stream;
+        if stream.write_all(head.as_bytes()).is_err() {
+            break;
+        }
+    }
+}
+
 /// A server that says one of three names, and whose every tenth answer is a 503 if it is asked for that by the path.
 fn server() -> String {
-    static ANSWERS: AtomicU64 = AtomicU64::new(0);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
@@ -20,30 +48,6 @@ fn server() -> String {
             thread::spawn(move || answer(&stream));
         }
     });
-    fn answer(stream: &TcpStream) {
-        let mut lines = BufReader::new(stream).lines();
-        let mut may_fail = false;
-        while let Some(Ok(line)) = lines.next() {
-            may_fail |= line.contains("/some-fail");
-            if !line.is_empty() {
-                continue;
-            }
-            let number = ANSWERS.fetch_add(1, Ordering::Relaxed);
-            let status = if number % 10 == 9 && may_fail {
-                "503 No"
-            } else {
-                "200 OK"
-            };
-            let head = format!(
-                "HTTP/1.1 {status}\r\ncontent-length: 2\r\nx-served-by: pod-{}\r\n\r\nok",
-                number % 3
-            );
-            let mut stream = stream;
-            if stream.write_all(head.as_bytes()).is_err() {
-                break;
-            }
-        }
-    }
     format!("http://{address}")
 }
 
@@ -88,20 +92,20 @@ pub(crate) fn hostile() -> Report {
     let mut report = cold();
     report.config.url = format!("http://127.0.0.1/{bad}{}", "long".repeat(200));
     report.config.headers = vec![bad.to_owned()];
-    report.tool = bad.to_owned();
+    bad.clone_into(&mut report.tool);
     report.served_by = (0..30).map(|n| (format!("{n}{bad}"), n + 1)).collect();
     report.status = [(bad.to_owned(), 3)].into();
     let cold = report.cold.as_mut().unwrap();
     for wake in &mut cold.wakes {
-        wake.reason = bad.to_owned();
+        bad.clone_into(&mut wake.reason);
         wake.pod = Some(bad.to_owned());
-        wake.workload = bad.to_owned();
+        bad.clone_into(&mut wake.workload);
         for phase in &mut wake.phases {
-            phase.name = bad.to_owned();
+            bad.clone_into(&mut phase.name);
         }
     }
     for moment in &mut cold.replicas {
-        moment.workload = bad.to_owned();
+        bad.clone_into(&mut moment.workload);
     }
     report
 }

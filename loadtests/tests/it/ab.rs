@@ -345,7 +345,7 @@ async fn nonsense_is_one_line_and_exit_two() {
         (&["--limit", "p98<1"], ["--limit", "p98<1", "such as"]),
         (
             &["--direct", "nonsense"],
-            ["--direct", "nonsense", "an absolute http URL"],
+            ["--direct", "nonsense", "an absolute http or https URL"],
         ),
         (
             &["--json", "/nonexistent/a"],
