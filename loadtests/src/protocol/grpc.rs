@@ -88,8 +88,8 @@ impl Call {
         &self.path
     }
 
-    /// A call as it is typed, and the message that it brings along.
-    pub(crate) fn parse(text: &str) -> Result<(Self, Option<Bytes>), Error> {
+    /// A call as it is typed (`SERVICE/METHOD`, `health` or `health:SERVICE`), and the message that it brings along.
+    pub fn parse(text: &str) -> Result<(Self, Option<Bytes>), Error> {
         if text == "health" {
             return Ok(Self::health(""));
         }
