@@ -373,9 +373,12 @@ fn merged(
     let json = Output::open("--json", json)?;
     let html = Output::open("--html", html)?;
     let is_met = slo.is_none_or(|slo| report.judge(slo));
+    let text = match &html {
+        Some(html) if html.is_stdout() => String::new(),
+        _ => Table(&report).to_string(),
+    };
     let paged = html.map_or(Ok(()), |to| to.write(&page(&report)));
     let is_written = !complain(paged.err());
-    let text = Table(&report).to_string();
     Ok(conclude(json, &report, &text, is_met && is_written))
 }
 

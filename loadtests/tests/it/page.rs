@@ -31,6 +31,10 @@ async fn a_run_a_merge_and_a_saved_report_become_pages() {
     }
     let printed = output(&["html", &json, "-"]).await;
     assert_eq!(text(&printed.stdout), page(&later));
+    // The page and nothing else.
+    let printed = output(&["merge", &json, "--html", "-"]).await;
+    let printed = text(&printed.stdout);
+    assert!(printed.starts_with("<!doctype html>") && printed.ends_with("</html>\n"));
 }
 
 #[tokio::test]
