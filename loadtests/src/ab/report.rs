@@ -212,7 +212,8 @@ impl fmt::Display for Ab {
         self.head(f)?;
         self.counts(f)?;
         self.figures(f)?;
-        for ratios in &self.ratios {
+        let has_blocks = |ratios: &&Ratios| ratios.rows.iter().any(|row| row.blocks > 0);
+        for ratios in self.ratios.iter().filter(has_blocks) {
             write!(
                 f,
                 "\n  {:<18}",
@@ -317,6 +318,9 @@ impl Ab {
     }
 
     fn figures(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.arms.is_empty() {
+            return Ok(());
+        }
         write!(f, "\n  {:<12}", "")?;
         self.arms
             .keys()
