@@ -24,6 +24,8 @@ pub struct Ab {
     pub started_at: f64,
     /// True if it was stopped early: only whole blocks are in it.
     pub interrupted: bool,
+    /// What ended it early, if something did: as of a stopped one, only whole blocks are in it.
+    pub failed: Option<String>,
     /// What was asked for.
     pub config: AbSettings,
     /// Seconds until each target was ready, if that was waited for.
@@ -282,6 +284,12 @@ impl Ab {
             load.connections
         )?;
         writeln!(f)?;
+        if let Some(failed) = &self.failed {
+            writeln!(
+                f,
+                "ended early, {failed}: only whole blocks are in this report"
+            )?;
+        }
         if self.interrupted {
             writeln!(f, "stopped early: only whole blocks are in this report")?;
         }
