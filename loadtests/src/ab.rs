@@ -10,7 +10,7 @@
 //! the same statistic as the one it vouches for.
 //!
 //! The core is pure: [`plan`] is the order of slices, [`figure`] what is told of them, [`verdict`] what may be said; [`machine`]
-//! reads `/proc`, and [`run`](mod@run) does it all.
+//! reads `/proc`, and `run` does it all.
 
 pub(crate) mod args;
 pub mod figure;

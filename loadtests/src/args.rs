@@ -288,8 +288,8 @@ pub(crate) enum Command {
     /// The load is a closed loop, or with --rate an open one, the same for all. With 12 blocks and a null block for each it takes
     /// 10 minutes, and 12 with --direct.
     ///
-    /// Exit status: 0; 1 a limit of --limit is not shown to be kept, or a target was not ready in time, or the result could not be written; 2
-    /// the arguments make no sense, nothing was sent; 130 stopped by Ctrl-C, with the whole blocks so far.
+    /// Exit status: 0; 1 a limit of --limit is not shown to be kept, a target was not ready in time, something ended the run early, or the
+    /// result could not be written; 2 the arguments make no sense, nothing was sent; 130 stopped by Ctrl-C, with the whole blocks so far.
     #[command(
         mut_arg("duration", |arg| arg.hide(true)),
         mut_arg("requests", |arg| arg.hide(true)),

@@ -329,7 +329,7 @@ fn in_turn(args: &AbArgs) -> Result<ExitCode, Error> {
         eprint!("\r\x1b[K");
     }
     let is_met = result.limits.iter().all(|limit| limit.met);
-    let is_good = is_met || result.interrupted;
+    let is_good = result.failed.is_none() && (is_met || result.interrupted);
     let code = conclude(json, &result, &result.to_string(), is_good);
     Ok(if result.interrupted && code == ExitCode::SUCCESS {
         ExitCode::from(INTERRUPTED)

@@ -189,7 +189,8 @@ impl Moment {
             .filter(|(now, then)| now.total > then.total);
         let share = |ticks: u64| {
             let (now, then) = cpus?;
-            Some(as_float(ticks) / as_float(now.total - then.total))
+            // Over a few ticks the accounts of processes may be ahead of that of the machine.
+            Some((as_float(ticks) / as_float(now.total - then.total)).min(1.0))
         };
         let steal = cpus.and_then(|(now, then)| share(now.steal.saturating_sub(then.steal)));
         let foreign = cpus.filter(|_| knows_all && cpu.iter().all(Option::is_some));

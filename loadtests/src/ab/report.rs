@@ -24,6 +24,8 @@ pub struct Ab {
     pub started_at: f64,
     /// True if it was stopped early: only whole blocks are in it.
     pub interrupted: bool,
+    /// What ended it early, if something did: as of a stopped one, only whole blocks are in it.
+    pub failed: Option<String>,
     /// What was asked for.
     pub config: AbSettings,
     /// Seconds until each target was ready, if that was waited for.
@@ -212,7 +214,8 @@ impl fmt::Display for Ab {
         self.head(f)?;
         self.counts(f)?;
         self.figures(f)?;
-        for ratios in &self.ratios {
+        let has_blocks = |ratios: &&Ratios| ratios.rows.iter().any(|row| row.blocks > 0);
+        for ratios in self.ratios.iter().filter(has_blocks) {
             write!(
                 f,
                 "\n  {:<18}",
@@ -281,6 +284,12 @@ impl Ab {
             load.connections
         )?;
         writeln!(f)?;
+        if let Some(failed) = &self.failed {
+            writeln!(
+                f,
+                "ended early, {failed}: only whole blocks are in this report"
+            )?;
+        }
         if self.interrupted {
             writeln!(f, "stopped early: only whole blocks are in this report")?;
         }
@@ -317,6 +326,9 @@ impl Ab {
     }
 
     fn figures(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.arms.is_empty() {
+            return Ok(());
+        }
         write!(f, "\n  {:<12}", "")?;
         self.arms
             .keys()

@@ -58,7 +58,7 @@ type Member = (Option<Arm>, Watched);
 ///
 /// # Errors
 /// A setting that makes no sense, a process that does not run, or a target that is not ready in time, before anything is measured; or
-/// threads that the operating system refuses.
+/// whatever ends the first block. What ends a later one is in the result.
 ///
 /// # Cancel safety
 /// Dropping the future stops the load.
@@ -92,9 +92,18 @@ pub async fn run(
                 progress: slice,
             });
         };
-        let Some(measured) = measure(setup, &members, block, stage, &stop).await? else {
-            found.interrupted = true;
-            break;
+        let measured = match measure(setup, &members, block, stage, &stop).await {
+            Ok(Some(measured)) => measured,
+            Ok(None) => {
+                found.interrupted = true;
+                break;
+            }
+            // Such as a name that is not found any more. What was measured until then is not worth less.
+            Err(error) if !found.blocks.is_empty() => {
+                found.failed = Some(error.to_string());
+                break;
+            }
+            Err(error) => return Err(error),
         };
         found.note_ended(&members, number);
         found.blocks.push((block.clone(), measured));
@@ -222,6 +231,7 @@ impl Setup {
 #[derive(Debug, Default)]
 struct Found {
     interrupted: bool,
+    failed: Option<String>,
     ready_after: BTreeMap<Arm, f64>,
     blocks: Vec<(Block, Measured)>,
     ended: Vec<Ended>,
@@ -302,6 +312,7 @@ impl Found {
             verdict,
             limits,
             notes: self.notes(setup, members),
+            failed: self.failed,
             ready_after: self.ready_after,
             ended: self.ended,
             blocks: results,

@@ -111,10 +111,10 @@ impl Verdict {
 /// The interval, or why nothing can be claimed from it.
 fn doubt(row: &Row, null: &Row) -> Result<Interval, String> {
     let vouching = null.interval.ok_or_else(|| match null.blocks {
-        0 => "a was not measured against itself".to_owned(),
-        blocks => format!(
-            "a was measured against itself in {blocks} blocks, and {LEAST_BLOCKS} are needed"
-        ),
+        0 => "no block of a against itself counts".to_owned(),
+        blocks => {
+            format!("{blocks} blocks of a against itself count, and {LEAST_BLOCKS} are needed")
+        }
     })?;
     if vouching.low > 1.0 || vouching.high < 1.0 {
         return Err(format!("a differs from itself, {}", shown(vouching)));
@@ -126,12 +126,8 @@ fn doubt(row: &Row, null: &Row) -> Result<Interval, String> {
             shown(vouching)
         ));
     }
-    row.interval.ok_or_else(|| {
-        format!(
-            "there are {} blocks, and {LEAST_BLOCKS} are needed",
-            row.blocks
-        )
-    })
+    row.interval
+        .ok_or_else(|| format!("{} blocks count, and {LEAST_BLOCKS} are needed", row.blocks))
 }
 
 pub(super) fn shown(Interval { low, high }: Interval) -> String {

@@ -200,7 +200,7 @@ async fn an_open_loop_meets_the_same_arrivals_and_the_table_says_what_counts() {
         "open loop at 40/s",
         "slices of 500.00 ms after 0",
         "0 blocks of a against itself",
-        "a was not measured against itself",
+        "no block of a against itself counts",
         "no claim can be made from this run",
         "was not checked",
     ] {
@@ -312,13 +312,13 @@ async fn an_interrupt_leaves_the_whole_blocks() {
     let ended = interrupted_after(&args, third).await;
     let result = result(&ended);
     assert_eq!(ended.status.code(), Some(130), "{result}");
-    assert_eq!(
-        (
-            &result["interrupted"],
-            result["blocks"].as_array().unwrap().len()
-        ),
-        (&Value::from(true), 2)
-    );
+    assert_eq!(result["interrupted"], true);
+    // Two, or one if a connection was so slow to come that a slice needed another one.
+    let blocks = result["blocks"].as_array().unwrap();
+    assert!((1..=2).contains(&blocks.len()), "{result}");
+    for block in blocks {
+        assert!(block["arms"]["b"]["requests"].as_u64() > Some(0), "{block}");
+    }
 }
 
 #[tokio::test]

@@ -56,7 +56,7 @@ fn nothing_is_claimed_if_a_is_not_itself() {
         (row_of(1.0, 0.94, 1.01), "more than 5 %"),
         (row_of(1.0, 0.99, 1.06), "more than 5 %"),
         (row_of(1.0, 0.99, f64::INFINITY), "more than 5 %"),
-        (few(0), "not measured against itself"),
+        (few(0), "no block of a against itself"),
         (few(5), "5 blocks"),
     ] {
         let verdict = Verdict::of(&clear, &null);
