@@ -54,3 +54,13 @@ fn every_example_is_let_in_without_a_warning_and_gets_its_sidecar() {
     }
     assert!(seen >= 3, "Iris, vLLM and MLServer");
 }
+
+#[test]
+fn the_job_of_the_examples_has_no_field_that_kubernetes_does_not_know() {
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/examples/load-test-job.yaml");
+    let [job] = <[Value; 1]>::try_from(objects(&fs::read_to_string(path).unwrap())).unwrap();
+    let typed: k8s_openapi::api::batch::v1::Job = serde_json::from_value(job.clone()).unwrap();
+    // What it does not know it would have left out.
+    assert_eq!(serde_json::to_value(typed).unwrap(), job);
+}
