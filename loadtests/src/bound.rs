@@ -40,6 +40,21 @@ pub(crate) fn split(text: &str) -> Option<Typed<'_>> {
     })
 }
 
+/// A condition on a ratio: of which of these it is, on which side it has to lie, and of what.
+pub(crate) fn ratio<F: Copy>(
+    text: &str,
+    all: &[F],
+    name_of: impl Fn(F) -> &'static str,
+) -> Option<(F, Side, f64)> {
+    let Typed { name, side, value } = split(text)?;
+    let figure = all
+        .iter()
+        .copied()
+        .find(|figure| name_of(*figure) == name)?;
+    let ratio: f64 = value.parse().ok()?;
+    (ratio.is_finite() && ratio > 0.0).then_some((figure, side, ratio))
+}
+
 /// All of a list, or what is wrong with the first that is wrong.
 pub(crate) fn list<T: FromStr>(text: &str) -> Result<Vec<T>, T::Err> {
     text.split(',').map(str::parse).collect()

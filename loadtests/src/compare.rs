@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::{
     bootstrap,
-    bound::{self, Side, Typed},
+    bound::{self, Side},
     report::Report,
     series::{Point, Slices},
 };
@@ -203,17 +203,13 @@ impl FromStr for Limit {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let text = text.trim();
-        let wrong = || format!("{text:?}: {ALLOWED}");
-        let Typed { name, side, value } = bound::split(text).ok_or_else(wrong)?;
-        let figure = Figure::ALL.into_iter().find(|figure| figure.name() == name);
-        let ratio: Option<f64> = value.parse().ok();
+        let read = bound::ratio(text, &Figure::ALL, Figure::name);
+        let (figure, side, ratio) = read.ok_or_else(|| format!("{text:?}: {ALLOWED}"))?;
         Ok(Self {
             text: text.to_owned(),
-            figure: figure.ok_or_else(wrong)?,
+            figure,
             side,
-            ratio: ratio
-                .filter(|ratio| ratio.is_finite() && *ratio > 0.0)
-                .ok_or_else(wrong)?,
+            ratio,
         })
     }
 }
