@@ -149,26 +149,8 @@ pub(crate) struct Sending {
     )]
     threads: Option<usize>,
 
-    /// Request method [default: GET, or POST with a body].
-    #[arg(short = 'X', long, value_name = "METHOD", help_heading = "Request")]
-    method: Option<Method>,
-
-    /// A request header; may be repeated.
-    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = parse_header, help_heading = "Request")]
-    headers: Vec<(HeaderName, HeaderValue)>,
-
-    /// Request body.
-    #[arg(
-        long,
-        value_name = "TEXT",
-        conflicts_with = "body_file",
-        help_heading = "Request"
-    )]
-    body: Option<String>,
-
-    /// Request body from a file.
-    #[arg(long, value_name = "FILE", help_heading = "Request")]
-    body_file: Option<PathBuf>,
+    #[command(flatten)]
+    asking: Asking,
 
     /// The body is a template: {{n}} is the number of the request, {{int 1 100}} a whole number at random, {{pick red|green}} one
     /// of these, {{uuid}} a UUID. The same request has the same body in every run of the same --seed.
@@ -223,6 +205,52 @@ pub(crate) struct Sending {
     /// /predictions/0=1 or /status="ok"; may be repeated.
     #[arg(long, value_name = "POINTER[=JSON]", help_heading = "Result")]
     expect_json: Vec<JsonCheck>,
+}
+
+// What is asked: flags of a run, of `ab` and of `cold`. Without a doc comment, as the others.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Asking {
+    /// Request method [default: GET, or POST with a body].
+    #[arg(short = 'X', long, value_name = "METHOD", help_heading = "Request")]
+    method: Option<Method>,
+
+    /// A request header; may be repeated.
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = parse_header, help_heading = "Request")]
+    headers: Vec<(HeaderName, HeaderValue)>,
+
+    /// Request body.
+    #[arg(
+        long,
+        value_name = "TEXT",
+        conflicts_with = "body_file",
+        help_heading = "Request"
+    )]
+    body: Option<String>,
+
+    /// Request body from a file.
+    #[arg(long, value_name = "FILE", help_heading = "Request")]
+    body_file: Option<PathBuf>,
+}
+
+impl Asking {
+    /// The body, from wherever it is.
+    pub(crate) fn body(&self) -> Result<Bytes, Error> {
+        let Some(path) = &self.body_file else {
+            return Ok(Bytes::from(self.body.clone().unwrap_or_default()));
+        };
+        std::fs::read(path).map(Bytes::from).map_err(|error| {
+            let shown = path.display().to_string();
+            Error::invalid("--body-file", shown, format!("a readable file ({error})"))
+        })
+    }
+
+    /// Sets headers, and the method, which is `default` if none was given.
+    pub(crate) fn apply(&self, config: &mut Config, default: Method) {
+        config.method = self.method.clone().unwrap_or(default);
+        for (name, value) in &self.headers {
+            config.headers.append(name, value.clone());
+        }
+    }
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -399,8 +427,9 @@ impl Sending {
         config.threads = self.threads.unwrap_or(config.threads);
         config.load = self.load()?;
         let (protocol, body) = self.protocol.protocol()?;
-        let files = [&self.body_file, &self.bodies];
-        let brings = self.body.is_some() || self.template || files.iter().any(|f| f.is_some());
+        let files = [&self.asking.body_file, &self.bodies];
+        let brings =
+            self.asking.body.is_some() || self.template || files.iter().any(|f| f.is_some());
         if body.is_some() && brings {
             let allowed = "no body with --grpc health or model-infer, which have their own";
             return Err(Error::invalid("--body", "", allowed));
@@ -415,14 +444,7 @@ impl Sending {
         } else {
             Method::GET
         };
-        config.method = self.method.clone().unwrap_or(method);
-        config.headers =
-            self.headers
-                .iter()
-                .fold(http::HeaderMap::new(), |mut headers, (name, value)| {
-                    headers.append(name, value.clone());
-                    headers
-                });
+        self.asking.apply(&mut config, method);
         config.http2 = self.http2 || is_call;
         config.tls = self.tls.clone();
         config.timeout = self.timeout;
@@ -519,17 +541,7 @@ impl Sending {
         if let Some(path) = &self.bodies {
             return Payload::lines("--bodies", path);
         }
-        let body = match (&self.body, &self.body_file) {
-            (Some(text), _) => Bytes::from(text.clone()),
-            (None, Some(path)) => std::fs::read(path).map(Bytes::from).map_err(|error| {
-                Error::invalid(
-                    "--body-file",
-                    path.display().to_string(),
-                    format!("a readable file ({error})"),
-                )
-            })?,
-            (None, None) => Bytes::new(),
-        };
+        let body = self.asking.body()?;
         if !self.template {
             return Ok(Payload::Same(body));
         }

@@ -1,6 +1,6 @@
 //! `rouse-load cold` as typed, and what it means.
 
-use crate::args::{parse_header, parse_rate, parse_speed};
+use crate::args::{Asking, parse_rate, parse_speed};
 use crate::check::{Check, JsonCheck};
 use crate::config::{Config, Expect};
 use crate::error::Error;
@@ -9,9 +9,8 @@ use crate::plan::{Arrivals, Replay, Trace};
 use crate::slo::Objectives;
 use crate::tls::Tls;
 use crate::unit::{MAX_DURATION, Rate, parse_duration};
-use bytes::Bytes;
 use clap::ValueEnum;
-use http::{HeaderName, HeaderValue, Method};
+use http::Method;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -213,26 +212,8 @@ pub(crate) struct ColdArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 
-    /// Request method [default: GET, or POST with a body].
-    #[arg(short = 'X', long, value_name = "METHOD", help_heading = "Request")]
-    method: Option<Method>,
-
-    /// A request header; may be repeated.
-    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = parse_header, help_heading = "Request")]
-    headers: Vec<(HeaderName, HeaderValue)>,
-
-    /// Request body.
-    #[arg(
-        long,
-        value_name = "TEXT",
-        conflicts_with = "body_file",
-        help_heading = "Request"
-    )]
-    body: Option<String>,
-
-    /// Request body from a file.
-    #[arg(long, value_name = "FILE", help_heading = "Request")]
-    body_file: Option<PathBuf>,
+    #[command(flatten)]
+    asking: Asking,
 
     #[command(flatten)]
     tls: Tls,
@@ -467,15 +448,13 @@ impl ColdArgs {
             Error::Invalid { value, allowed, .. } => Error::invalid(flag, value, allowed),
             other => other,
         })?;
-        config.body = Payload::Same(self.body()?);
-        config.method = self.method.clone().unwrap_or(if config.body.is_empty() {
+        config.body = Payload::Same(self.asking.body()?);
+        let method = if config.body.is_empty() {
             Method::GET
         } else {
             Method::POST
-        });
-        for (name, value) in &self.headers {
-            config.headers.append(name, value.clone());
-        }
+        };
+        self.asking.apply(&mut config, method);
         config.tls = self.tls.clone();
         config.timeout = self.timeout;
         config.expect = self.expect_status.map_or(Expect::Success, Expect::Status);
@@ -503,16 +482,6 @@ impl ColdArgs {
             config.tls = self.tls.clone();
         }
         Ok(config)
-    }
-
-    fn body(&self) -> Result<Bytes, Error> {
-        let Some(path) = &self.body_file else {
-            return Ok(Bytes::from(self.body.clone().unwrap_or_default()));
-        };
-        std::fs::read(path).map(Bytes::from).map_err(|error| {
-            let shown = path.display().to_string();
-            Error::invalid("--body-file", shown, format!("a readable file ({error})"))
-        })
     }
 
     fn timing(&self) -> Result<Option<Requests>, Error> {
