@@ -13,6 +13,30 @@ pub(crate) fn keep(kept: &mut Vec<u8>, bytes: &[u8]) {
     kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
 }
 
+/// Why such a body does not pass.
+pub(crate) const TOO_LONG: &str = "the body is longer than 1 MiB, which is all that is checked";
+
+/// What comes of the checks of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Judged {
+    Passed,
+    Failed,
+    TooLong,
+}
+
+/// Holds what was kept of a body to all checks.
+pub(crate) fn judge(checks: &[Check], kept: &[u8]) -> Judged {
+    if checks.is_empty() {
+        Judged::Passed
+    } else if kept.len() > MOST {
+        Judged::TooLong
+    } else if checks.iter().all(|check| check.passes(kept)) {
+        Judged::Passed
+    } else {
+        Judged::Failed
+    }
+}
+
 /// One thing that a body has to have.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Check {

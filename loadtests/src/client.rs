@@ -19,7 +19,7 @@ pub(crate) use watchdog::Watchdog;
 pub(crate) use websocket::Upgrade;
 
 use self::h1::H1;
-use self::stream::alert;
+use self::stream::Said;
 use self::template::Outgoing;
 use self::websocket::WebSocket;
 use crate::config::SERVED_BY;
@@ -35,7 +35,6 @@ use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::future::{Future, poll_fn};
-use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
@@ -92,6 +91,33 @@ pub(crate) struct Target {
     pub(crate) upgrade: Option<Upgrade>,
 }
 
+/// How far a connection has come while it is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Of TCP.
+    #[default]
+    Connect,
+    /// In the handshake of TLS.
+    Tls,
+    /// In that of WebSocket.
+    WebSocket,
+}
+
+impl Stage {
+    /// Why there is no connection whose time was up at this stage.
+    pub(crate) fn late(self) -> Refused {
+        let (kind, reason) = match self {
+            Self::Connect => (ErrorKind::Connect, "no connection in time"),
+            Self::Tls => (ErrorKind::Tls, "no TLS handshake in time"),
+            Self::WebSocket => (
+                ErrorKind::Timeout,
+                "no answer to the WebSocket handshake in time",
+            ),
+        };
+        Refused::saying(kind, &reason)
+    }
+}
+
 /// Why there is no connection.
 #[derive(Debug)]
 pub(crate) struct Refused {
@@ -102,8 +128,18 @@ pub(crate) struct Refused {
     pub(crate) status: Option<u16>,
 }
 
+impl From<ErrorKind> for Refused {
+    fn from(kind: ErrorKind) -> Self {
+        Self {
+            kind,
+            reason: None,
+            status: None,
+        }
+    }
+}
+
 impl Refused {
-    fn saying(kind: ErrorKind, reason: &impl ToString) -> Self {
+    pub(crate) fn saying(kind: ErrorKind, reason: &impl ToString) -> Self {
         let reason = Some(reason.to_string());
         Self {
             kind,
@@ -133,17 +169,21 @@ struct H2 {
     send: http2::SendRequest<Full<Bytes>>,
     driver: Pin<Box<Driver>>,
     closed: bool,
+    /// With TLS: why that has ended it. Of errors below it the library keeps only words.
+    said: Option<Said>,
 }
 
 type Driver = http2::Connection<TokioIo<Stream>, Full<Bytes>, TokioExecutor>;
 
 impl Connection {
-    /// Connects to the first address that answers.
-    pub(crate) async fn open(target: &Target) -> Result<Self, Refused> {
-        let stream = Stream::open(target).await?;
+    /// Connects to the first address that answers. Where that stops short, `stage` tells how far it has come.
+    pub(crate) async fn open(target: &Target, stage: &mut Stage) -> Result<Self, Refused> {
+        let stream = Stream::open(target, stage).await?;
         let kind = if let Some(upgrade) = &target.upgrade {
+            *stage = Stage::WebSocket;
             Kind::WebSocket(Box::new(WebSocket::open(stream, upgrade).await?))
         } else if target.http2 {
+            let said = stream.said().cloned();
             let mut builder = http2::Builder::new(TokioExecutor::new());
             // The protocol's defaults stall a 1 MiB body sixteen times.
             builder
@@ -157,6 +197,7 @@ impl Connection {
                 send,
                 driver: Box::pin(connection),
                 closed: false,
+                said,
             })
         } else {
             Kind::H1(H1::new(stream))
@@ -172,6 +213,16 @@ impl Connection {
     /// True if an earlier exchange was begun on it.
     pub(crate) fn is_reused(&self) -> bool {
         self.exchanges > 0
+    }
+
+    /// Why TLS has ended it, if that has: after the handshake it may still turn out that the server does not let us in.
+    pub(crate) fn said(&self) -> Option<&str> {
+        let said = match &self.kind {
+            Kind::H1(h1) => h1.stream().said(),
+            Kind::H2(h2) => h2.said.as_ref(),
+            Kind::WebSocket(socket) => socket.stream().said(),
+        };
+        said?.get().map(String::as_str)
     }
 
     /// Drives the connection between exchanges; ready once it is closed.
@@ -190,7 +241,9 @@ impl Connection {
                 return Poll::Ready(false);
             }
             let ready = match &mut self.kind {
-                Kind::H1(_) | Kind::WebSocket(_) => return Poll::Ready(true),
+                Kind::H1(_) => return Poll::Ready(true),
+                Kind::WebSocket(socket) if socket.is_drained() => return Poll::Ready(true),
+                Kind::WebSocket(_) => Poll::Pending,
                 Kind::H2(h2) => h2.send.poll_ready(cx),
             };
             if let Poll::Ready(ready) = ready {
@@ -232,6 +285,7 @@ impl Connection {
                 Exchange {
                     is_reused,
                     closed: &mut h2.closed,
+                    said: h2.said.as_ref(),
                     watchdog,
                     deadline,
                 }
@@ -256,6 +310,7 @@ impl H2 {
 struct Exchange<'a> {
     is_reused: bool,
     closed: &'a mut bool,
+    said: Option<&'a Said>,
     watchdog: &'a mut Watchdog,
     deadline: Instant,
 }
@@ -281,8 +336,9 @@ impl Exchange<'_> {
             Ok(response) => response.into_parts(),
             Err(mut error) => {
                 return Err(match error.take_message() {
-                    Some(_) => Failure::Unsent,
-                    None => self.classify(error.error()),
+                    // A new connection would be refused alike.
+                    Some(_) if self.is_reused || self.refusal().is_none() => Failure::Unsent,
+                    _ => self.classify(error.error()),
                 });
             }
         };
@@ -310,8 +366,11 @@ impl Exchange<'_> {
                             listener.fields(fields);
                         }
                     }
-                    Poll::Ready(Some(Err(_))) => return Poll::Ready(BodyEnd::Broken),
-                    Poll::Ready(None) => return Poll::Ready(BodyEnd::Whole),
+                    // Also a reset with NO_ERROR ends it without an error, wherever it comes. One after the end takes nothing away.
+                    Poll::Ready(None) if body.is_end_stream() => {
+                        return Poll::Ready(BodyEnd::Whole);
+                    }
+                    Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(BodyEnd::Broken),
                     Poll::Pending => break,
                 }
             }
@@ -341,29 +400,34 @@ impl Exchange<'_> {
 
     /// Frames that belong to no response are read as well, so how many bytes came says nothing here.
     fn classify(&self, error: &hyper::Error) -> Failure {
-        let io = io_of(error);
-        if let Some(alert) = io.and_then(alert) {
-            return alert;
+        if let Some(refusal) = self.refusal() {
+            return refusal;
         }
         let gone = error.is_closed()
             || error.is_canceled()
             || error.is_incomplete_message()
-            || io.is_some();
+            || is_io(error);
         Failure::Error(match (gone, self.is_reused) {
             (true, true) => ErrorKind::ClosedReused,
             (true, false) => ErrorKind::ClosedFresh,
             (false, _) => ErrorKind::Protocol,
         })
     }
+
+    /// What TLS says, if it has ended the connection.
+    fn refusal(&self) -> Option<Failure> {
+        let reason = self.said?.get()?.clone();
+        Some(Failure::Because(ErrorKind::Tls, reason))
+    }
 }
 
-fn io_of(error: &hyper::Error) -> Option<&io::Error> {
+fn is_io(error: &hyper::Error) -> bool {
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref() {
-            return Some(error);
+        if error.is::<std::io::Error>() {
+            return true;
         }
         cause = error.source();
     }
-    None
+    false
 }

@@ -60,6 +60,8 @@ struct Observed {
     done: Duration,
     status: Option<u16>,
     error: Option<ErrorKind>,
+    /// Of the error, in words.
+    reason: Option<String>,
     served_by: Option<String>,
     timing: Option<Timing>,
     body_bytes: u64,

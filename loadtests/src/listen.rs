@@ -164,10 +164,8 @@ impl<'a> Listener<'a> {
             Format::Events { .. } => "text/event-stream",
             Format::Grpc { .. } => "application/grpc",
         };
-        let is_wanted = content_type
-            .get(..wanted.len())
-            .is_some_and(|begin| begin.eq_ignore_ascii_case(wanted.as_bytes()));
-        if !is_wanted {
+        let is_grpc = matches!(&self.format, Format::Grpc { .. });
+        if !is_type(content_type, wanted, is_grpc) {
             let got = String::from_utf8_lossy(content_type);
             let reason = format!("the answer is {got:?} and not {wanted}");
             self.fault = Some(Fault::new(ErrorKind::Content, reason));
@@ -289,6 +287,19 @@ impl<'a> Listener<'a> {
     }
 }
 
+/// Whether a content type is this one, whatever its parameters are, or for gRPC its format (`application/grpc+proto`).
+fn is_type(got: &[u8], wanted: &str, may_add: bool) -> bool {
+    let Some((begin, rest)) = got.split_at_checked(wanted.len()) else {
+        return false;
+    };
+    let ends = match rest.first() {
+        None | Some(b';' | b' ' | b'\t') => true,
+        Some(b'+') => may_add,
+        Some(_) => false,
+    };
+    ends && begin.eq_ignore_ascii_case(wanted.as_bytes())
+}
+
 /// Records `number` of something that came `now`, after `last`.
 fn record(
     number: u64,
@@ -335,8 +346,8 @@ impl Format<'_> {
                     }
                     Piece::End => heard.events += 1,
                 });
-                if eaten.is_err() {
-                    heard.fail(ErrorKind::Body, "a compressed message");
+                if let Err(unreadable) = eaten {
+                    heard.fail(ErrorKind::Body, unreadable.to_string());
                 }
             }
         }
@@ -347,8 +358,7 @@ impl Format<'_> {
 impl Heard {
     fn event(&mut self, dialect: Dialect, kind: &[u8], data: &[u8]) {
         if kind == b"error" {
-            let said = String::from_utf8_lossy(data).into_owned();
-            return self.fail(ErrorKind::Content, said);
+            return self.fail(ErrorKind::Content, openai::complaint(data));
         }
         let said = match dialect {
             Dialect::Sse => Said::Other,
@@ -368,5 +378,31 @@ impl Heard {
         let fault = Fault::new(kind, reason);
         let before = mem::take(&mut self.fault);
         self.fault = before.or(Some(fault));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_type;
+
+    #[test]
+    fn a_content_type_is_not_one_that_only_begins_alike() {
+        let (events, grpc) = ("text/event-stream", "application/grpc");
+        for (got, wanted, want) in [
+            ("text/event-stream", events, true),
+            ("Text/Event-Stream; charset=utf-8", events, true),
+            ("text/event-stream ;a=b", events, true),
+            ("text/event-streams", events, false),
+            ("text/event-stream+x", events, false),
+            ("text/event", events, false),
+            ("", events, false),
+            ("application/grpc", grpc, true),
+            ("application/grpc+proto", grpc, true),
+            ("application/grpc;x=y", grpc, true),
+            ("application/grpc-web", grpc, false),
+        ] {
+            let is_grpc = wanted == grpc;
+            assert_eq!(is_type(got.as_bytes(), wanted, is_grpc), want, "{got}");
+        }
     }
 }

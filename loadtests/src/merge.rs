@@ -73,6 +73,9 @@ pub fn merge(reports: &[Report]) -> Result<Report, CannotMerge> {
         merged.runs += report.runs;
         merged.config.connections += report.config.connections;
         merged.config.threads += report.config.threads;
+        if report.config.tls_verified == Some(false) {
+            merged.config.tls_verified = Some(false);
+        }
     }
     // All parts of a schedule are the schedule; some of them, or several runs, are a plan that is nowhere written down.
     let shards = || reports.iter().map(|report| report.config.shard);
@@ -121,6 +124,7 @@ fn check(number: usize, report: &Report, first: &Report) -> Result<(), CannotMer
     same(number, "config.url", &got.url, &wanted.url)?;
     same(number, "config.method", &got.method, &wanted.method)?;
     same(number, "config.protocol", &got.protocol, &wanted.protocol)?;
+    same(number, "config.grpc", &got.grpc, &wanted.grpc)?;
     same(number, "config.http", &got.http, &wanted.http)?;
     same(number, "config.load", &got.load, &wanted.load)?;
     same(number, "config.warmup", &got.warmup, &wanted.warmup)?;

@@ -8,7 +8,7 @@ use std::mem;
 
 use clap::{Args, ValueEnum};
 use http::{
-    HeaderValue, Request, Uri,
+    HeaderMap, HeaderValue, Request, Uri,
     header::{ACCEPT, CONTENT_TYPE, TE},
 };
 
@@ -84,7 +84,9 @@ impl Protocol {
             }
         };
         let headers = request.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers
+            .entry(CONTENT_TYPE)
+            .or_insert(HeaderValue::from_static(grpc::CONTENT));
         headers.insert(TE, HeaderValue::from_static("trailers"));
         headers.insert("grpc-timeout", timeout.parse().ok()?);
         Some(())
@@ -113,6 +115,18 @@ impl Protocol {
         if !config.http2 {
             return Err(Error::invalid("--grpc", call.path(), "over HTTP/2 only"));
         }
+        check_set(&config.headers, &["te", "grpc-timeout"], "--grpc")?;
+        let mut types = config.headers.get_all(CONTENT_TYPE).iter();
+        if let Some(other) =
+            types.find(|given| !given.as_bytes().starts_with(grpc::CONTENT.as_bytes()))
+        {
+            let given = format!(
+                "content-type: {}",
+                String::from_utf8_lossy(other.as_bytes())
+            );
+            let allowed = "application/grpc, or one that begins so, with --grpc";
+            return Err(Error::invalid("--header", given, allowed));
+        }
         let bytes = config.body.body(0).len();
         if u32::try_from(bytes).is_err() {
             let value = format!("{bytes} bytes");
@@ -126,6 +140,17 @@ impl Protocol {
     }
 }
 
+/// Headers that the tool sets itself: one of the user's would be lost without a word.
+fn check_set(headers: &HeaderMap, names: &[&'static str], flag: &str) -> Result<(), Error> {
+    match names.iter().find(|name| headers.contains_key(**name)) {
+        None => Ok(()),
+        Some(name) => {
+            let allowed = format!("others than those that {flag} sets itself");
+            Err(Error::invalid("--header", *name, allowed))
+        }
+    }
+}
+
 fn check_websocket(config: &Config, binary: bool) -> Result<(), Error> {
     let wrong = |flag, value: &str, allowed| Err(Error::invalid(flag, value, allowed));
     if config.http2 {
@@ -135,6 +160,13 @@ fn check_websocket(config: &Config, binary: bool) -> Result<(), Error> {
         let allowed = "no journal with --websocket: a message has no x-request-id";
         return wrong("--journal", "", allowed);
     }
+    let set = [
+        "upgrade",
+        "sec-websocket-key",
+        "sec-websocket-version",
+        "sec-websocket-extensions",
+    ];
+    check_set(&config.headers, &set, "--websocket")?;
     if !binary && !config.body.is_text() {
         let allowed = "text in UTF-8, or bytes with --websocket-binary";
         return wrong("--websocket", "the body", allowed);

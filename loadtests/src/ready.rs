@@ -4,13 +4,13 @@
 //! connection as the load has them and with its headers. The name is looked up each time: a Service may not be there yet either.
 //! Nothing of this is measured but how long it took.
 
-use crate::client::{BodyEnd, Connection, Failure, Order, Template, Watchdog};
+use crate::client::{BodyEnd, Connection, Failure, Order, Stage, Target, Template, Watchdog};
 use crate::config::{Config, Expect};
 use crate::error::Error;
 use crate::listen::Sink;
 use crate::payload::Payload;
 use crate::protocol::Protocol;
-use crate::run::{resolve, target, template};
+use crate::run::{resolve, template};
 use crate::unit::{MAX_DURATION, human};
 use http::uri::PathAndQuery;
 use http::{Method, Uri};
@@ -69,10 +69,10 @@ pub(crate) async fn wait(config: &Config) -> Result<Option<Duration>, Error> {
     };
     let began = Instant::now();
     let end = began + ready.within;
-    let probe = probe(config, ready)?;
+    let mut probe = probe(config, ready)?;
     loop {
         let deadline = end.min(Instant::now() + config.timeout);
-        let tried = timeout_at(deadline.into(), attempt(config, probe.as_ref(), deadline)).await;
+        let tried = timeout_at(deadline.into(), attempt(config, probe.as_mut(), deadline)).await;
         let reason = match tried {
             Ok(Ok(())) => return Ok(Some(began.elapsed())),
             Ok(Err(reason)) => reason,
@@ -82,7 +82,7 @@ pub(crate) async fn wait(config: &Config) -> Result<Option<Duration>, Error> {
             return Err(Error::NotReady {
                 url: probe
                     .as_ref()
-                    .map_or(&config.url, |(url, _)| url)
+                    .map_or(&config.url, |probe| &probe.url)
                     .to_string(),
                 within: human(ready.within.as_secs_f64()),
                 reason,
@@ -94,8 +94,17 @@ pub(crate) async fn wait(config: &Config) -> Result<Option<Duration>, Error> {
 
 const SILENT: &str = "no answer in time";
 
-/// The URL that is asked for, if any is, and the request.
-fn probe(config: &Config, ready: &Ready) -> Result<Option<(Uri, Template)>, Error> {
+/// A request and its answer, whatever the load is made of.
+struct Probe {
+    url: Uri,
+    template: Template,
+    /// Without its addresses, which are looked up each time.
+    target: Target,
+}
+
+/// What is asked for, if anything is. Files that TLS cannot use show here: waiting would not make them better.
+fn probe(config: &Config, ready: &Ready) -> Result<Option<Probe>, Error> {
+    let tls = config.connector()?;
     let Some(path) = ready.target()? else {
         return Ok(None);
     };
@@ -111,28 +120,38 @@ fn probe(config: &Config, ready: &Ready) -> Result<Option<(Uri, Template)>, Erro
         protocol: Protocol::Plain,
         ..config.clone()
     };
-    Ok(Some((url, template(&request)?)))
+    Ok(Some(Probe {
+        url,
+        template: template(&request)?,
+        target: Target {
+            addresses: Vec::new(),
+            http2: config.http2,
+            tls,
+            upgrade: None,
+        },
+    }))
 }
 
 /// One try; else why not.
 async fn attempt(
     config: &Config,
-    probe: Option<&(Uri, Template)>,
+    probe: Option<&mut Probe>,
     deadline: Instant,
 ) -> Result<(), String> {
     let addresses = resolve(config).await.map_err(|error| error.to_string())?;
-    let Some((_, template)) = probe else {
+    let Some(probe) = probe else {
         let connected = TcpStream::connect(addresses.as_slice()).await;
         return connected.map(drop).map_err(|error| error.to_string());
     };
-    let target = target(config, addresses).map_err(|error| error.to_string())?;
-    let mut connection = Connection::open(&target).await.map_err(|refused| {
+    probe.target.addresses = addresses;
+    let opened = Connection::open(&probe.target, &mut Stage::default()).await;
+    let mut connection = opened.map_err(|refused| {
         let unknown = || "the connection was not set up".to_owned();
         refused.reason.unwrap_or_else(unknown)
     })?;
     let mut watchdog = Watchdog::new(deadline);
     let order = Order {
-        template,
+        template: &probe.template,
         number: 0,
         id: None,
     };

@@ -34,7 +34,8 @@ const MAX_REASON: usize = 300;
 pub enum ErrorKind {
     /// No connection could be made: refused, unreachable, or not within the timeout.
     Connect,
-    /// A connection, but no TLS: the certificate is not trusted or not for this host, or the other side does not agree.
+    /// A connection, but no TLS: the certificate is not trusted or not for this host, or the other side does not agree, or not within
+    /// the timeout.
     Tls,
     /// No complete response within the timeout.
     Timeout,

@@ -119,6 +119,9 @@ pub struct Settings {
     /// What an exchange is: `http`, `sse`, `openai`, `grpc` or `websocket`.
     #[serde(default = "plain")]
     pub protocol: String,
+    /// The path of the method that is called, if it is gRPC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grpc: Option<String>,
     /// `1.1` or `2`.
     pub http: String,
     /// With TLS: whether the certificate of the target was verified.
@@ -440,6 +443,10 @@ impl Settings {
             url: config.url.to_string(),
             method: config.method.to_string(),
             protocol: config.protocol.name().into(),
+            grpc: match &config.protocol {
+                Protocol::Grpc(call) => Some(call.path().to_owned()),
+                _ => None,
+            },
             http: if config.http2 { "2" } else { "1.1" }.into(),
             tls_verified: config.is_tls().then_some(!config.tls.insecure),
             headers: config.headers.keys().map(ToString::to_string).collect(),

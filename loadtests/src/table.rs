@@ -14,10 +14,14 @@ impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(report) = self;
         let (config, summary) = (&report.config, &report.summary);
+        write!(f, "{} {}", config.method, config.url)?;
+        if let Some(method) = &config.grpc {
+            write!(f, "  gRPC {method}")?;
+        }
         writeln!(
             f,
-            "{} {}  {} loop, {} connections",
-            config.method, config.url, config.load, config.connections
+            "  {} loop, {} connections",
+            config.load, config.connections
         )?;
         if report.runs > 1 {
             writeln!(f, "merged from {} runs", report.runs)?;

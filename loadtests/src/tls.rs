@@ -153,9 +153,14 @@ impl Tls {
             return Ok(roots);
         }
         // Some of what a system has may be of no use; a missing authority shows in the handshake.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let found = rustls_native_certs::load_native_certs();
+        roots.add_parsable_certificates(found.certs);
         if roots.is_empty() {
-            let allowed = "a file with the authorities to trust, or --tls-insecure: this system has none (see SSL_CERT_FILE)";
+            let first = found.errors.first();
+            let why = first.map_or_else(String::new, |error| format!(": {error}"));
+            let allowed = format!(
+                "a file with the authorities to trust, or --tls-insecure: this system has none (see SSL_CERT_FILE){why}"
+            );
             return Err(Error::invalid("--tls-ca", "", allowed));
         }
         Ok(roots)

@@ -1,7 +1,7 @@
 //! The task of one connection: gets a request to send, sends it, counts it, again.
 
 use crate::check;
-use crate::client::{Answer, BodyEnd, Connection, Failure, Order, Refused, Watchdog};
+use crate::client::{Answer, BodyEnd, Connection, Failure, Order, Refused, Stage, Watchdog};
 use crate::dispatch::Ticket;
 use crate::flight::{Ending, Flight, Shared, Tally, Timeline};
 use crate::listen::{Listener, Sink};
@@ -13,9 +13,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout, timeout_at};
 
-/// How long the connections made in advance may take. A target that is slower, or not there yet, is the first request's
+/// How long each of the connections made in advance may take, once it is its turn. A target that is slower, or not there yet, is the first request's
 /// business: its latency then includes connecting.
 const PRECONNECT: Duration = Duration::from_secs(1);
+
+/// How long each of them waits for its turn, so that a target that never answers does not hold up the start of many for long.
+const TURN: Duration = Duration::from_secs(10);
 
 /// The pause after a refused connection in a closed loop, so that a dead target does not turn it into a busy loop.
 const REFUSED_PAUSE: Duration = Duration::from_millis(10);
@@ -47,9 +50,7 @@ impl Worker {
             connection: None,
             watchdog: Watchdog::new(Instant::now() + self.shared.timeout),
         };
-        if let Ok(Ok(connection)) = timeout(PRECONNECT, self.connect_in_turn()).await {
-            link.connection = Some(connection);
-        }
+        link.connection = self.preconnect().await;
         if self.shared.dispatch.is_used() {
             return self.open_loop(&mut link, ready, &start).await;
         }
@@ -80,8 +81,7 @@ impl Worker {
                 released: now,
                 waited: false,
             };
-            let error = self.perform(link, timeline, ticket).await;
-            if matches!(error, Some(ErrorKind::Connect | ErrorKind::Tls)) {
+            if self.perform(link, timeline, ticket).await == Performed::Unconnected {
                 sleep(REFUSED_PAUSE).await;
             }
         }
@@ -124,13 +124,8 @@ impl Worker {
         }
     }
 
-    /// Sends one request and counts it; tells why it failed, if it did.
-    async fn perform(
-        &self,
-        link: &mut Link,
-        timeline: &Timeline,
-        ticket: Ticket,
-    ) -> Option<ErrorKind> {
+    /// Sends one request and counts it.
+    async fn perform(&self, link: &mut Link, timeline: &Timeline, ticket: Ticket) -> Performed {
         let begun = if ticket.waited {
             Instant::now()
         } else {
@@ -143,19 +138,21 @@ impl Worker {
         loop {
             let mut connection = match link.connection.take() {
                 Some(connection) => connection,
-                None => match timeout_at(deadline.into(), self.connect()).await {
-                    Ok(Ok(connection)) => {
+                None => match self.connect_by(deadline).await {
+                    Ok(connection) => {
                         connected = true;
                         connection
                     }
-                    Ok(Err(refused)) => return Some(refuse(flight, &refused)),
-                    Err(_) => return Some(end(flight, ErrorKind::Connect)),
+                    Err(refused) => {
+                        refuse(flight, &refused);
+                        return Performed::Unconnected;
+                    }
                 },
             };
             flight.reused = connection.is_reused();
             if !connection.ready(&mut link.watchdog, deadline).await {
                 if connected {
-                    return Some(end(flight, ErrorKind::ClosedFresh));
+                    return gone(flight, &connection);
                 }
                 continue;
             }
@@ -180,36 +177,22 @@ impl Worker {
                     if answer.end == BodyEnd::Whole && may_go_on {
                         link.connection = Some(connection);
                     }
-                    return self.judge(flight, &answer, &mut sink);
+                    self.judge(flight, &answer, &mut sink);
+                    return Performed::Asked;
                 }
-                Err(Failure::Unsent) if connected => {
-                    return Some(end(flight, ErrorKind::ClosedFresh));
-                }
+                Err(Failure::Unsent) if connected => return gone(flight, &connection),
                 Err(Failure::Unsent) => {}
                 Err(failure) => {
                     self.count_pacing(timeline, ticket, begun, (!connected).then_some(sent));
-                    return Some(match failure {
-                        Failure::Error(kind) => end(flight, kind),
-                        Failure::Because(kind, reason) => refuse(
-                            flight,
-                            &Refused {
-                                kind,
-                                reason: Some(reason),
-                                status: None,
-                            },
-                        ),
-                        Failure::Timeout | Failure::Unsent => end(flight, ErrorKind::Timeout),
-                    });
+                    let refused = match failure {
+                        Failure::Error(kind) => kind.into(),
+                        Failure::Because(kind, reason) => Refused::saying(kind, &reason),
+                        Failure::Timeout | Failure::Unsent => ErrorKind::Timeout.into(),
+                    };
+                    return refuse(flight, &refused);
                 }
             }
         }
-    }
-
-    /// Whether a body has all that it should.
-    fn passes(&self, body: &[u8]) -> bool {
-        let checks = &self.shared.checks;
-        checks.is_empty()
-            || body.len() <= check::MOST && checks.iter().all(|check| check.passes(body))
     }
 
     /// Where the body of an answer goes.
@@ -231,20 +214,27 @@ impl Worker {
         }
     }
 
-    fn judge(&self, flight: Flight<'_>, answer: &Answer, sink: &mut Sink<'_>) -> Option<ErrorKind> {
+    fn judge(&self, flight: Flight<'_>, answer: &Answer, sink: &mut Sink<'_>) {
         let status = answer.status;
         let is_good = status.is_none_or(|status| self.shared.expect.accepts(status));
         let listener = sink.listener().filter(|_| is_good);
         let (code, fault) = listener.map_or((None, None), |listener| {
             (listener.code(), listener.end(answer.end))
         });
+        let mut reason = fault.as_ref().map(|fault| fault.reason.as_str());
         let error = match answer.end {
             _ if fault.is_some() => fault.as_ref().map(|fault| fault.kind),
             BodyEnd::Broken => Some(ErrorKind::Body),
             BodyEnd::TimedOut => Some(ErrorKind::Timeout),
             BodyEnd::Whole if !is_good => status.map(ErrorKind::of_status),
-            BodyEnd::Whole if self.passes(sink.kept()) => None,
-            BodyEnd::Whole => Some(ErrorKind::Content),
+            BodyEnd::Whole => match check::judge(&self.shared.checks, sink.kept()) {
+                check::Judged::Passed => None,
+                check::Judged::Failed => Some(ErrorKind::Content),
+                check::Judged::TooLong => {
+                    reason = Some(check::TOO_LONG);
+                    Some(ErrorKind::Content)
+                }
+            },
         };
         let served_by = answer.served_by.as_deref();
         flight.end(Ending {
@@ -253,9 +243,8 @@ impl Worker {
             served_by,
             body_bytes: answer.body_bytes,
             code,
-            reason: fault.as_ref().map(|fault| fault.reason.as_str()),
+            reason,
         });
-        error
     }
 
     /// Records whose fault a late start was: the tool's if a connection was free, else the wait for one. A new
@@ -290,32 +279,55 @@ impl Worker {
 
     /// Connects with few others at a time: all at once would overflow the target's queue of new connections, and the
     /// kernel tries again after a whole second.
-    async fn connect_in_turn(&self) -> Result<Connection, Refused> {
-        let _turn = self.shared.turns.acquire().await;
-        self.connect().await
+    async fn preconnect(&self) -> Option<Connection> {
+        let turn = timeout(TURN, self.shared.turns.acquire()).await;
+        let _turn = turn.ok()?;
+        let connection = timeout(PRECONNECT, self.connect(&mut Stage::default())).await;
+        connection.ok()?.ok()
     }
 
-    async fn connect(&self) -> Result<Connection, Refused> {
-        let connection = Connection::open(&self.shared.target).await?;
+    async fn connect_by(&self, deadline: Instant) -> Result<Connection, Refused> {
+        let mut stage = Stage::default();
+        let connected = timeout_at(deadline.into(), self.connect(&mut stage)).await;
+        connected.unwrap_or_else(|_| Err(stage.late()))
+    }
+
+    async fn connect(&self, stage: &mut Stage) -> Result<Connection, Refused> {
+        let connection = Connection::open(&self.shared.target, stage).await?;
         self.tally.counts.lock().recorder.connections += 1;
         Ok(connection)
     }
 }
 
-fn end(flight: Flight<'_>, kind: ErrorKind) -> ErrorKind {
-    flight.end(Ending {
-        error: Some(kind),
-        ..Ending::default()
-    });
-    kind
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Performed {
+    /// It went out, well or not.
+    Asked,
+    /// There was no connection for it.
+    Unconnected,
 }
 
-fn refuse(flight: Flight<'_>, refused: &Refused) -> ErrorKind {
+/// Ends a request whose new connection was closed before one byte of it was written.
+fn gone(flight: Flight<'_>, connection: &Connection) -> Performed {
+    let refused = match connection.said() {
+        Some(reason) => Refused::saying(ErrorKind::Tls, &reason),
+        None => ErrorKind::ClosedFresh.into(),
+    };
+    refuse(flight, &refused)
+}
+
+fn refuse(flight: Flight<'_>, refused: &Refused) -> Performed {
     flight.end(Ending {
         error: Some(refused.kind),
         status: refused.status,
         reason: refused.reason.as_deref(),
         ..Ending::default()
     });
-    refused.kind
+    // TLS may tell only after its handshake that it lets nobody in.
+    if refused.kind == ErrorKind::Tls {
+        Performed::Unconnected
+    } else {
+        Performed::Asked
+    }
 }

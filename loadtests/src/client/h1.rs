@@ -86,6 +86,11 @@ impl H1 {
         }
     }
 
+    /// Below HTTP.
+    pub(super) fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
     /// Ready once nothing can be asked on it any more. Between exchanges a server has nothing to say.
     pub(super) fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.closed {

@@ -3,6 +3,7 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
 };
 
@@ -12,19 +13,29 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-use super::{Failure, Refused, Target};
+use super::{Failure, Refused, Stage, Target};
 use crate::record::ErrorKind;
 
 /// A connection below HTTP.
 #[derive(Debug)]
 pub(crate) enum Stream {
     Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<Secure>),
 }
+
+/// A connection over TLS.
+#[derive(Debug)]
+pub(crate) struct Secure {
+    stream: TlsStream<TcpStream>,
+    said: Said,
+}
+
+/// Why TLS has ended the connection, once it has: not all of those above hand on the error itself.
+pub(super) type Said = Arc<OnceLock<String>>;
 
 impl Stream {
     /// Connects to the first address that answers.
-    pub(crate) async fn open(target: &Target) -> Result<Self, Refused> {
+    pub(crate) async fn open(target: &Target, stage: &mut Stage) -> Result<Self, Refused> {
         let refused = |error: io::Error| Refused::saying(ErrorKind::Connect, &error);
         let stream = TcpStream::connect(&target.addresses[..])
             .await
@@ -33,6 +44,7 @@ impl Stream {
         let Some(connector) = &target.tls else {
             return Ok(Self::Plain(stream));
         };
+        *stage = Stage::Tls;
         let stream = connector
             .tls
             .connect(connector.server.clone(), stream)
@@ -43,7 +55,16 @@ impl Stream {
             let reason = "the target does not agree to HTTP/2 (ALPN h2)";
             return Err(Refused::saying(ErrorKind::Tls, &reason));
         }
-        Ok(Self::Tls(Box::new(stream)))
+        let said = Said::default();
+        Ok(Self::Tls(Box::new(Secure { stream, said })))
+    }
+
+    /// Where it is told why TLS has ended the connection.
+    pub(super) fn said(&self) -> Option<&Said> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(secure) => Some(&secure.said),
+        }
     }
 
     /// Whether a write that failed has sent nothing. TLS takes bytes first and sends them afterwards.
@@ -55,10 +76,13 @@ impl Stream {
 /// What TLS says of an error of a connection, if it is TLS that failed: a server tells a client only after the handshake of TLS 1.3 that
 /// it does not let it in.
 pub(super) fn alert(error: &io::Error) -> Option<Failure> {
+    words(error).map(|reason| Failure::Because(ErrorKind::Tls, reason))
+}
+
+/// The same in words.
+pub(super) fn words(error: &io::Error) -> Option<String> {
     let inner = error.get_ref()?;
-    inner
-        .is::<rustls::Error>()
-        .then(|| Failure::Because(ErrorKind::Tls, inner.to_string()))
+    inner.is::<rustls::Error>().then(|| inner.to_string())
 }
 
 impl AsyncRead for Stream {
@@ -70,7 +94,16 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(secure) => {
+                let read = Pin::new(&mut secure.stream).poll_read(cx, buf);
+                if let Poll::Ready(Err(error)) = &read
+                    && let Some(reason) = words(error)
+                {
+                    // The first counts.
+                    let _ = secure.said.set(reason);
+                }
+                read
+            }
         }
     }
 }
@@ -84,7 +117,7 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(secure) => Pin::new(&mut secure.stream).poll_write(cx, buf),
         }
     }
 
@@ -96,7 +129,7 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(secure) => Pin::new(&mut secure.stream).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -109,14 +142,14 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             // There is nothing between it and the kernel.
             Self::Plain(_) => Poll::Ready(Ok(())),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(secure) => Pin::new(&mut secure.stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(secure) => Pin::new(&mut secure.stream).poll_shutdown(cx),
         }
     }
 }

@@ -24,7 +24,10 @@ use tokio_tungstenite::{
     },
 };
 
-use super::{Answer, BodyEnd, Failure, Order, Refused, Watchdog, stream::Stream};
+use super::{
+    Answer, BodyEnd, Failure, Order, Refused, Watchdog,
+    stream::{Stream, alert, words as tls_words},
+};
 use crate::{
     config::Config, error::Error as Invalid, listen::Sink, protocol::Protocol, record::ErrorKind,
 };
@@ -87,6 +90,8 @@ pub(super) struct WebSocket {
     socket: WebSocketStream<Stream>,
     binary: bool,
     closed: bool,
+    /// Whether there may be messages that came without being asked for, and were not read in one turn.
+    has_more: bool,
 }
 
 impl std::fmt::Debug for WebSocket {
@@ -114,6 +119,7 @@ impl WebSocket {
                 socket,
                 binary: upgrade.binary,
                 closed: false,
+                has_more: false,
             }),
             Err(Error::Http(response)) => {
                 let status = response.status().as_u16();
@@ -124,6 +130,9 @@ impl WebSocket {
                 refused.status = Some(status);
                 Err(refused)
             }
+            Err(Error::Io(error)) if let Some(reason) = tls_words(&error) => {
+                Err(Refused::saying(ErrorKind::Tls, &reason))
+            }
             Err(error @ (Error::Io(_) | Error::Protocol(ProtocolError::HandshakeIncomplete))) => {
                 Err(Refused::saying(ErrorKind::ClosedFresh, &error))
             }
@@ -133,6 +142,7 @@ impl WebSocket {
 
     /// Ready once nothing can be asked on it any more. What comes without being asked for is no answer.
     pub(super) fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.has_more = false;
         for _ in 0..READS {
             if self.closed {
                 return Poll::Ready(());
@@ -143,8 +153,19 @@ impl WebSocket {
                 Poll::Ready(Some(Err(_)) | None) => self.closed = true,
             }
         }
+        self.has_more = true;
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Whether all was read that had come when [`Self::poll_closed`] was asked: what had not would be taken for an answer.
+    pub(super) fn is_drained(&self) -> bool {
+        !self.has_more
+    }
+
+    /// Below the messages.
+    pub(super) fn stream(&self) -> &Stream {
+        self.socket.get_ref()
     }
 
     /// See [`super::Connection::exchange`].
@@ -237,6 +258,11 @@ impl WebSocket {
 
 /// Why an exchange has failed.
 fn failure(error: &Error, is_reused: bool) -> Failure {
+    if let Error::Io(error) = error
+        && let Some(alert) = alert(error)
+    {
+        return alert;
+    }
     let kind = match error {
         Error::ConnectionClosed
         | Error::AlreadyClosed

@@ -455,7 +455,9 @@ impl ColdArgs {
             Method::POST
         };
         self.asking.apply(&mut config, method);
-        config.tls = self.tls.clone();
+        if config.is_tls() || !self.has_tls() {
+            config.tls = self.tls.clone();
+        }
         config.timeout = self.timeout;
         config.expect = self.expect_status.map_or(Expect::Success, Expect::Status);
         let texts = self.expect_body.iter().cloned().map(Check::Contains);
@@ -470,6 +472,16 @@ impl ColdArgs {
             config,
             deployment: None,
             workload: None,
+        })
+    }
+
+    /// Whether anything is reached over TLS: its settings are for that, and of no use to the rest.
+    fn has_tls(&self) -> bool {
+        let targets = self.targets.iter().chain(&self.warm);
+        let mut urls = targets.map(|target| &target.url).chain(&self.wakes_url);
+        urls.any(|url| {
+            let scheme = url.get(..6);
+            scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"))
         })
     }
 
@@ -571,6 +583,16 @@ mod tests {
             let plan = plan(flags).unwrap_or_else(|error| panic!("{flags}: {error}"));
             assert!(!plan.targets.is_empty());
         }
+    }
+
+    #[test]
+    fn tls_is_for_those_who_are_reached_over_it() {
+        let both = "--target a=https://a/ --target b=http://b/ --idle 5s --tls-insecure";
+        let targets = plan(both).unwrap().targets;
+        let insecure: Vec<_> = targets.iter().map(|aim| aim.config.tls.insecure).collect();
+        assert_eq!(insecure, [true, false]);
+        let error = plan("--target http://b/ --idle 5s --tls-insecure").unwrap_err();
+        assert!(error.starts_with("--tls-insecure"), "{error}");
     }
 
     #[test]

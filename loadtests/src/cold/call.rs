@@ -2,7 +2,7 @@
 
 use super::timing::{HEADER, Timing};
 use crate::check;
-use crate::client::{Stream, Target, Template};
+use crate::client::{Refused, Stage, Stream, Target, Template};
 use crate::config::{Config, SERVED_BY};
 use crate::error::Error;
 use crate::record::ErrorKind;
@@ -12,6 +12,7 @@ use http_body_util::BodyExt;
 use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
 use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout, timeout_at};
 
@@ -37,6 +38,8 @@ pub(super) struct Heard {
     pub(super) head: Option<Instant>,
     pub(super) status: Option<u16>,
     pub(super) error: Option<ErrorKind>,
+    /// Of the error, in words.
+    pub(super) reason: Option<String>,
     pub(super) served_by: Option<String>,
     pub(super) timing: Option<Timing>,
     pub(super) body_bytes: u64,
@@ -61,31 +64,39 @@ impl Ask {
     pub(super) async fn send(&self, number: u64, keep: bool, until: Instant) -> Heard {
         let mut heard = Heard::default();
         let keeps = keep || !self.config.checks.is_empty();
-        let exchange = self.exchange(number, keeps, &mut heard);
-        match timeout_at(until.into(), exchange).await {
-            Ok(Ok(())) => {}
-            Ok(Err(kind)) => heard.error = Some(kind),
-            Err(_) if heard.sent.is_none() => heard.error = Some(ErrorKind::Connect),
-            Err(_) => heard.error = Some(ErrorKind::Timeout),
-        }
+        let mut stage = Stage::default();
+        let exchange = self.exchange(number, keeps, &mut heard, &mut stage);
+        let refused = match timeout_at(until.into(), exchange).await {
+            Ok(Ok(())) => return heard,
+            Ok(Err(refused)) => refused,
+            Err(_) if heard.sent.is_none() => stage.late(),
+            Err(_) => ErrorKind::Timeout.into(),
+        };
+        (heard.error, heard.reason) = (Some(refused.kind), refused.reason);
         heard
     }
 
-    /// Waits until the address takes connections, which a Service does a while after its pod is ready.
+    /// Waits until the address takes connections, which a Service does a while after its pod is ready. TLS is part of the request.
     pub(super) async fn reached(&self) -> Instant {
         loop {
             // One that gets no answer at all would be tried again only after a second.
-            if let Ok(Ok(_)) = timeout(ATTEMPT, Stream::open(&self.target)).await {
+            if let Ok(Ok(_)) =
+                timeout(ATTEMPT, TcpStream::connect(&self.target.addresses[..])).await
+            {
                 return Instant::now();
             }
             sleep(AGAIN).await;
         }
     }
 
-    async fn exchange(&self, number: u64, keep: bool, heard: &mut Heard) -> Result<(), ErrorKind> {
-        let stream = Stream::open(&self.target)
-            .await
-            .map_err(|refused| refused.kind)?;
+    async fn exchange(
+        &self,
+        number: u64,
+        keep: bool,
+        heard: &mut Heard,
+        stage: &mut Stage,
+    ) -> Result<(), Refused> {
+        let stream = Stream::open(&self.target, stage).await?;
         let (mut sender, connection) = handshake(TokioIo::new(stream))
             .await
             .map_err(|_| ErrorKind::Connect)?;
@@ -118,14 +129,15 @@ impl Ask {
             }
         }
         if !self.config.expect.accepts(status) {
-            return Err(ErrorKind::of_status(status));
+            return Err(ErrorKind::of_status(status).into());
         }
-        let is_short = heard.body.len() <= check::MOST;
-        let passes = |check: &check::Check| is_short && check.passes(&heard.body);
-        if self.config.checks.iter().all(passes) {
-            Ok(())
-        } else {
-            Err(ErrorKind::Content)
+        match check::judge(&self.config.checks, &heard.body) {
+            check::Judged::Passed => Ok(()),
+            check::Judged::Failed => Err(ErrorKind::Content.into()),
+            check::Judged::TooLong => Err(Refused {
+                reason: Some(check::TOO_LONG.to_owned()),
+                ..ErrorKind::Content.into()
+            }),
         }
     }
 }

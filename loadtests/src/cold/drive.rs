@@ -630,6 +630,7 @@ impl Flight<'_> {
             observed.head = heard.head.map(since);
             observed.status = heard.status;
             observed.error = heard.error;
+            observed.reason = heard.reason;
             observed.served_by = heard.served_by;
             observed.timing = heard.timing;
             observed.body_bytes = heard.body_bytes;

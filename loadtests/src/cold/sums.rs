@@ -200,6 +200,9 @@ pub(super) fn record(observed: &[Observed]) -> Recorder {
             body_bytes: one.body_bytes,
             code: None,
         });
+        if let (Some(kind), Some(reason)) = (one.error, &one.reason) {
+            recorder.reason(kind, reason);
+        }
         recorder.lag.record(one.begun.saturating_sub(one.planned));
     }
     recorder

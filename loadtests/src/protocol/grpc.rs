@@ -19,6 +19,8 @@ const INFER_PATH: &str = "/inference.GRPCInferenceService/ModelInfer";
 const HEALTH_PATH: &str = "/grpc.health.v1.Health/Check";
 /// `SERVING` of a health check.
 const SERVING: i32 = 1;
+/// What requests and answers are, to which `+` and a format may be added.
+pub(crate) const CONTENT: &str = "application/grpc";
 /// Bytes before each message: whether it is compressed, and its length.
 pub(crate) const PREFIX: usize = 5;
 /// Values of a tensor, so that a slip in its shape does not take the memory of the machine.
@@ -208,9 +210,15 @@ pub(crate) struct Messages {
     left: u32,
 }
 
-/// A message that is compressed, though nobody offered to take it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Compressed;
+/// Why a message cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unreadable {
+    /// Nobody offered to take it so.
+    #[error("a compressed message")]
+    Compressed,
+    #[error("what came is no message of gRPC: it begins with {0} instead of 0 or 1")]
+    Flag(u8),
+}
 
 /// What the bytes of an answer are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -226,7 +234,7 @@ impl Messages {
         &mut self,
         mut bytes: &[u8],
         mut sink: impl FnMut(Piece<'_>),
-    ) -> Result<(), Compressed> {
+    ) -> Result<(), Unreadable> {
         while !bytes.is_empty() {
             if self.read < PREFIX {
                 let taken = bytes.len().min(PREFIX - self.read);
@@ -237,8 +245,10 @@ impl Messages {
                     return Ok(());
                 }
                 let [flag, length @ ..] = self.prefix;
-                if flag != 0 {
-                    return Err(Compressed);
+                match flag {
+                    0 => {}
+                    1 => return Err(Unreadable::Compressed),
+                    other => return Err(Unreadable::Flag(other)),
                 }
                 self.left = u32::from_be_bytes(length);
             } else {
@@ -476,7 +486,7 @@ mod tests {
             assert!(!messages.is_between());
         }
         let eaten = Messages::default().eat(b"\x01\0\0\0\0", |_| ());
-        assert_eq!(eaten, Err(Compressed));
+        assert_eq!(eaten, Err(Unreadable::Compressed));
     }
 
     #[test]

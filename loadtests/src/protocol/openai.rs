@@ -33,14 +33,38 @@ pub(crate) fn read(data: &[u8]) -> Said {
         return Said::Unreadable;
     };
     if let Some(error) = chunk.error {
-        let message = error.get("message").and_then(Value::as_str);
-        return Said::Error(message.map_or_else(|| error.to_string(), str::to_owned));
+        return Said::Error(words(&error));
     }
     let mut choices = chunk.choices.iter().flatten();
     if choices.any(Choice::has_text) {
         Said::Token
     } else {
         Said::Other
+    }
+}
+
+/// What an event of the type `error` complains of.
+pub(crate) fn complaint(data: &[u8]) -> String {
+    match serde_json::from_slice::<Value>(data) {
+        Ok(value) => words(value.get("error").unwrap_or(&value)),
+        Err(_) => String::from_utf8_lossy(data).into_owned(),
+    }
+}
+
+/// An error in short: its message, or else its code. What else there is may be of the request, which is nobody's business.
+fn words(error: &Value) -> String {
+    if let Value::String(message) = error {
+        return message.clone();
+    }
+    let field = |name| error.get(name).filter(|value| !value.is_null());
+    match (
+        field("message").and_then(Value::as_str),
+        field("code").or_else(|| field("type")),
+    ) {
+        (Some(message), _) => message.to_owned(),
+        (None, Some(Value::String(code))) => code.clone(),
+        (None, Some(Value::Number(code))) => code.to_string(),
+        (None, _) => "an error without a message".to_owned(),
     }
 }
 
@@ -133,7 +157,26 @@ impl<'de> Visitor<'de> for Look {
 
 #[cfg(test)]
 mod tests {
-    use super::{Said, read};
+    use super::{Said, complaint, read};
+
+    #[test]
+    fn of_an_error_only_what_it_is_is_kept() {
+        for (data, want) in [
+            (
+                r#"{"message":"too long","prompt":"secret","code":400}"#,
+                "too long",
+            ),
+            (r#"{"error":{"message":"too long","x":1}}"#, "too long"),
+            (r#"{"error":"too long"}"#, "too long"),
+            (r#"{"code":503,"prompt":"secret"}"#, "503"),
+            (r#"{"message":null,"type":"overloaded"}"#, "overloaded"),
+            (r#"{"prompt":"secret"}"#, "an error without a message"),
+            ("[1]", "an error without a message"),
+            ("out of memory", "out of memory"),
+        ] {
+            assert_eq!(complaint(data.as_bytes()), want, "{data}");
+        }
+    }
 
     #[test]
     fn tokens_are_told_from_what_else_is_said() {
@@ -183,7 +226,11 @@ mod tests {
             ),
             (
                 r#"{"error":"out of memory"}"#,
-                Said::Error("\"out of memory\"".into()),
+                Said::Error("out of memory".into()),
+            ),
+            (
+                r#"{"error":{"prompt":"secret"}}"#,
+                Said::Error("an error without a message".into()),
             ),
             ("[DONE]", Said::Done),
             (" [DONE] ", Said::Done),

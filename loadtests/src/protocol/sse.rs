@@ -94,7 +94,7 @@ impl Fields {
                 sink(Event { kind, data });
             }
             self.data = emptied(take(&mut self.data));
-            self.kind.clear();
+            self.kind = emptied(take(&mut self.kind));
             return Ok(());
         }
         let (name, value) = match line.iter().position(|b| *b == b':') {
@@ -138,7 +138,7 @@ fn emptied(mut buffer: Vec<u8>) -> Vec<u8> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{LONGEST, Parser, TooLong};
+    use super::{KEPT, LONGEST, Parser, TooLong};
 
     type Events = Vec<(String, String)>;
 
@@ -200,6 +200,23 @@ mod tests {
         assert_eq!(read(endless), Err(TooLong));
         let line = b"data: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\n";
         assert_eq!(read(std::iter::repeat_n(&line[..], 20_000)), Err(TooLong));
+    }
+
+    #[test]
+    fn what_was_large_once_is_given_back() {
+        let large = "x".repeat(LONGEST / 2);
+        let mut parser = Parser::default();
+        let mut events = 0;
+        let (kind, rest) = (format!("event: {large}\n"), format!("data: {large}\n\n"));
+        for piece in [&kind[..100], &kind[100..], &rest[..100], &rest[100..]] {
+            parser.eat(piece.as_bytes(), |_| events += 1).unwrap();
+        }
+        let fields = &parser.fields;
+        let kept = [&parser.line, &fields.kind, &fields.data].map(Vec::capacity);
+        assert!(
+            events == 1 && kept.iter().all(|bytes| *bytes <= KEPT),
+            "{kept:?}"
+        );
     }
 
     proptest! {

@@ -347,3 +347,18 @@ async fn bad_input_is_one_line_and_nothing_is_sent() {
         assert!(error.contains(says), "{error}");
     }
 }
+
+#[tokio::test]
+async fn why_a_request_had_no_connection_is_told() {
+    let url = http(|_| async { ok() })
+        .await
+        .replace("http://", "https://");
+    let flags = flags(&format!("--target m={url} --idle 1ms -n 1 --tls-insecure"));
+    let (output, report) = cold(flags).await;
+    assert_eq!(report["summary"]["errors"]["tls"], 1, "{output:?}");
+    let reason = report["reasons"]["tls"].as_str();
+    assert!(
+        reason.is_some_and(|reason| !reason.is_empty()),
+        "{output:?}"
+    );
+}

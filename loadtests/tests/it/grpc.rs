@@ -15,7 +15,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use loadtests::{Config, Report, args::Args, record::ErrorKind};
+use loadtests::{Config, Report, args::Args, merge::merge, record::ErrorKind, table::Table};
 use tokio::{net::TcpStream, time::sleep};
 
 use crate::{
@@ -138,6 +138,17 @@ async fn a_unary_call_and_a_stream_of_answers_are_counted() {
         (report.config.protocol.as_str(), report.config.http.as_str()),
         ("grpc", "2")
     );
+    assert_eq!(report.config.grpc.as_deref(), Some("/test.Echo/Say"));
+    let table = Table(&report).to_string();
+    let first = table.lines().next().unwrap();
+    assert!(first.contains("gRPC /test.Echo/Say"), "{first}");
+    let mut other = report.clone();
+    other.config.grpc = Some("/test.Echo/Sing".to_owned());
+    let error = merge(&[report.clone(), other]).unwrap_err().to_string();
+    assert!(
+        error.contains("config.grpc") && error.contains("Sing"),
+        "{error}"
+    );
     let streams = report.streams.unwrap();
     assert_eq!((streams.streams, streams.events), (6, 18));
     assert_eq!(
@@ -193,6 +204,22 @@ async fn an_answer_that_is_cut_is_a_body_error_and_leaves_a_full_report() {
     });
     let failed = report(&url.await, &["--grpc", "a.B/C"]).await;
     assert_only(&failed, ErrorKind::Body, "compressed");
+    let url = grpc(|_| vec![Frame::data(Bytes::from_static(b"Hello")), status("0", "")]);
+    let failed = report(&url.await, &["--grpc", "a.B/C"]).await;
+    assert_only(&failed, ErrorKind::Body, "begins with 72");
+}
+
+#[tokio::test]
+async fn the_format_of_messages_may_be_told() {
+    let url = grpc(|request| {
+        let given: Vec<_> = request.headers().get_all("content-type").iter().collect();
+        assert_eq!(given, ["application/grpc+json"]);
+        vec![data(b"{}"), status("0", "")]
+    })
+    .await;
+    let format = "content-type: application/grpc+json";
+    let report = report(&url, &["--grpc", "a.B/C", "--header", format]).await;
+    assert_eq!(report.summary.successes, 6, "{report:#?}");
 }
 
 #[tokio::test]
@@ -296,6 +323,18 @@ async fn a_call_without_sense_is_named() {
         (
             &[url, "--grpc", "a/b", "--method", "GET"],
             ["--method", "cannot be used with"],
+        ),
+        (
+            &[url, "--grpc", "a/b", "--header", "te: gzip"],
+            ["te", "sets itself"],
+        ),
+        (
+            &[url, "--grpc", "a/b", "--header", "grpc-timeout: 1S"],
+            ["grpc-timeout", "sets itself"],
+        ),
+        (
+            &[url, "--grpc", "a/b", "--header", "content-type: text/plain"],
+            ["text/plain", "application/grpc"],
         ),
         (
             &[url, "--grpc", "health", "--body", "x"],

@@ -7,6 +7,7 @@ mod command;
 mod errors;
 mod grpc;
 mod http1;
+mod http2;
 mod journal;
 mod live;
 mod pacing;

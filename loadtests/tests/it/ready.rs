@@ -1,17 +1,19 @@
 //! Waiting until the target is ready.
 
 use crate::command::{interrupted_after, output, text};
-use crate::server::{http, ok, run};
+use crate::server::{OK, http, ok, raw, read_head, run, write};
 use bytes::Bytes;
+use futures_util::{SinkExt as _, StreamExt as _};
 use http::Response;
 use http_body_util::Full;
 use loadtests::config::{Limit, Load};
+use loadtests::protocol::Protocol;
 use loadtests::ready::Ready;
 use loadtests::{Config, Error, Report};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 fn status(code: u16) -> Response<Full<Bytes>> {
@@ -150,4 +152,74 @@ async fn an_interrupt_ends_the_wait() {
     assert_eq!(ended.status.code(), Some(130), "{}", text(&ended.stderr));
     let report: Report = serde_json::from_slice(&ended.stdout).unwrap();
     assert!(report.interrupted && report.summary.requests == 0);
+}
+
+#[tokio::test]
+async fn a_target_of_websocket_is_asked_over_http() {
+    let url = raw(|mut stream: TcpStream| async move {
+        let mut begin = [0; 11];
+        while stream.peek(&mut begin).await.is_ok_and(|bytes| bytes < 11) {}
+        if &begin == b"GET /health" {
+            while read_head(&mut stream).await {
+                write(&mut stream, OK).await;
+            }
+            return;
+        }
+        let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+        while let Some(Ok(message)) = socket.next().await {
+            let _ = socket.send(message).await;
+        }
+    })
+    .await;
+    let url = url.replace("http://", "ws://");
+    let mut config = waiting(&url, Duration::from_secs(5), Some("/health"));
+    config.protocol = Protocol::WebSocket { binary: false };
+    let report = run(config).await;
+    assert_eq!(report.summary.successes, 5, "{report:?}");
+}
+
+#[tokio::test]
+async fn a_target_of_grpc_is_asked_for_a_page() {
+    let url = http(|request| async move {
+        let mut answer = ok();
+        if request.uri().path() == "/a.B/C" {
+            let fields = [("content-type", "application/grpc"), ("grpc-status", "0")];
+            answer = Response::new(Full::default());
+            for (name, value) in fields {
+                answer.headers_mut().insert(name, value.parse().unwrap());
+            }
+        } else {
+            assert_eq!(request.uri().path(), "/health");
+            assert!(request.headers().get("te").is_none());
+        }
+        answer
+    })
+    .await;
+    let flags = ["--grpc", "a.B/C", "--requests", "5", "--json", "-"];
+    let wait = ["--wait-ready", "5s", "--ready-path", "/health", &url];
+    let ended = output(&[&flags[..], &wait].concat()).await;
+    assert!(ended.status.success(), "{}", text(&ended.stderr));
+    let report: Report = serde_json::from_slice(&ended.stdout).unwrap();
+    assert_eq!(report.summary.successes, 5, "{report:?}");
+}
+
+#[tokio::test]
+async fn files_that_tls_cannot_use_are_not_waited_for() {
+    let url = "https://127.0.0.1:9/";
+    let ended = output(&[
+        url,
+        "--tls-ca",
+        "/nonexistent",
+        "--wait-ready",
+        "150ms",
+        "--ready-path",
+        "/health",
+    ])
+    .await;
+    let wrong = text(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(2), "{wrong}");
+    assert!(
+        wrong.starts_with("--tls-ca") || wrong.contains(" --tls-ca"),
+        "{wrong}"
+    );
 }

@@ -112,6 +112,7 @@ async fn a_good_status_with_a_bad_body_is_an_error_of_its_own() {
     for http2 in [false, true] {
         let report = checked(&url, http2, std::slice::from_ref(&text)).await;
         assert_eq!(report.summary.errors, [(ErrorKind::Content, 8)].into());
+        assert!(report.reasons[&ErrorKind::Content].contains("longer than 1 MiB"));
         assert_eq!(report.summary.body_bytes, 8 * long.len() as u64);
     }
 }

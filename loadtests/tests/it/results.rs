@@ -142,6 +142,14 @@ async fn a_merged_report_is_that_of_all_requests_together() {
     let again = merge(&[merged.clone(), closed(&url, 5).await]).unwrap();
     assert_eq!((again.runs, again.summary.requests), (3, 85));
 
+    // Whoever did not look speaks for all.
+    let mut parts = [one.clone(), two.clone()];
+    parts[0].config.tls_verified = Some(true);
+    parts[1].config.tls_verified = Some(false);
+    assert_eq!(merge(&parts).unwrap().config.tls_verified, Some(false));
+    parts[1].config.tls_verified = Some(true);
+    assert_eq!(merge(&parts).unwrap().config.tls_verified, Some(true));
+
     assert_eq!(merge(&[]), Err(CannotMerge::Nothing));
     let mut other = two.clone();
     other.config.method = "POST".to_owned();

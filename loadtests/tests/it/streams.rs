@@ -289,3 +289,12 @@ async fn forms_that_there_are_not_are_named() {
         );
     }
 }
+
+#[tokio::test]
+async fn of_an_error_event_only_its_message_is_kept() {
+    const ERROR: &str =
+        "event: error\ndata: {\"error\":{\"message\":\"too long\",\"prompt\":\"secret\"}}\n\n";
+    let url = streaming(&[ERROR], Duration::ZERO).await;
+    let report = run(closed(&url, 2, Dialect::Sse)).await;
+    assert_eq!(report.reasons[&ErrorKind::Content], "too long");
+}

@@ -1,6 +1,6 @@
 //! TLS: who is trusted, who we are, and what is said when it does not come about.
 
-use std::{convert::Infallible, fs, path::PathBuf, sync::Arc, time::Duration};
+use std::{convert::Infallible, fs, future::pending, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, Version};
@@ -13,6 +13,7 @@ use hyper_util::{
 use loadtests::{
     Config, Report,
     config::{Limit, Load},
+    protocol::Protocol,
     record::ErrorKind,
     table::Table,
     tls::Tls,
@@ -25,7 +26,10 @@ use rustls::{
     server::WebPkiClientVerifier,
 };
 use tempfile::TempDir;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
@@ -308,5 +312,82 @@ async fn what_tls_cannot_use_is_named() {
         for word in words {
             assert!(error.contains(word), "{args:?}: {error}");
         }
+    }
+}
+
+#[tokio::test]
+async fn who_is_not_let_in_after_the_handshake_is_told_so_by_each_protocol() {
+    let authority = Authority::new();
+    let acceptor = authority.acceptor(&[b"h2", b"http/1.1"], true);
+    let url = raw(move |stream: TcpStream| {
+        let accept = acceptor.accept(stream).into_fallible();
+        async move {
+            // Kept open, so that what was said of it is not lost to a reset.
+            if let Err((_, mut stream)) = accept.await {
+                let mut rest = Vec::new();
+                let _ = stream.read_to_end(&mut rest).await;
+            }
+        }
+    })
+    .await;
+    let https = url.replace("http://", "https://");
+    for http2 in [false, true] {
+        let mut config = closed(&https, trusting(&authority));
+        config.http2 = http2;
+        assert_refused(&run(config).await, "CertificateRequired");
+    }
+    let wss = url.replace("http://", "wss://");
+    let mut config = closed(&wss, trusting(&authority));
+    config.protocol = Protocol::WebSocket { binary: false };
+    assert_refused(&run(config).await, "CertificateRequired");
+}
+
+#[tokio::test]
+async fn a_handshake_that_does_not_come_about_in_time_is_a_tls_error() {
+    let authority = Authority::new();
+    let url = raw(async |stream: TcpStream| {
+        pending::<()>().await;
+        drop(stream);
+    })
+    .await;
+    let url = url.replace("http://", "https://");
+    let mut config = closed(&url, trusting(&authority));
+    (config.timeout, config.connections) = (Duration::from_millis(300), 6);
+    assert_refused(&run(config).await, "no TLS handshake in time");
+}
+
+#[tokio::test]
+async fn a_body_without_length_is_whole_only_if_tls_says_that_it_has_ended() {
+    let authority = Authority::new();
+    for says in [true, false] {
+        let acceptor = authority.acceptor(&[], false);
+        let url = raw(move |stream: TcpStream| {
+            let acceptor = acceptor.clone();
+            async move {
+                let mut stream = acceptor.accept(stream).await.unwrap();
+                let mut head = [0; 4096];
+                while stream
+                    .read(&mut head)
+                    .await
+                    .is_ok_and(|bytes| bytes == 4096)
+                {}
+                let answer = b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nhalf a body";
+                stream.write_all(answer).await.unwrap();
+                stream.flush().await.unwrap();
+                if says {
+                    stream.shutdown().await.unwrap();
+                }
+            }
+        })
+        .await;
+        let url = url.replace("http://", "https://");
+        let report = run(closed(&url, trusting(&authority))).await;
+        let (summary, body) = (&report.summary, ErrorKind::Body);
+        if says {
+            assert_eq!(summary.successes, 6, "{report:#?}");
+        } else {
+            assert_eq!(summary.errors, [(body, 6)].into(), "{report:#?}");
+        }
+        assert_eq!(summary.body_bytes, 66);
     }
 }

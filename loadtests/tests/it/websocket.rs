@@ -1,6 +1,6 @@
 //! Round trips of messages.
 
-use std::time::Duration;
+use std::{future::pending, time::Duration};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use loadtests::{
@@ -13,12 +13,16 @@ use loadtests::{
     record::ErrorKind,
     unit::Rate,
 };
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 use tokio_tungstenite::{
     WebSocketStream, accept_async,
     tungstenite::{
         Message,
-        protocol::{CloseFrame, frame::coding::CloseCode},
+        handshake::derive_accept_key,
+        protocol::{CloseFrame, Role, frame::coding::CloseCode},
     },
 };
 
@@ -163,7 +167,8 @@ async fn every_way_to_fail_is_told_apart() {
 
     let url = server(async |mut socket: Socket| while socket.next().await.is_some() {}).await;
     let mut config = closed(&url, b"x", false);
-    config.timeout = Duration::from_millis(20);
+    // All at once, each with enough time for its handshake.
+    (config.timeout, config.connections) = (Duration::from_millis(500), 20);
     assert_only(&run(config).await, ErrorKind::Timeout, "");
 }
 
@@ -213,6 +218,14 @@ async fn what_makes_no_sense_with_it_is_named() {
             ["--websocket", "--websocket-binary"],
         ),
         (
+            &[url, "--websocket", "--header", "upgrade: h2c"],
+            ["--header", "--websocket"],
+        ),
+        (
+            &[url, "--websocket", "--header", "Sec-WebSocket-Key: x"],
+            ["sec-websocket-key", "--websocket"],
+        ),
+        (
             &[url, "--websocket", "--tls-insecure"],
             ["--tls-insecure", "https"],
         ),
@@ -225,4 +238,99 @@ async fn what_makes_no_sense_with_it_is_named() {
             "{args:?}: {error}"
         );
     }
+}
+
+/// Messages that come with the handshake, more than are read in one turn.
+const GREETINGS: usize = 40;
+
+#[tokio::test]
+async fn however_many_greetings_there_are_they_are_no_answers() {
+    let url = raw(|mut stream: TcpStream| async move {
+        let (mut head, mut byte) = (Vec::new(), [0]);
+        while !head.ends_with(b"\r\n\r\n") && stream.read_exact(&mut byte).await.is_ok() {
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8(head).unwrap();
+        let key = head.lines().find_map(|line| line.strip_prefix("sec-websocket-key: "));
+        let key = key.or_else(|| head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")));
+        let accept = derive_accept_key(key.unwrap().as_bytes());
+        let mut bytes = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: {accept}\r\n\r\n"
+        )
+        .into_bytes();
+        // Text of two bytes that is not masked, as servers send it.
+        bytes.extend(b"\x81\x02hi".repeat(GREETINGS));
+        stream.write_all(&bytes).await.unwrap();
+        let mut socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
+        while let Some(Ok(message)) = socket.next().await {
+            if message.is_text() {
+                let _ = socket.send(Message::text("answer")).await;
+            }
+        }
+    })
+    .await
+    .replace("http://", "ws://");
+    let mut config = closed(&url, b"question", false);
+    config.checks = vec![Check::Contains("answer".to_owned())];
+    let report = run(config).await;
+    assert_eq!(
+        (report.summary.successes, report.summary.error_count),
+        (20, 0),
+        "{report:#?}"
+    );
+}
+
+#[tokio::test]
+async fn a_handshake_that_is_not_answered_in_time_is_named() {
+    let url = raw(async |stream: TcpStream| {
+        pending::<()>().await;
+        drop(stream);
+    })
+    .await;
+    let mut config = closed(&url.replace("http://", "ws://"), b"x", false);
+    (config.timeout, config.connections) = (Duration::from_millis(300), 20);
+    assert_only(
+        &run(config).await,
+        ErrorKind::Timeout,
+        "no answer to the WebSocket handshake",
+    );
+}
+
+#[tokio::test]
+async fn handshakes_that_are_refused_are_no_busy_loop() {
+    let url = raw(|mut stream: TcpStream| async move {
+        read_head(&mut stream).await;
+        let no = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
+        write(&mut stream, no).await;
+    })
+    .await;
+    let mut config = closed(&url.replace("http://", "ws://"), b"x", false);
+    config.connections = 1;
+    config.load = Load::Closed(Limit::Duration(Duration::from_millis(300)));
+    let report = run(config).await;
+    let count = report.summary.errors[&ErrorKind::Status5xx];
+    // After each there is a pause of 10 ms.
+    assert!((1..=31).contains(&count), "{count}");
+}
+
+#[tokio::test]
+async fn who_waits_for_its_turn_to_connect_has_its_whole_time_afterwards() {
+    let url = raw(|stream: TcpStream| async move {
+        // Four rounds of it are longer than a connection may take.
+        tokio::time::sleep(Duration::from_millis(350)).await;
+        if let Ok(socket) = accept_async(stream).await {
+            echo(socket).await;
+        }
+    })
+    .await;
+    let mut config = closed(&url.replace("http://", "ws://"), b"x", false);
+    config.connections = 256;
+    config.load = Config::steady(
+        Rate::new(10.0).unwrap(),
+        Duration::from_millis(100),
+        Arrivals::Constant,
+        1,
+    );
+    let report = run(config).await;
+    assert_eq!(report.summary.connections_opened, 256, "{report:#?}");
 }
