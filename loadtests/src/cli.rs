@@ -349,10 +349,11 @@ fn in_turn(args: &AbArgs) -> Result<ExitCode, Error> {
             );
         }
     };
-    let result = until_stopped(|stopped| ab::run(&setup, tell, stopped))?;
+    let result = until_stopped(|stopped| ab::run(&setup, tell, stopped));
     if shows {
         eprint!("\r\x1b[K");
     }
+    let result = result?;
     let is_met = result.limits.iter().all(|limit| limit.met);
     let is_good = result.failed.is_none() && (is_met || result.interrupted);
     let code = conclude(json, &result, &result.to_string(), is_good);
