@@ -2,7 +2,7 @@
 //!
 //! A block is D A B B A D, where D is what both are measured against, such as the way without a proxy: each arm has its turn twice, early
 //! and late, so that a drift of the machine falls on all alike. A and B change places in every second block. Of each block the ratio is
-//! taken; what is told is the median of the ratios and an interval for it by bootstrap. Between these blocks are as many in which A
+//! taken; what is told is the median of the ratios and the interval for it of the sign test. Between these blocks are as many in which A
 //! takes the place of B as well: they say what this run calls a difference where there is none, and without that nothing is claimed.
 //!
 //! Null blocks are blocks of their own, of the same form, and not the two slices of A that a block has anyway: one slice beside the other

@@ -309,12 +309,12 @@ pub(crate) enum Command {
     /// Compare two servers in one run, slice by slice in turn: ratios with intervals, and what may be said.
     ///
     /// A block is D A B B A D, where D is --direct, and A and B change places in every second block. Each block has its ratios; told are
-    /// their medians, and intervals by bootstrap that have them with 95 %. Blocks of A against itself are among them: unless their interval
-    /// has 1 in it and stays within 5 % of it, nothing is claimed. Blocks are rejected by rules that cannot see who is better: steal over
-    /// 1 %, other processes over 2 % of the CPU, a lag p99 over 10 % of the p50, or a rate that the tool missed by over 1 %.
+    /// their medians, and intervals (of the sign test) that have them with 95 %. Blocks of A against itself are among them: where the interval
+    /// of any figure of theirs does not have 1 in it nothing is claimed, and of a figure whose interval is not within 5 % of 1 neither. Blocks are rejected by rules that cannot see who is better: steal over
+    /// 1 %, other processes over 2 % of the CPU, a lag p99 over 10 % of the p50, or a tool that stood still for over 1 % of the time.
     ///
     /// The load is a closed loop, or with --rate an open one, the same for all. With 12 blocks and a null block for each it takes
-    /// 10 minutes, and 12 with --direct.
+    /// 10 minutes, and 15 with --direct.
     ///
     /// Exit status: 0; 1 a limit of --limit is not shown to be kept, a target was not ready in time, something ended the run early, or the
     /// result could not be written; 2 the arguments make no sense, nothing was sent; 130 stopped by Ctrl-C, with the whole blocks so far.

@@ -34,13 +34,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::SystemTime;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// The load ran, but with errors, or its result could not be written.
+/// The load ran, but with errors or past an objective, or its target was not ready in time, or its result could not be written.
 const FAILED: u8 = 1;
 /// The arguments make no sense; nothing was sent.
 const USAGE: u8 = 2;
-/// Stopped by Ctrl-C, as shells report it.
+/// Stopped by Ctrl-C or SIGTERM, as shells report the former.
 const INTERRUPTED: u8 = 130;
 
 /// Runs the command; the first argument is the program's name.
@@ -249,7 +250,7 @@ fn load(args: &Args) -> Result<ExitCode, Error> {
     })
 }
 
-/// Runs it to its end; the receiver hears of Ctrl-C.
+/// Runs it to its end; the receiver hears of Ctrl-C, and of SIGTERM, with which Kubernetes ends a pod.
 fn until_stopped<T, F>(body: impl FnOnce(watch::Receiver<bool>) -> F) -> Result<T, Error>
 where
     F: Future<Output = Result<T, Error>>,
@@ -259,16 +260,40 @@ where
         .enable_all()
         .build()
         .map_err(Error::Thread)?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         let (stop, stopped) = watch::channel(false);
-        tokio::spawn(async move {
-            if tokio::signal::ctrl_c().await.is_ok() {
-                stop.send_replace(true);
-            }
-            stop.closed().await; // so that the sender outlives the run
-        });
+        tokio::spawn(hear(stop));
         body(stopped).await
-    })
+    });
+    // Not dropped: that would wait for a look-up of a name that nobody answers.
+    runtime.shutdown_background();
+    result
+}
+
+/// Stops the run at the first signal. The second one ends the process at once, whatever it waits for.
+async fn hear(stop: watch::Sender<bool>) {
+    let signals = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    );
+    if let (Ok(mut interrupt), Ok(mut terminate)) = signals {
+        let mut next = async || {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        };
+        next().await;
+        stop.send_replace(true);
+        next().await;
+        leave();
+    }
+    stop.closed().await; // so that the sender outlives the run
+}
+
+#[expect(clippy::exit, reason = "whoever asks twice does not want to wait")]
+fn leave() -> ! {
+    std::process::exit(i32::from(INTERRUPTED))
 }
 
 /// Wakes from zero.
@@ -324,10 +349,11 @@ fn in_turn(args: &AbArgs) -> Result<ExitCode, Error> {
             );
         }
     };
-    let result = until_stopped(|stopped| ab::run(&setup, tell, stopped))?;
+    let result = until_stopped(|stopped| ab::run(&setup, tell, stopped));
     if shows {
         eprint!("\r\x1b[K");
     }
+    let result = result?;
     let is_met = result.limits.iter().all(|limit| limit.met);
     let is_good = result.failed.is_none() && (is_met || result.interrupted);
     let code = conclude(json, &result, &result.to_string(), is_good);

@@ -72,12 +72,13 @@ impl Crew {
         Ok((crew, ready))
     }
 
-    /// Lets the load begin.
+    /// Lets the load begin; `first` is the number of the first request that counts, if it is known.
     pub(crate) fn go(
         &mut self,
         load: &Load,
         timeline: Timeline,
         tally: &Arc<Tally>,
+        first: Option<u64>,
     ) -> Result<(), Error> {
         self.start.send_replace(Some(timeline));
         if let Load::Open(schedule) = load {
@@ -87,7 +88,7 @@ impl Crew {
                 Schedule::clone(schedule),
             );
             self.spawn("load-pacer".into(), move || {
-                pace(&shared, &tally, &timeline, &schedule);
+                pace(&shared, &tally, &timeline, &schedule, first);
             })?;
         }
         self.done_sender = None;

@@ -53,7 +53,7 @@ pub enum CannotMerge {
 /// threads of all.
 ///
 /// # Errors
-/// If the reports are of different loads, or one has no histograms.
+/// If the reports are of different loads, or of parts of different schedules or twice of the same one, or one has no histograms.
 pub fn merge(reports: &[Report]) -> Result<Report, CannotMerge> {
     let first = reports.first().ok_or(CannotMerge::Nothing)?;
     let mut merged = first.clone();
@@ -62,8 +62,12 @@ pub fn merge(reports: &[Report]) -> Result<Report, CannotMerge> {
     (merged.config.connections, merged.config.threads) = (0, 0);
     (merged.runs, merged.interrupted) = (0, false);
     (merged.started_monotonic, merged.ready_after) = (None, None);
+    let is_sharded = reports.iter().any(|report| report.config.shard.is_some());
     for (number, report) in (1..).zip(reports) {
         check(number, report, first)?;
+        if is_sharded {
+            check_plan(number, report, first)?;
+        }
         total.merge(&recorder(number, report)?);
         let measured = report.started_at + report.config.warmup;
         began = began.min(measured);
@@ -76,6 +80,9 @@ pub fn merge(reports: &[Report]) -> Result<Report, CannotMerge> {
         if report.config.tls_verified == Some(false) {
             merged.config.tls_verified = Some(false);
         }
+    }
+    if is_sharded {
+        check_shards(reports)?;
     }
     // All parts of a schedule are the schedule; some of them, or several runs, are a plan that is nowhere written down.
     let shards = || reports.iter().map(|report| report.config.shard);
@@ -99,24 +106,67 @@ pub fn merge(reports: &[Report]) -> Result<Report, CannotMerge> {
     Ok(merged)
 }
 
-fn check(number: usize, report: &Report, first: &Report) -> Result<(), CannotMerge> {
-    fn same<T: PartialEq + Debug>(
-        number: usize,
-        setting: &'static str,
-        got: &T,
-        wanted: &T,
-    ) -> Result<(), CannotMerge> {
-        if got == wanted {
-            return Ok(());
-        }
-        let (got, wanted) = (format!("{got:?}"), format!("{wanted:?}"));
-        Err(CannotMerge::Differs {
-            number,
-            setting,
-            got,
-            wanted,
-        })
+fn same<T: PartialEq + Debug>(
+    number: usize,
+    setting: &'static str,
+    got: &T,
+    wanted: &T,
+) -> Result<(), CannotMerge> {
+    if got == wanted {
+        return Ok(());
     }
+    let (got, wanted) = (format!("{got:?}"), format!("{wanted:?}"));
+    Err(CannotMerge::Differs {
+        number,
+        setting,
+        got,
+        wanted,
+    })
+}
+
+/// Parts are parts of one schedule.
+fn check_plan(number: usize, report: &Report, first: &Report) -> Result<(), CannotMerge> {
+    let (got, wanted) = (&report.config, &first.config);
+    same(number, "config.stages", &got.stages, &wanted.stages)?;
+    same(number, "config.trace", &got.trace, &wanted.trace)?;
+    same(number, "config.duration", &got.duration, &wanted.duration)?;
+    same(number, "config.requests", &got.requests, &wanted.requests)?;
+    same(number, "config.arrivals", &got.arrivals, &wanted.arrivals)?;
+    same(
+        number,
+        "config.variation",
+        &got.variation,
+        &wanted.variation,
+    )?;
+    same(number, "config.seed", &got.seed, &wanted.seed)
+}
+
+/// Each part is of as many, and there once.
+fn check_shards(reports: &[Report]) -> Result<(), CannotMerge> {
+    let mut seen: Vec<Shard> = Vec::new();
+    for (number, report) in (1..).zip(reports) {
+        let shard = report.config.shard;
+        let fits = |shard: &Shard| seen.iter().all(|other| shard.goes_with(*other));
+        let Some(shard) = shard.filter(fits) else {
+            let shown = |shard: Option<Shard>| {
+                shard.map_or_else(|| "none".to_owned(), |shard| shard.to_string())
+            };
+            return Err(CannotMerge::Differs {
+                number,
+                setting: "config.shard",
+                got: shown(shard),
+                wanted: format!(
+                    "{}, and each part of a schedule is needed once",
+                    shown(reports[0].config.shard)
+                ),
+            });
+        };
+        seen.push(shard);
+    }
+    Ok(())
+}
+
+fn check(number: usize, report: &Report, first: &Report) -> Result<(), CannotMerge> {
     if report.cold.is_some() {
         return Err(CannotMerge::Cold { number });
     }

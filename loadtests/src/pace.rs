@@ -6,7 +6,8 @@
 //!
 //! A thread that comes a little late lets go at once everything that is due, in order, and the lateness is in the lag
 //! histogram. One that was kept from running for longer than [`CATCH_UP`] (a stopped process, a starved core) does not: a burst
-//! that nobody planned would be blamed on the server. The rest of the schedule is moved instead, which is counted and told.
+//! that nobody planned would be blamed on the server. The rest of the schedule is moved instead, which is counted and told. A burst that
+//! was planned, of many requests at one instant, is sent as it is, however long that takes.
 //! Nothing is skipped, and what the *server* does moves nothing: this thread never waits for it.
 
 use crate::dispatch::Ticket;
@@ -17,7 +18,7 @@ use rustix::process::setpriority_process;
 use rustix::thread::{ClockId, Timespec, clock_nanosleep_absolute, set_current_timer_slack};
 use rustix::time::clock_gettime;
 use std::num::NonZero;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How much of each wait is spun: about what a sleeping thread needs to get going again.
@@ -37,42 +38,87 @@ const CATCH_UP: Duration = Duration::from_millis(10);
 struct Anchor {
     /// The instant from which the schedule now counts.
     at: Instant,
+    /// The request before: when it was due, and when it was let go.
+    last: Option<(Duration, Instant)>,
+    /// How late it is because of requests of one instant, which take their time to be let go one after the other.
+    excused: Duration,
 }
 
 impl Anchor {
+    fn new(at: Instant) -> Self {
+        Self {
+            at,
+            last: None,
+            excused: Duration::ZERO,
+        }
+    }
+
     /// When a request is due on the clock.
     fn planned(&self, due: Duration) -> Instant {
         self.at + due
     }
 
-    /// Hears that a request that was due at `planned` is let go `now`. Had this thread been away for longer than it may catch up, what
+    /// Hears that a request that is `due` is let go `now`. Had this thread been away for longer than it may catch up, what
     /// follows is moved by as much, so that the gaps stay as planned, and the time that was lost is given. The late request itself
     /// keeps its instant: its lag and its latency say all of it.
-    fn let_go(&mut self, planned: Instant, now: Instant) -> Option<Duration> {
-        let late = now.saturating_duration_since(planned);
-        (late > CATCH_UP).then(|| {
+    ///
+    /// Nothing is moved between requests of the same instant, nor after them for the time that they took: that burst was planned.
+    fn let_go(&mut self, due: Duration, now: Instant) -> Option<Duration> {
+        let late = now.saturating_duration_since(self.planned(due));
+        self.excused = self.excused.min(late);
+        let last = self.last.replace((due, now));
+        if let Some((_, then)) = last.filter(|(before, _)| *before == due) {
+            let took = now.saturating_duration_since(then);
+            if took <= CATCH_UP {
+                self.excused += took;
+            }
+            return None;
+        }
+        (late > self.excused + CATCH_UP).then(|| {
             self.at += late;
+            self.excused = Duration::ZERO;
             late
         })
     }
 }
 
-/// Offers every planned request, warm-up first; returns early if the run is stopped.
-pub(crate) fn pace(shared: &Shared, tally: &Tally, timeline: &Timeline, schedule: &Schedule) {
+/// Requests of the whole of a warm-up, shards or not; stops counting if the run is stopped.
+pub(crate) fn count_warmup(schedule: &Schedule, length: Duration, halted: &AtomicBool) -> u64 {
+    let warmup = schedule.warmup(length).map(|warmup| warmup.whole());
+    let count = warmup.as_ref().map_or(0, |warmup| {
+        let instants = warmup.instants();
+        instants
+            .take_while(|_| !halted.load(Ordering::Relaxed))
+            .count()
+    });
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+/// Offers every planned request, warm-up first; returns early if the run is stopped. `first` is the number of the first one that counts, if
+/// it does not just follow that of the last one of the warm-up.
+pub(crate) fn pace(
+    shared: &Shared,
+    tally: &Tally,
+    timeline: &Timeline,
+    schedule: &Schedule,
+    first: Option<u64>,
+) {
     // Without the slack turned down we would be 50 us late rather than wrong.
     let _ = set_current_timer_slack(NonZero::new(1));
     // Of this thread alone, on Linux. It sleeps but for moments, and whoever is not allowed to do this waits for others at times.
     let _ = setpriority_process(None, FIRST);
     let warmup = schedule.warmup(timeline.measure - timeline.start);
-    // A request has the number that it would have were there no shards, and so the same body.
-    let first = warmup
-        .as_ref()
-        .map_or(0, |warmup| warmup.whole().instants().count());
-    let first = u64::try_from(first).unwrap_or_default();
-    let warm = warmup.iter().map(|warmup| (timeline.start, 0, warmup));
-    'run: for (at, first, schedule) in warm.chain([(timeline.measure, first, schedule)]) {
-        let mut anchor = Anchor { at };
+    let mut next = 0;
+    let warm = warmup.iter().map(|warmup| (timeline.start, warmup));
+    'run: for (at, schedule) in warm.chain([(timeline.measure, schedule)]) {
+        let mut anchor = Anchor::new(at);
         let is_measured = at == timeline.measure;
+        // A request has the number that it would have were there no shards, and so the same body.
+        let first = if is_measured {
+            first.unwrap_or(next)
+        } else {
+            0
+        };
         for (number, due) in schedule.numbered() {
             let planned = anchor.planned(due);
             // A warm-up that was moved ends where it was to end.
@@ -83,11 +129,12 @@ pub(crate) fn pace(shared: &Shared, tally: &Tally, timeline: &Timeline, schedule
                 break 'run;
             }
             let released = Instant::now();
-            if let Some(lost) = anchor.let_go(planned, released)
+            if let Some(lost) = anchor.let_go(due, released)
                 && is_measured
             {
                 tally.counts.lock().recorder.count_stall(lost);
             }
+            next = first + number + 1;
             let ticket = Ticket {
                 number: first + number,
                 planned,
@@ -158,7 +205,7 @@ mod tests {
         away: &[(u32, Duration)],
     ) -> (Vec<Duration>, Vec<Duration>, Vec<Duration>) {
         let start = Instant::now();
-        let mut anchor = Anchor { at: start };
+        let mut anchor = Anchor::new(start);
         let mut now = start;
         let (mut late, mut sent, mut lost) = (Vec::new(), Vec::new(), Vec::new());
         for number in 0..count {
@@ -169,7 +216,7 @@ mod tests {
                 .map(|(_, away)| *away)
                 .sum::<Duration>();
             now = now.max(planned);
-            lost.extend(anchor.let_go(planned, now));
+            lost.extend(anchor.let_go(ms(1) * number, now));
             late.push(now - planned);
             sent.push(now - start);
         }
@@ -201,6 +248,28 @@ mod tests {
         assert!(lost.is_empty(), "{lost:?}");
         let (_, _, lost) = simulate(20, &[(5, CATCH_UP + ms(2))]);
         assert_eq!(lost, [CATCH_UP + ms(1)]);
+    }
+
+    #[test]
+    fn a_burst_that_was_planned_moves_nothing_however_long_it_takes() {
+        let start = Instant::now();
+        let mut anchor = Anchor::new(start);
+        let mut now = start;
+        // 300 at once, each of which takes 100 us to be let go, and then one each 1 ms, of which 30 are due already.
+        for _ in 0..300 {
+            now += Duration::from_micros(100);
+            assert_eq!(anchor.let_go(ms(0), now), None);
+        }
+        for number in 1..=100 {
+            now = now.max(anchor.planned(ms(number)));
+            assert_eq!(anchor.let_go(ms(number), now), None);
+        }
+        assert_eq!(now, start + ms(100));
+        // Being away is no excuse, neither before such a burst nor in it.
+        now += ms(51);
+        assert_eq!(anchor.let_go(ms(101), now), Some(ms(50)));
+        assert_eq!(anchor.let_go(ms(101), now + ms(70)), None);
+        assert_eq!(anchor.let_go(ms(102), now + ms(70)), Some(ms(69)));
     }
 
     proptest! {

@@ -21,6 +21,9 @@ use tokio::time::{sleep, timeout_at};
 /// Between two tries: short beside any start of a server, and nothing that it would notice.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// A try that has less time than this, as the wait is over, says nothing by its silence.
+const SHORT: Duration = Duration::from_secs(1);
+
 /// What to wait for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ready {
@@ -70,13 +73,20 @@ pub(crate) async fn wait(config: &Config) -> Result<Option<Duration>, Error> {
     let began = Instant::now();
     let end = began + ready.within;
     let mut probe = probe(config, ready)?;
+    let mut kept = None;
     loop {
-        let deadline = end.min(Instant::now() + config.timeout);
+        let tried_at = Instant::now();
+        let deadline = end.min(tried_at + config.timeout);
         let tried = timeout_at(deadline.into(), attempt(config, probe.as_mut(), deadline)).await;
         let reason = match tried {
             Ok(Ok(())) => return Ok(Some(began.elapsed())),
             Ok(Err(reason)) => reason,
             Err(_) => SILENT.to_owned(),
+        };
+        // What the try before had to say says more than that there was no time left for this one.
+        let reason = match kept.take() {
+            Some(kept) if reason == SILENT && tried_at + SHORT > end => kept,
+            _ => reason,
         };
         if Instant::now() + PAUSE >= end {
             return Err(Error::NotReady {
@@ -88,6 +98,7 @@ pub(crate) async fn wait(config: &Config) -> Result<Option<Duration>, Error> {
                 reason,
             });
         }
+        kept = Some(reason);
         sleep(PAUSE).await;
     }
 }

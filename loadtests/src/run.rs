@@ -9,12 +9,13 @@ use crate::crew::Crew;
 use crate::dispatch::{Dispatch, Ticket};
 use crate::error::Error;
 use crate::flight::{Shared, Tally, Timeline};
-use crate::pace::never_sent;
+use crate::pace::{count_warmup, never_sent};
 use crate::progress::{Meter, Progress};
 use crate::protocol::Protocol;
 use crate::ready;
 use crate::record::{ErrorKind, Recorder};
 use crate::report::Report;
+use crate::unit::human;
 use http::header::{CONNECTION, HOST};
 use http::{HeaderValue, Request, Uri};
 use rustix::time::{ClockId, clock_gettime};
@@ -24,13 +25,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{MissedTickBehavior, interval, sleep_until};
+use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 
 /// How often progress is told.
 const PROGRESS: Duration = Duration::from_millis(250);
 
 /// Connections made in advance at the same time: half of the smallest accept queue that is common.
 const TURNS: usize = 64;
+
+/// By how much a start may be missed.
+const LATE: Duration = Duration::from_millis(50);
+/// Between two looks at the clock of the machine, at most.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Runs the load and reports.
 ///
@@ -41,8 +48,8 @@ const TURNS: usize = 64;
 ///
 /// # Errors
 ///
-/// A setting that makes no sense, a host that does not resolve, or a target that is not ready in time, before anything is sent; or threads that the operating
-/// system refuses. Failed requests are not errors but part of the report.
+/// A setting that makes no sense, a host that does not resolve, a target that is not ready in time, or a common start that was missed,
+/// before anything is sent; or threads that the operating system refuses. Failed requests are not errors but part of the report.
 ///
 /// # Cancel safety
 ///
@@ -72,27 +79,28 @@ pub(crate) async fn run_marked(
     mut mark: impl FnMut(Mark),
 ) -> Result<Report, Error> {
     config.check()?;
-    let waited = tokio::select! {
-        waited = ready::wait(&config) => waited?,
-        () = stopped(&mut stop) => {
-            let nothing = Recorder::default();
-            return Ok(Report::new(&config, &nothing, Duration::ZERO, SystemTime::now(), true));
-        }
+    let Some((waited, addresses)) = unless_stopped(&mut stop, find(&config)).await.transpose()?
+    else {
+        let nothing = Recorder::default();
+        return Ok(Report::new(
+            &config,
+            &nothing,
+            Duration::ZERO,
+            SystemTime::now(),
+            true,
+        ));
     };
-    let shared = Arc::new(share(&config, resolve(&config).await?)?);
+    let shared = Arc::new(share(&config, addresses)?);
     let (mut crew, mut ready) = Crew::start(&config, &shared)?;
-    let mut interrupted = tokio::select! {
-        _ = ready.recv() => false, // every sender is dropped once every worker has connected or given up
-        () = stopped(&mut stop) => true,
+    let connected = async {
+        ready.recv().await; // every sender is dropped once every worker has connected or given up
+        first_number(&config, &shared).await
     };
-    interrupted = interrupted || !together(config.start_at, &mut stop).await;
+    let first = unless_stopped(&mut stop, connected).await.transpose()?;
+    let mut interrupted = first.is_none() || !together(config.start_at, &mut stop).await?;
     let (clock, start) = (clock_gettime(ClockId::Monotonic), Instant::now());
     let (measure, started_at) = (start + config.warmup, SystemTime::now());
-    let (end, mut cutoff) = match &config.load {
-        Load::Closed(Limit::Duration(length)) => (Some(measure + *length), None),
-        Load::Closed(Limit::Requests(_)) => (None, None),
-        Load::Open(schedule) => (None, Some(measure + schedule.length() + config.timeout)),
-    };
+    let (end, mut cutoff) = ends(&config, measure);
     let timeline = Timeline {
         start,
         measure,
@@ -102,7 +110,7 @@ pub(crate) async fn run_marked(
     if interrupted {
         crew.halt();
     } else {
-        crew.go(&config.load, timeline, &pacer_tally)?;
+        crew.go(&config.load, timeline, &pacer_tally, first.flatten())?;
     }
 
     let tallies: Vec<_> = crew.tallies.iter().chain([&pacer_tally]).cloned().collect();
@@ -171,16 +179,67 @@ pub(crate) async fn run_marked(
     Ok(report)
 }
 
+/// The number of the first request that counts, where it must be known before: shards number as if there were none of them. To count the
+/// warm-up takes seconds if that is a long one, so it is done before the clock runs.
+async fn first_number(config: &Config, shared: &Arc<Shared>) -> Result<Option<u64>, Error> {
+    let Load::Open(schedule) = &config.load else {
+        return Ok(None);
+    };
+    if schedule.shard.is_none() {
+        return Ok(None);
+    }
+    let (shared, schedule, warmup) = (Arc::clone(shared), schedule.clone(), config.warmup);
+    spawn_blocking(move || count_warmup(&schedule, warmup, &shared.halted))
+        .await
+        .map(Some)
+        .map_err(|error| Error::Worker(error.to_string()))
+}
+
 /// Waits for the moment at which all who load together begin, connected already, so that their first requests are alike. False if
 /// it was stopped before.
-async fn together(at: Option<SystemTime>, stop: &mut watch::Receiver<bool>) -> bool {
+///
+/// The clock of the machine may be set meanwhile, so that is looked at again and again.
+///
+/// # Errors
+/// If that moment has passed when all that comes before it has been done: the others have begun.
+async fn together(at: Option<SystemTime>, stop: &mut watch::Receiver<bool>) -> Result<bool, Error> {
     let Some(at) = at else {
-        return true;
+        return Ok(true);
     };
-    let ahead = at.duration_since(SystemTime::now()).unwrap_or_default();
-    tokio::select! {
-        () = tokio::time::sleep(ahead) => true,
-        () = stopped(stop) => false,
+    let mut most = LATE;
+    loop {
+        let now = SystemTime::now();
+        let late = now.duration_since(at).unwrap_or_default();
+        if late > most {
+            let start = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+            let late = human(late.as_secs_f64());
+            return Err(Error::invalid(
+                "--start-at",
+                start.as_secs_f64().to_string(),
+                format!(
+                    "a moment that is ahead once the target is ready and all connections are made; it had passed by {late}"
+                ),
+            ));
+        }
+        let ahead = at.duration_since(now).unwrap_or_default();
+        if ahead.is_zero() {
+            return Ok(true);
+        }
+        tokio::select! {
+            () = sleep(ahead.min(LOOK)) => {}
+            () = stopped(stop) => return Ok(false),
+        }
+        // A busy machine wakes late, which `started_at` of the report tells. More is a clock that was set.
+        most = LOOK;
+    }
+}
+
+/// When no more is sent, and when what waits is given up, if that is known.
+fn ends(config: &Config, measure: Instant) -> (Option<Instant>, Option<Instant>) {
+    match &config.load {
+        Load::Closed(Limit::Duration(length)) => (Some(measure + *length), None),
+        Load::Closed(Limit::Requests(_)) => (None, None),
+        Load::Open(schedule) => (None, Some(measure + schedule.length() + config.timeout)),
     }
 }
 
@@ -218,10 +277,27 @@ fn drop_all(
         .for_each(|ticket| never_sent(shared, tally, timeline, ticket, kind));
 }
 
+/// What it comes to; none if the run was stopped before.
+async fn unless_stopped<T>(
+    stop: &mut watch::Receiver<bool>,
+    what: impl Future<Output = T>,
+) -> Option<T> {
+    tokio::select! {
+        came = what => Some(came),
+        () = stopped(stop) => None,
+    }
+}
+
 pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
     if stop.wait_for(|stop| *stop).await.is_err() {
         pending::<()>().await; // nobody is left who could stop the run
     }
+}
+
+/// Where the target is, once it is ready, and how long that took if it was waited for.
+async fn find(config: &Config) -> Result<(Option<Duration>, Vec<SocketAddr>), Error> {
+    let waited = ready::wait(config).await?;
+    Ok((waited, resolve(config).await?))
 }
 
 pub(crate) async fn resolve(config: &Config) -> Result<Vec<SocketAddr>, Error> {

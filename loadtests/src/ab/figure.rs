@@ -1,6 +1,6 @@
 //! What slices of one arm come to.
 
-use crate::record::{Durations, ErrorKind};
+use crate::record::Durations;
 use crate::report::Report;
 use serde::Serialize;
 
@@ -10,7 +10,7 @@ use serde::Serialize;
 pub enum Figure {
     /// Successful requests per second.
     Throughput,
-    /// Median latency of successful requests.
+    /// Median latency of all requests, of which failed ones take endlessly.
     P50,
     /// 90th percentile.
     P90,
@@ -18,7 +18,7 @@ pub enum Figure {
     P99,
     /// Errors among all requests.
     Errors,
-    /// CPU time of the given processes per request.
+    /// CPU time of the given processes per successful request.
     Cpu,
 }
 
@@ -57,10 +57,10 @@ pub struct Sums {
     pub requests: u64,
     /// Those among them that were errors.
     pub errors: u64,
-    /// Those among them that were never sent.
-    pub dropped: u64,
     /// Measured, in seconds.
     pub seconds: f64,
+    /// That was to be measured, in seconds.
+    pub planned: f64,
     /// By which the tool moved its schedule, in seconds.
     pub lost: f64,
     /// CPU time of the processes, in seconds; none if that of a slice is not known.
@@ -74,14 +74,13 @@ impl Sums {
     pub fn of(report: &Report, cpu: Option<f64>) -> Option<Self> {
         let (summary, pacing) = (&report.summary, report.pacing.as_ref());
         let histograms = report.histograms.as_ref()?;
-        let dropped = summary.errors.get(&ErrorKind::Dropped).copied();
         Some(Self {
             latency: Durations::decode(&histograms.latency)?,
             lag: Durations::decode(&histograms.lag)?,
             requests: summary.requests,
             errors: summary.error_count,
-            dropped: dropped.unwrap_or_default(),
             seconds: summary.duration,
+            planned: report.config.duration.unwrap_or(summary.duration),
             lost: pacing.map_or(0.0, |pacing| pacing.lost),
             cpu,
         })
@@ -96,31 +95,36 @@ impl Sums {
             sum.lag.merge(&part.lag);
             sum.requests += part.requests;
             sum.errors += part.errors;
-            sum.dropped += part.dropped;
             sum.seconds += part.seconds;
+            sum.planned += part.planned;
             sum.lost += part.lost;
             sum.cpu = sum.cpu.zip(part.cpu).map(|(sum, part)| sum + part);
         }
         Some(sum)
     }
 
-    /// One figure: per second, seconds, or a share. Latency without a success is endless: to leave such a block out would be kind to the
-    /// server that failed.
+    /// One figure: per second, seconds, or a share. A request that failed is endlessly slow, and work for it is of no use to anyone: otherwise
+    /// a server would do well that refuses quickly what it cannot do.
     #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
     pub fn value(&self, figure: Figure) -> Option<f64> {
-        let rank = |quantile| match self.latency.quantile(quantile) {
-            Some(latency) => Some(latency.as_secs_f64()),
-            None => (self.requests > 0).then_some(f64::INFINITY),
+        let (requests, successes) = (self.requests, self.requests - self.errors);
+        let endless = (requests > 0).then_some(f64::INFINITY);
+        let rank = |quantile: f64| {
+            let among_successes = quantile * requests as f64 / successes as f64;
+            if successes == 0 || among_successes > 1.0 {
+                return endless;
+            }
+            let latency = self.latency.quantile(among_successes)?;
+            Some(latency.as_secs_f64())
         };
         let over = |part: f64, whole: f64| (whole > 0.0).then(|| part / whole);
-        let successes = self.requests - self.errors;
         match figure {
             Figure::Throughput => over(successes as f64, self.seconds),
             Figure::P50 => rank(0.5),
             Figure::P90 => rank(0.9),
             Figure::P99 => rank(0.99),
-            Figure::Errors => over(self.errors as f64, self.requests as f64),
-            Figure::Cpu => over(self.cpu?, (self.requests - self.dropped) as f64),
+            Figure::Errors => over(self.errors as f64, requests as f64),
+            Figure::Cpu => over(self.cpu?, successes as f64).or(endless),
         }
     }
 }
@@ -196,6 +200,25 @@ mod tests {
             sums(&[], 0, None).value(Figure::P50),
             None,
             "nothing was sent"
+        );
+    }
+
+    #[test]
+    fn quick_errors_make_no_server_better() {
+        let latencies: Vec<_> = (1..=100).collect();
+        let good = sums(&latencies, 0, Some(1.0));
+        // The slower 30 % are refused, quickly and for little.
+        let shedding = sums(&latencies[..70], 30, Some(0.75));
+        let of = |figure| ratio(good.value(figure), shedding.value(figure)).unwrap();
+        assert!(near(Some(of(Figure::P50)), 1.0));
+        assert_eq!(
+            (of(Figure::P90), of(Figure::P99)),
+            (f64::INFINITY, f64::INFINITY)
+        );
+        assert!(of(Figure::Cpu) > 1.05);
+        assert_eq!(
+            sums(&[], 3, Some(0.1)).value(Figure::Cpu),
+            Some(f64::INFINITY)
         );
     }
 

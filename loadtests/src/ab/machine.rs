@@ -2,7 +2,8 @@
 //!
 //! The CPU time of a process is that of its threads in nanoseconds (`/proc/PID/task/*/schedstat`, first field), each thread's growth by
 //! itself, so that one that ends takes nothing away. What an ended thread ran is missing there and is in the process' own sum
-//! (`/proc/PID/stat`, in ticks of 10 ms), which is the check: where it is larger by more than its steps can explain, it is taken.
+//! (`/proc/PID/stat`, in ticks of 10 ms), which is the check: where a thread has ended, or that is larger by more than its steps can explain,
+//! the larger one is taken.
 //!
 //! Where there is no `/proc`, nothing is known, and the report says so.
 
@@ -131,6 +132,8 @@ pub struct Moment {
     cpus: Option<Cpus>,
     /// Ticks of everything that runs, by id and start.
     processes: HashMap<(u32, u64), u64>,
+    /// The same of threads of the kernel.
+    kernel: HashMap<(u32, u64), u64>,
     /// Those that are watched, in the order given; none of one that has ended.
     watched: Vec<Option<(Threads, u64)>>,
 }
@@ -160,13 +163,23 @@ impl Moment {
     pub fn now(watched: &[Watched]) -> Self {
         let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-        let processes = pids.filter_map(|pid| {
-            let process = Process::read(pid).filter(|process| !process.is_kernel(pid))?;
-            Some(((pid, process.started), process.ticks))
-        });
+        let (mut processes, mut kernel) = (HashMap::new(), HashMap::new());
+        for pid in pids {
+            let Some(process) = Process::read(pid) else {
+                continue;
+            };
+            let is_kernel = process.is_kernel(pid);
+            let group = if is_kernel {
+                &mut kernel
+            } else {
+                &mut processes
+            };
+            group.insert((pid, process.started), process.ticks);
+        }
         Self {
             cpus: Cpus::read(),
-            processes: processes.collect(),
+            processes,
+            kernel,
             watched: watched
                 .iter()
                 .map(|watched| {
@@ -197,6 +210,7 @@ impl Moment {
         let foreign = foreign.and_then(|(now, then)| {
             let busy = now.busy.saturating_sub(then.busy);
             let (ours, others) = self.parted(before, watched);
+            let ours = ours + self.of_kernel(before);
             // Processes that came and went are in the first alone, and so are those of other containers. It counts less than it
             // should where the kernel has interrupts in the time of processes, which the second does not mind.
             share(busy.saturating_sub(ours).max(others))
@@ -206,6 +220,15 @@ impl Moment {
             foreign,
             cpu,
         }
+    }
+
+    /// Ticks of threads of the kernel.
+    fn of_kernel(&self, before: &Self) -> u64 {
+        let kernel = self.kernel.iter();
+        let grown = |(key, now): (_, &u64)| {
+            now.saturating_sub(before.kernel.get(key).copied().unwrap_or_default())
+        };
+        kernel.map(grown).sum()
     }
 
     /// Ticks of the processes that take part, this one included, and of all others.
@@ -231,9 +254,10 @@ fn used(before: &(Threads, u64), now: &(Threads, u64)) -> Cpu {
         .map(|(thread, ran)| ran.saturating_sub(before.0.get(thread).copied().unwrap_or_default()));
     let exact = as_float(grown.sum()) / 1e9;
     let coarse = as_float(now.1.saturating_sub(before.1)) / TICKS;
-    let is_coarse = coarse > exact * (1.0 + SKEW) + ROUNDING / TICKS;
+    let has_ended = before.0.keys().any(|thread| !now.0.contains_key(thread));
+    let is_coarse = has_ended || coarse > exact * (1.0 + SKEW) + ROUNDING / TICKS;
     Cpu {
-        seconds: if is_coarse { coarse } else { exact },
+        seconds: if is_coarse { coarse.max(exact) } else { exact },
         is_coarse,
     }
 }
@@ -287,6 +311,7 @@ mod tests {
                 ((4_000_001, 5), other),
             ]
             .into(),
+            kernel: [((3, 0), busy / 45)].into(),
             watched: vec![Some(([(1, server * 10_000_000)].into(), server))],
         };
         let server = [Watched {
@@ -299,8 +324,8 @@ mod tests {
         );
         let usage = now.since(&then, &server, true);
         assert_eq!(usage.steal, Some(0.01));
-        // 50 of them are in no process that still runs.
-        assert_eq!(usage.foreign, Some(0.05));
+        // 50 of them are in no process that still runs, 10 of which are the kernel's.
+        assert_eq!(usage.foreign, Some(0.04));
         assert_eq!(
             usage.cpu,
             [Some(Cpu {
@@ -329,6 +354,15 @@ mod tests {
             used(&before, &now),
             Cpu {
                 seconds: 0.6,
+                is_coarse: true
+            },
+            "one that ended is told however little it ran"
+        );
+        let now = ([(1, 1_500_000_000), (2, 5_000_000_000)].into(), 652);
+        assert_eq!(
+            used(&before, &now),
+            Cpu {
+                seconds: 0.5,
                 is_coarse: false
             },
             "within the steps"

@@ -60,7 +60,7 @@ pub fn blocks(compares: usize, nulls: usize, has_direct: bool) -> Vec<Block> {
         plan.push(block(Purpose::Compare, number, has_direct));
         while null * compares < number * nulls {
             null += 1;
-            plan.push(block(Purpose::Null, null, false));
+            plan.push(block(Purpose::Null, null, has_direct));
         }
     }
     plan
@@ -100,9 +100,9 @@ mod tests {
             orders,
             [
                 vec![Direct, A, B, B, A, Direct],
-                vec![A, Again, Again, A],
+                vec![Direct, A, Again, Again, A, Direct],
                 vec![Direct, B, A, A, B, Direct],
-                vec![Again, A, A, Again],
+                vec![Direct, Again, A, A, Again, Direct],
             ]
         );
         let orders: Vec<_> = blocks(1, 0, false).into_iter().map(|b| b.order).collect();
@@ -126,7 +126,7 @@ mod tests {
             prop_assert_eq!(of(Purpose::Compare).count(), compares);
             prop_assert_eq!(of(Purpose::Null).count(), nulls);
             for (block, other) in of(Purpose::Compare).map(|b| (b, B)).chain(of(Purpose::Null).map(|b| (b, Again))) {
-                let arms = [A, other].into_iter().chain((block.purpose == Purpose::Compare && has_direct).then_some(Direct));
+                let arms = [A, other].into_iter().chain(has_direct.then_some(Direct));
                 for arm in arms {
                     prop_assert_eq!(block.order.iter().filter(|turn| **turn == arm).count(), 2);
                     prop_assert_eq!(position(block, arm), block.order.len() - 1, "a drift cancels");

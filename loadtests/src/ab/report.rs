@@ -89,7 +89,7 @@ pub struct BlockResult {
     pub arms: BTreeMap<Arm, Figures>,
     /// Share of the machine's time that its host took, in the worst slice.
     pub steal: Option<f64>,
-    /// Share that other processes took, in the worst slice; none if the processes of an arm are not known.
+    /// Share that other processes took, over all slices; none if the processes of an arm are not known.
     pub foreign: Option<f64>,
     /// Why it does not count, if it does not.
     pub rejected: Vec<String>,
@@ -106,7 +106,7 @@ pub struct Figures {
     pub seconds: f64,
     /// Successful requests per second.
     pub throughput: Option<f64>,
-    /// Of the latency of successful requests; null without any.
+    /// Median latency, failed requests among them as endless; null where that is endless, or there is none.
     pub p50: Option<f64>,
     /// 90th percentile.
     pub p90: Option<f64>,
@@ -114,7 +114,7 @@ pub struct Figures {
     pub p99: Option<f64>,
     /// Errors among all requests.
     pub errors: Option<f64>,
-    /// CPU time of the processes per request.
+    /// CPU time of the processes per successful request.
     pub cpu: Option<f64>,
     /// By which the tool was late, 99th percentile.
     pub lag_p99: Option<f64>,

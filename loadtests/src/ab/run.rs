@@ -15,7 +15,8 @@ use crate::report::Settings;
 use crate::run::{Mark, run_marked, stopped};
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
+use tokio::time::sleep;
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -167,21 +168,37 @@ async fn measure(
         let server = if *arm == Arm::Again { Arm::A } else { *arm };
         let config = slice(&setup.arms[&server], block);
         let watched: Vec<_> = members.iter().map(|(_, watched)| *watched).collect();
-        let mut moments = Vec::new();
-        let report = run_marked(
+        let (tell, measured) = oneshot::channel();
+        let mut tell = Some(tell);
+        let sending = run_marked(
             config,
             |slice| progress(*arm, slice),
             stop.clone(),
-            |_: Mark| moments.push(Moment::now(&watched)),
-        )
-        .await?;
+            |mark| {
+                if let (Mark::Measured, Some(tell)) = (mark, tell.take()) {
+                    let _stopped = tell.send(Moment::now(&watched));
+                }
+            },
+        );
+        // Work that is begun before the slice is counted in it, so that what is left at its end must not be as well: the
+        // end is the planned one, and not that of the last answer.
+        let mut stop_watching = stop.clone();
+        let watching = async {
+            let Ok(before) = measured.await else {
+                return Ok(None);
+            };
+            tokio::select! {
+                () = sleep(setup.slice) => Ok(Some((before, Moment::now(&watched)))),
+                () = stopped(&mut stop_watching) => Ok(None),
+            }
+        };
+        let (report, moments) = tokio::try_join!(sending, watching)?;
         if report.interrupted {
             return Ok(None);
         }
-        let usage = match moments.as_slice() {
-            [before, after] => after.since(before, &watched, setup.knows_all()),
-            _ => Usage::default(),
-        };
+        let usage = moments.map_or_else(Usage::default, |(before, after)| {
+            after.since(&before, &watched, setup.knows_all())
+        });
         let cpu = cpu(members, server, &usage);
         let sums = Sums::of(&report, cpu)
             .ok_or_else(|| Error::Worker("its own histograms cannot be read".to_owned()))?;
@@ -273,11 +290,9 @@ impl Found {
             ratios(Purpose::Compare, Arm::B, Arm::A),
             ratios(Purpose::Null, Arm::Again, Arm::A),
         );
-        let pairs: Vec<(&Row, &Row)> = compared.rows.iter().zip(&null.rows).collect();
-        let asked = pairs
-            .iter()
-            .filter(|(row, _)| row.blocks > 0 || setup.is_asked(row.figure));
-        let verdicts: Vec<_> = asked.map(|(row, null)| Verdict::of(row, null)).collect();
+        let has_answer = |row: &&Row| row.blocks > 0 || setup.is_asked(row.figure);
+        let asked = compared.rows.iter().filter(has_answer);
+        let verdicts: Vec<_> = asked.map(|row| Verdict::of(row, &null.rows)).collect();
         let (no_claims, verdict) = sentence(&verdicts);
         let limits = setup
             .limits
@@ -329,6 +344,12 @@ impl Found {
         if !setup.knows_all() {
             notes.push("what other processes took was not checked: the processes of all arms are not given".to_owned());
         }
+        if setup.knows_all() && !self.ended.is_empty() {
+            notes.push(
+                "what other processes took was not checked any more once one of the given processes had ended"
+                    .to_owned(),
+            );
+        }
         if usages().any(|usage| usage.steal.is_none()) {
             notes.push("steal was not checked: /proc/stat cannot be read".to_owned());
         }
@@ -371,7 +392,7 @@ fn result(block: &Block, measured: &Measured) -> BlockResult {
             .map(|(arm, sums)| (*arm, Figures::of(sums)))
             .collect(),
         steal: worst(|usage| usage.steal),
-        foreign: worst(|usage| usage.foreign),
+        foreign: reject::mean(&measured.usages, |usage| usage.foreign),
         rejected: reject::reasons(&measured.usages, &sums),
     }
 }

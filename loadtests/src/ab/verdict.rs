@@ -10,6 +10,9 @@ use std::str::FromStr;
 /// certain (1 - 2 / 2^5), of six it is more.
 pub const LEAST_BLOCKS: usize = 6;
 
+/// How likely the median may lie beyond one end of an interval.
+const BEYOND: f64 = 0.025;
+
 /// How far a null test may reach to either side of 1.
 pub const NULL_WIDTH: f64 = 0.05;
 
@@ -48,16 +51,38 @@ fn row(figure: Figure, pairs: &[(Sums, Sums)]) -> Row {
         .iter()
         .filter_map(|(base, other)| ratio(base.value(figure), other.value(figure)))
         .collect();
-    let interval = (ratios.len() >= LEAST_BLOCKS).then(|| {
-        let (low, high) = bootstrap::interval(&ratios);
-        Interval { low, high }
-    });
+    ratios.sort_unstable_by(f64::total_cmp);
+    let interval = interval(&ratios);
     Row {
         figure,
         blocks: ratios.len(),
         ratio: (!ratios.is_empty()).then(|| bootstrap::median(&mut ratios)),
         interval,
     }
+}
+
+/// The interval between two of the ratios, in order, that has their median with 95 per cent at least, whatever their distribution: as many
+/// of them are below it as are heads of so many coins. A bootstrap promises as much only of many ratios.
+fn interval(sorted: &[f64]) -> Option<Interval> {
+    let below = beyond(sorted.len())?;
+    Some(Interval {
+        low: sorted[below],
+        high: sorted[sorted.len() - 1 - below],
+    })
+}
+
+/// How many of `count` ratios may be left out at each end; none if not even the least and the greatest are far enough apart.
+#[expect(clippy::cast_precision_loss, reason = "blocks are few")]
+fn beyond(count: usize) -> Option<usize> {
+    let mut exactly = 0.5_f64.powi(i32::try_from(count).ok()?);
+    let mut at_most = exactly;
+    let mut heads = 0;
+    while at_most <= BEYOND {
+        exactly *= (count - heads) as f64 / (heads + 1) as f64;
+        heads += 1;
+        at_most += exactly;
+    }
+    heads.checked_sub(1)
 }
 
 /// What may be said of one figure of B beside A.
@@ -86,9 +111,9 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Of `row`, for which `null` vouches: the same figure of A beside A, in blocks of the same run.
-    pub fn of(row: &Row, null: &Row) -> Self {
-        let (outcome, words) = match doubt(row, null) {
+    /// Of `row`, for which `nulls` vouch: the figures of A beside A, in blocks of the same run.
+    pub fn of(row: &Row, nulls: &[Row]) -> Self {
+        let (outcome, words) = match doubt(row, nulls) {
             Err(doubt) => (Outcome::NoClaim, format!("no claim can be made: {doubt}")),
             Ok(interval) => {
                 let (outcome, word) = match interval {
@@ -108,17 +133,25 @@ impl Verdict {
     }
 }
 
-/// The interval, or why nothing can be claimed from it.
-fn doubt(row: &Row, null: &Row) -> Result<Interval, String> {
+/// The interval, or why nothing can be claimed from it. A run in which A differs from itself in anything is one in which something else than
+/// the servers made a difference, and nobody knows to what; how certain the null test is, is a matter of each figure.
+fn doubt(row: &Row, nulls: &[Row]) -> Result<Interval, String> {
+    let null = nulls.iter().find(|null| null.figure == row.figure);
+    let null = null.ok_or("there is no such figure of a against itself")?;
+    let differing = nulls.iter().find_map(|null| {
+        let interval = null.interval?;
+        (interval.low > 1.0 || interval.high < 1.0).then_some((null.figure, interval))
+    });
+    if let Some((figure, interval)) = differing {
+        let (figure, interval) = (figure.name(), shown(interval));
+        return Err(format!("a differs from itself in {figure}, {interval}"));
+    }
     let vouching = null.interval.ok_or_else(|| match null.blocks {
         0 => "no block of a against itself counts".to_owned(),
         blocks => {
             format!("{blocks} blocks of a against itself count, and {LEAST_BLOCKS} are needed")
         }
     })?;
-    if vouching.low > 1.0 || vouching.high < 1.0 {
-        return Err(format!("a differs from itself, {}", shown(vouching)));
-    }
     if vouching.low < 1.0 - NULL_WIDTH || vouching.high > 1.0 + NULL_WIDTH {
         let most = NULL_WIDTH * 100.0;
         return Err(format!(
@@ -161,11 +194,9 @@ pub struct Kept {
 impl Limit {
     /// Holds the ratios of B to A to it.
     pub fn judge(&self, rows: &[Row], nulls: &[Row]) -> Kept {
-        let of = |rows: &[Row]| rows.iter().find(|row| row.figure == self.figure).cloned();
-        let interval = match of(rows).zip(of(nulls)) {
-            Some((row, null)) => doubt(&row, &null),
-            None => Err("there is no such figure".to_owned()),
-        };
+        let row = rows.iter().find(|row| row.figure == self.figure);
+        let none = || "there is no such figure".to_owned();
+        let interval = row.ok_or_else(none).and_then(|row| doubt(row, nulls));
         let holds = |end| self.side.holds(end, self.ratio);
         let (met, words) = match interval {
             Err(doubt) => (false, format!("nothing shows it: {doubt}")),
@@ -209,7 +240,7 @@ impl FromStr for Limits {
 
 /// Why a block does not count, by rules that cannot see who is better.
 pub mod reject {
-    use super::super::figure::{Figure, Sums};
+    use super::super::figure::Sums;
     use super::super::machine::Usage;
     use super::super::plan::Arm;
 
@@ -219,14 +250,23 @@ pub mod reject {
     pub const FOREIGN: f64 = 0.02;
     /// The tool's lag at the 99th percentile to the median latency, at most.
     pub const LAG: f64 = 0.1;
-    /// Share of the planned rate that the tool missed, at most.
+    /// Share of the planned time in which the tool stood still, at most.
     pub const MISSED: f64 = 0.01;
 
-    /// All reasons. Of the machine the worst slice decides.
+    /// Of some slices of the same length; none if it is known of none of them.
+    #[expect(clippy::cast_precision_loss, reason = "a block has six slices")]
+    pub fn mean(usages: &[Usage], of: fn(&Usage) -> Option<f64>) -> Option<f64> {
+        let known: Vec<_> = usages.iter().filter_map(of).collect();
+        (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64)
+    }
+
+    /// All reasons. Of steal the worst slice decides; what processes took is counted in steps that are large beside a slice, so that it is taken
+    /// over all of them.
     pub fn reasons(usages: &[Usage], arms: &[(Arm, Sums)]) -> Vec<String> {
         let worst =
             |of: fn(&Usage) -> Option<f64>| usages.iter().filter_map(of).fold(0.0, f64::max);
-        let (steal, foreign) = (worst(|u| u.steal), worst(|u| u.foreign));
+        let steal = worst(|u| u.steal);
+        let foreign = mean(usages, |u| u.foreign).unwrap_or_default();
         let mut reasons = Vec::new();
         if steal > STEAL {
             reasons.push(format!("steal {:.1} %, more than 1 %", steal * 100.0));
@@ -245,17 +285,18 @@ pub mod reject {
 
     fn of_arm(sums: &Sums) -> impl Iterator<Item = String> {
         let lag = sums.lag.quantile(0.99).map(|lag| lag.as_secs_f64());
+        let median = sums.latency.quantile(0.5);
         let late = lag
-            .zip(sums.value(Figure::P50))
+            .zip(median.map(|median| median.as_secs_f64()))
             .filter(|(lag, p50)| *lag > LAG * p50);
         let late = late.map(|(lag, p50)| {
             let (lag, p50) = (crate::unit::human(lag), crate::unit::human(p50));
             format!("lag p99 {lag}, more than 10 % of the p50 of {p50}")
         });
-        let missed = (sums.seconds > 0.0).then(|| sums.lost / sums.seconds);
+        let missed = (sums.planned > 0.0).then(|| sums.lost / sums.planned);
         let missed = missed.filter(|missed| *missed > MISSED).map(|missed| {
             let percent = missed * 100.0;
-            format!("the tool missed the rate by {percent:.1} %, more than 1 %")
+            format!("the tool stood still for {percent:.1} % of the time, more than 1 %")
         });
         late.into_iter().chain(missed)
     }

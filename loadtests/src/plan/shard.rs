@@ -48,6 +48,11 @@ impl Shard {
         f64::from(self.of)
     }
 
+    /// Whether both can be parts of the same schedule, and are not the same part.
+    pub(crate) fn goes_with(self, other: Self) -> bool {
+        self.of == other.of && self.index != other.index
+    }
+
     /// Whether these are all parts of a schedule, each once.
     pub(crate) fn are_whole(shards: impl IntoIterator<Item = Option<Self>>) -> bool {
         let Some(mut shards) = shards.into_iter().collect::<Option<Vec<_>>>() else {

@@ -189,6 +189,25 @@ async fn an_interrupt_ends_with_a_partial_report() {
 }
 
 #[tokio::test]
+async fn the_signal_that_ends_a_pod_ends_with_a_partial_report_too() {
+    let (tell, mut came) = mpsc::channel(1);
+    let url = http(move |_| {
+        let _full = tell.try_send(());
+        async { ok() }
+    })
+    .await;
+    let child = begin(&["-d", "60s", "-c", "2", "--json", "-", &url]);
+    came.recv().await.unwrap();
+    signal(&child, Signal::TERM);
+    let output = spawn_blocking(move || child.wait_with_output().unwrap())
+        .await
+        .unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
+    let report: Report = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(report.interrupted);
+}
+
+#[tokio::test]
 async fn help_says_what_it_does() {
     let output = output(&["--help"]).await;
     let help = text(&output.stdout);

@@ -24,6 +24,8 @@ struct Terminal {
     column: usize,
     /// Whether anything ever went over the right edge.
     has_wrapped: bool,
+    /// The beginning of a control sequence whose end has not come yet.
+    begun: String,
 }
 
 impl Terminal {
@@ -34,10 +36,16 @@ impl Terminal {
             row: 0,
             column: 0,
             has_wrapped: false,
+            begun: String::new(),
         }
     }
 
-    fn take(&mut self, text: &str) {
+    fn take(&mut self, piece: &str) {
+        let mut text = std::mem::take(&mut self.begun) + piece;
+        let is_begun = |at: &usize| !text[*at..].contains(|c: char| c.is_ascii_alphabetic());
+        if let Some(at) = text.rfind('\x1b').filter(is_begun) {
+            self.begun = text.split_off(at);
+        }
         let mut chars = text.chars();
         while let Some(char) = chars.next() {
             match char {
@@ -151,14 +159,27 @@ fn watch(
     while let Ok(piece) = pieces.recv_timeout(Duration::from_secs(30)) {
         terminal.take(&piece);
         let text = terminal.text();
-        if text.contains("done") && text.contains("p50") && seen.is_empty() {
+        // A frame may come in pieces.
+        if !is_whole(&text) {
+            continue;
+        }
+        if seen.is_empty() {
             stop(child);
         }
-        if text.contains("done") {
-            seen.push(text);
-        }
+        seen.push(text);
+    }
+    // If it hangs, the test fails for what it shows, and leaves nothing behind.
+    if child.try_wait().unwrap().is_none() && seen.is_empty() {
+        child.kill().unwrap();
     }
     (terminal, seen)
+}
+
+/// Whether all that the test looks for is there: the lines from the first to the last.
+fn is_whole(text: &str) -> bool {
+    ["time", "done", "p50", "errors    none"]
+        .iter()
+        .all(|words| text.contains(words))
 }
 
 fn interrupt(child: &Child) {
@@ -200,7 +221,8 @@ async fn a_terminal_shows_how_the_load_is_doing_and_is_left_as_it_was() {
 async fn colours_and_lines_are_only_for_who_wants_them() {
     let url = http(|_| async { ok() }).await;
     spawn_blocking(move || {
-        let load = ["-d", "600ms", "-c", "1", &url];
+        // Long enough for a line on a busy machine.
+        let load = ["-d", "3s", "-c", "1", &url];
         let told = |more: &[&str], variables: &[(&str, &str)]| {
             let (mut child, pieces) = start(80, &[&load[..], more].concat(), variables);
             let told: String = pieces.iter().collect();

@@ -12,8 +12,9 @@ use loadtests::ready::Ready;
 use loadtests::{Config, Error, Report};
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 fn status(code: u16) -> Response<Full<Bytes>> {
@@ -33,11 +34,8 @@ fn waiting(url: &str, within: Duration, path: Option<&str>) -> Config {
     config
 }
 
-/// An address at which nothing listens.
-async fn nowhere() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    format!("http://{}/", listener.local_addr().unwrap())
-}
+/// An address at which nothing listens, nor will: no test is given a port below 1024.
+const NOWHERE: &str = "http://127.0.0.1:1/";
 
 #[tokio::test]
 async fn nothing_is_sent_before_the_probe_is_answered_well() {
@@ -80,12 +78,11 @@ async fn without_a_path_a_connection_is_enough() {
 
 #[tokio::test]
 async fn what_is_not_ready_in_time_is_named_with_the_last_reason() {
-    let nowhere = nowhere().await;
     let failing = http(|_| async { status(503) }).await;
     for (url, path, reason) in [
-        (&nowhere, None, "refused"),
-        (&nowhere, Some("/health"), "refused"),
-        (&failing, Some("/health"), "it answered 503"),
+        (NOWHERE, None, "refused"),
+        (NOWHERE, Some("/health"), "refused"),
+        (failing.as_str(), Some("/health"), "it answered 503"),
     ] {
         let (_stop, stopped) = watch::channel(false);
         let config = waiting(url, Duration::from_millis(150), path);
@@ -94,12 +91,9 @@ async fn what_is_not_ready_in_time_is_named_with_the_last_reason() {
             .expect_err(url);
         assert!(matches!(error, Error::NotReady { .. }) && !error.is_usage());
         let error = error.to_string();
-        assert!(
-            error.contains(url.as_str()) && error.contains(reason),
-            "{error}"
-        );
+        assert!(error.contains(url) && error.contains(reason), "{error}");
     }
-    let ended = output(&[&nowhere, "--wait-ready", "150ms"]).await;
+    let ended = output(&[NOWHERE, "--wait-ready", "150ms"]).await;
     let (said, wrong) = (text(&ended.stdout), text(&ended.stderr));
     assert_eq!(
         (ended.status.code(), said.as_str()),
@@ -110,6 +104,26 @@ async fn what_is_not_ready_in_time_is_named_with_the_last_reason() {
         wrong.lines().count() == 1 && wrong.contains("--wait-ready"),
         "{wrong}"
     );
+}
+
+#[tokio::test]
+async fn a_try_that_the_end_cuts_short_does_not_hide_why_the_one_before_failed() {
+    let tries = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&tries);
+    let url = http(move |_| {
+        let number = count.fetch_add(1, Ordering::Relaxed);
+        async move {
+            if number > 0 {
+                std::future::pending::<()>().await;
+            }
+            status(503)
+        }
+    })
+    .await;
+    let (_stop, stopped) = watch::channel(false);
+    let config = waiting(&url, Duration::from_millis(900), Some("/health"));
+    let error = loadtests::run(config, |_| (), stopped).await.unwrap_err();
+    assert!(error.to_string().contains("it answered 503"), "{error}");
 }
 
 #[tokio::test]
