@@ -172,9 +172,10 @@ async fn a_merged_report_is_that_of_all_requests_together() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_comparison_finds_what_is_slower_and_calls_equal_what_is_the_same() {
-    let (quick, slow) = (slow(10).await, slow(30).await);
+    // Ten times as slow: a busy machine makes of it what it wants, but not the contrary.
+    let (quick, slow) = (slow(10).await, slow(100).await);
     let (quick, slow) = tokio::join!(open(&quick, 6), open(&slow, 6));
-    let limits: Limits = "p50<1.5,throughput>0.9".parse().unwrap();
+    let limits: Limits = "p50<1.5,throughput>0.5".parse().unwrap();
     let same = Comparison::of(&quick, &quick, &limits);
     assert!(same.is_within());
     for row in &same.rows {
@@ -192,7 +193,7 @@ async fn a_comparison_finds_what_is_slower_and_calls_equal_what_is_the_same() {
     let (low, high) = row.interval.expect("there are six pairs");
     let (ratio, median) = (row.ratio.unwrap(), row.median.unwrap());
     assert!(row.pairs == 6 && low <= median && median <= high, "{row:?}");
-    assert!((1.8..4.0).contains(&ratio), "{row:?}");
+    assert!((2.0..20.0).contains(&ratio), "{row:?}");
     let kept: Vec<_> = other.limits.iter().map(|(_, kept)| *kept).collect();
     assert_eq!(kept, [false, true], "{other}");
 }
