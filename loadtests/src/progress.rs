@@ -54,6 +54,16 @@ pub enum End {
     After(u64),
 }
 
+impl End {
+    /// That of a schedule that was moved.
+    fn moved(self, by: Duration) -> Self {
+        match self {
+            Self::At(end) => Self::At(end + by),
+            after @ Self::After(_) => after,
+        }
+    }
+}
+
 /// The last second of a load.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Recent {
@@ -81,6 +91,8 @@ struct Moment {
     requests: u64,
     /// Requests due, finished or not.
     due: u64,
+    /// By which the schedule had been moved.
+    lost: Duration,
     latency: Durations,
 }
 
@@ -123,12 +135,14 @@ impl Meter {
     pub(crate) fn read(&mut self, tallies: &[Arc<Tally>], shared: &Shared) -> Progress {
         let now = Instant::now();
         let (mut latency, mut successes, mut in_flight) = (Durations::default(), 0, 0);
+        let mut lost = Duration::ZERO;
         let mut errors_by_kind = BTreeMap::new();
         for tally in tallies {
             in_flight += tally.in_flight.load(Ordering::Relaxed);
             let counts = tally.counts.lock();
             latency.merge(&counts.recorder.latency);
             successes += counts.recorder.successes();
+            lost += counts.recorder.lost;
             for (kind, count) in &counts.recorder.errors {
                 *errors_by_kind.entry(*kind).or_default() += count;
             }
@@ -146,12 +160,13 @@ impl Meter {
             at: now,
             requests,
             due: requests + in_flight + waiting,
+            lost,
             latency,
         };
         let (recent, planned_rate) = self.recent(moment);
         Progress {
             elapsed: now.saturating_duration_since(self.start),
-            end: self.end,
+            end: self.end.moved(lost),
             warming_up: now < self.measure,
             requests,
             rate,
@@ -189,11 +204,17 @@ impl Meter {
             p50: latency.quantile(0.5),
             p99: latency.quantile(0.99),
         };
-        let since = |at: Instant| at.saturating_duration_since(self.measure).as_secs_f64();
+        // In the time of the plan, which stood still while it was moved.
+        let since = |at: Instant, lost: Duration| {
+            let since = at.saturating_duration_since(self.measure);
+            since.saturating_sub(lost).as_secs_f64()
+        };
+        let lost = first.map_or(Duration::ZERO, |first| first.lost);
+        let (planned_from, planned_to) = (since(from, lost), since(now.at, now.lost));
         let due_before = first.map_or(0, |first| first.due);
         let planned = self.plan.as_ref().map(|plan| {
             // A trace has no rate but that of what was due.
-            plan.rate_between(since(from), since(now.at))
+            plan.rate_between(planned_from, planned_to)
                 .unwrap_or_else(|| per_second(now.due.saturating_sub(due_before), span))
         });
         self.moments.push_back(now);
@@ -213,9 +234,9 @@ fn per_second(count: u64, span: Duration) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Durations, Meter, Moment};
+    use super::{Durations, End, Load, Meter, Moment, Schedule};
     use crate::Config;
-    use crate::plan::Arrivals;
+    use crate::plan::{Arrivals, Stages};
     use crate::unit::Rate;
     use std::time::{Duration, Instant};
 
@@ -240,6 +261,7 @@ mod tests {
                 at: start + Duration::from_millis(250) * look,
                 requests,
                 due: requests,
+                lost: Duration::ZERO,
                 latency: latency.clone(),
             }));
             assert!(meter.moments.len() <= 6);
@@ -249,5 +271,33 @@ mod tests {
         assert!((planned.unwrap() - 40.0).abs() < 1e-6, "{planned:?}");
         let p50 = recent.p50.unwrap().as_secs_f64();
         assert!((p50 / 0.08 - 1.0).abs() < 0.01, "{p50}");
+    }
+
+    #[test]
+    fn a_plan_that_was_moved_is_looked_up_where_it_was() {
+        let mut config = Config::new("http://h/").unwrap();
+        let Stages(stages) = "4s@10,4s@90".parse().unwrap();
+        config.load = Load::Open(Schedule::of_stages(stages));
+        let start = Instant::now();
+        let mut meter = Meter::new(&config, start, start);
+        let lost = Duration::from_secs(2);
+        let mut at = |millis| {
+            let moment = Moment {
+                at: start + Duration::from_millis(millis),
+                requests: 0,
+                due: 0,
+                lost,
+                latency: Durations::default(),
+            };
+            meter.recent(moment).1.unwrap()
+        };
+        at(4_500);
+        assert!(
+            (at(5_500) - 10.0).abs() < 1e-6,
+            "the second stage begins at 6 s"
+        );
+        at(6_500);
+        assert!((at(7_500) - 90.0).abs() < 1e-6);
+        assert_eq!(meter.end.moved(lost), End::At(Duration::from_secs(10)));
     }
 }

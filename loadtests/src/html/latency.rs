@@ -62,7 +62,8 @@ fn shares(count: u64) -> Vec<f64> {
     let usual = [0.5, 0.95];
     let mut shares: Vec<f64> = steps
         .map(|step| 1.0 - 10_f64.powf(-step))
-        .chain(usual)
+        // Of few requests they would lie beyond all of them.
+        .chain(usual.into_iter().filter(|share| *share <= last(count)))
         .collect();
     shares.sort_by(f64::total_cmp);
     shares
@@ -119,10 +120,14 @@ fn by_percentile(report: &Report) -> Chart {
         .into_iter()
         .map(|share| row(percent(share), share, share))
         .collect();
-    #[expect(clippy::cast_precision_loss, reason = "for drawing")]
-    let last = 1.0 - 0.5 / most as f64;
-    chart.rows.push(row("all".to_owned(), last, 1.0));
+    chart.rows.push(row("all".to_owned(), last(most), 1.0));
     chart
+}
+
+/// Where all of `count` requests are drawn: half a request before the share that would be endlessly far away.
+#[expect(clippy::cast_precision_loss, reason = "for drawing")]
+fn last(count: u64) -> f64 {
+    1.0 - 0.5 / count as f64
 }
 
 /// With as many digits as tell it from 100 %.
@@ -145,7 +150,7 @@ fn percent(share: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{percent, shares};
+    use super::{last, percent, shares};
 
     #[test]
     fn shares_come_ever_closer_to_all_and_have_the_usual_ones() {
@@ -159,6 +164,13 @@ mod tests {
             assert!(
                 shares.iter().any(|share| (share - usual).abs() < 1e-12),
                 "{usual}"
+            );
+        }
+        for count in 1..30 {
+            let shares = super::shares(count);
+            assert!(
+                shares.is_sorted() && shares.iter().all(|share| *share <= last(count)),
+                "{count}: {shares:?}"
             );
         }
         assert_eq!(

@@ -20,8 +20,8 @@ struct Slice {
     at: f64,
     /// How much of it lies in the measurement.
     length: f64,
-    /// Successes that ended in it.
-    answered: u64,
+    /// Successes that ended in it, if the report tells.
+    answered: Option<u64>,
     /// Requests due in it.
     due: u64,
 }
@@ -44,6 +44,7 @@ pub(super) fn counts(report: &Report) -> Vec<Chart> {
 
 fn slices(report: &Report) -> Vec<Slice> {
     let series = &report.series;
+    let has_answered = !series.answered.is_empty() || report.summary.successes == 0;
     let mut at = 0.0;
     (0..series.points.len().max(series.answered.len()))
         .map(|index| {
@@ -51,7 +52,8 @@ fn slices(report: &Report) -> Vec<Slice> {
             let slice = Slice {
                 at,
                 length: (report.summary.duration - at).clamp(0.0, series.length),
-                answered: series.answered.get(index).copied().unwrap_or_default(),
+                answered: has_answered
+                    .then(|| series.answered.get(index).copied().unwrap_or_default()),
                 due: point.map_or(0, |point| point.successes + point.errors),
             };
             at += series.length;
@@ -100,19 +102,22 @@ fn throughput(report: &Report) -> Chart {
     let rows = slices.iter().filter(|slice| known && slice.length > 0.0);
     chart.rows = rows
         .map(|slice| {
-            let of = |count| Cell::of(per_second(count, slice.length, whole), rate);
+            let of = |count: Option<f64>| {
+                let per_second = count.and_then(|count| per_second(count, slice.length, whole));
+                Cell::of(per_second, rate)
+            };
             let mut cells = vec![Cell::moment(slice.at, slice.at + slice.length / 2.0)];
             if is_open {
-                cells.push(of(planned(slice)));
+                cells.push(of(Some(planned(slice))));
             }
-            cells.push(of(slice.answered as f64));
+            cells.push(of(slice.answered.map(|count| count as f64)));
             Row::from(cells)
         })
         .collect();
     chart
 }
 
-/// The plan, where the report says it: not of traces, nor of the sum of several runs.
+/// The plan, where the report says it: not of traces, nor of the sum of several runs, nor where the tool moved it.
 fn stages(report: &Report) -> Option<Vec<Stage>> {
     let config = &report.config;
     let typed = |stage: &StageSettings| {
@@ -123,7 +128,11 @@ fn stages(report: &Report) -> Option<Vec<Stage>> {
         };
         format!("{}s@{shape}", stage.duration)
     };
-    if report.runs > 1 || config.trace.is_some() || config.stages.is_empty() {
+    let is_moved = report
+        .pacing
+        .as_ref()
+        .is_some_and(|pacing| pacing.reanchored > 0);
+    if is_moved || report.runs > 1 || config.trace.is_some() || config.stages.is_empty() {
         return None;
     }
     let typed: Vec<_> = config.stages.iter().map(typed).collect();
@@ -257,7 +266,11 @@ mod tests {
         shard["config"]["shard"] = "1/2".into();
         assert_eq!(rates(shard.clone())[1], of(11.25, 5.0));
         shard["runs"] = 2.into();
-        assert_eq!(rates(shard)[2], of(30.0, 20.0));
+        assert_eq!(rates(shard.clone())[2], of(30.0, 20.0));
+        // Old reports do not tell when answers came.
+        shard["series"]["answered"] = json!([]);
+        shard["summary"]["successes"] = 45.into();
+        assert_eq!(rates(shard)[2], [Some(30.0), None]);
     }
 
     #[test]

@@ -21,6 +21,10 @@
     return node;
   }
 
+  // Of as many values as there are: as arguments of a function they would be too many some day.
+  const largest = (values) => values.reduce((a, b) => Math.max(a, b), 0);
+  const least = (values) => values.reduce((a, b) => Math.min(a, b), Infinity);
+
   // Numbers along the axes. Those of tables and tooltips were written by the program itself.
   const digits = (value) => String(Number(value.toPrecision(3)));
   const large = (value) => {
@@ -175,8 +179,8 @@
   function verticalScale(section, values, from, to) {
     const { y, scale } = section.dataset;
     const most = Math.max(2, Math.floor((from - to) / 44));
-    const high = Math.max(...values, 0);
-    const low = Math.min(...values.filter((value) => value > 0));
+    const high = largest(values);
+    const low = least(values.filter((value) => value > 0));
     if (scale === 'auto' && high / low > 50) {
       return { ...logarithmic(10 ** Math.floor(Math.log10(low)), high * 1.1, from, to, most * 1.5), isLog: true };
     }
@@ -211,7 +215,7 @@
     const left = 14 + 7 * Math.max(...vertical.ticks.map((tick) => unit(tick).length));
     const right = width - 14;
     const most = Math.max(2, Math.floor((right - left) / 74));
-    const end = Math.max(Number(section.dataset.end || 0), ...data.rows.map(place));
+    const end = Math.max(Number(section.dataset.end || 0), largest(data.rows.map(place)));
     const across = linear(0, end, left, right, most);
     // Long runs have ticks at whole minutes or hours.
     const [period, seconds] = end < 600 ? ['s', 1] : end < 36000 ? ['min', 60] : ['h', 3600];
@@ -297,8 +301,8 @@
     const bar = data.columns.find((column) => column.draw === 'bar');
     const whisker = data.columns.find((column) => column.draw === 'whisker');
     const of = (row, column) => (column && row.cells[column.index].value) || 0;
-    const largest = Math.max(...data.rows.map((row) => Math.max(of(row, bar), of(row, whisker)))) || 1;
-    const high = section.dataset.y === 'share' ? Math.max(1, largest) : largest;
+    const longest = largest(data.rows.map((row) => Math.max(of(row, bar), of(row, whisker)))) || 1;
+    const high = section.dataset.y === 'share' ? Math.max(1, longest) : longest;
     data.rows.forEach((row, index) => {
       const top = index * each;
       const mark = row.mark || bar.mark;
@@ -323,7 +327,7 @@
     const canvas = canvasIn(section, width, data.rows.length * each + top + 8);
     const parts = data.rows.map((row) => row.cells.filter((cell) => cell.parts).flatMap((cell) => JSON.parse(cell.parts)));
     const latency = data.columns.find((column) => column.draw === 'whole');
-    const end = Math.max(...data.rows.map((row) => row.cells[latency.index].value || 0)) || 1;
+    const end = largest(data.rows.map((row) => row.cells[latency.index].value || 0)) || 1;
     const names = width < 480 || each === 14 ? 0 : Math.min(170, width * 0.2);
     const across = linear(0, end, names, width - 14, Math.max(2, Math.floor((width - names) / 90)));
     for (const tick of across.ticks) {
@@ -368,7 +372,12 @@
       const width = Math.floor(plot.clientWidth);
       if (width > 0 && width !== drawnFor) {
         drawnFor = width;
-        KINDS[section.dataset.kind](section, data, width);
+        // One that cannot be drawn leaves its table, and the others as they are.
+        try {
+          KINDS[section.dataset.kind](section, data, width);
+        } catch (error) {
+          console.error(error);
+        }
       }
     };
     draw();

@@ -92,6 +92,12 @@ fn verdicts(report: &Report) -> String {
             say("warn", "!", &text);
         }
     }
+    let starved = report.cold.as_ref().map_or(0, |cold| cold.starved);
+    if starved > 0 {
+        let starved = count(starved);
+        let text = format!("{starved} requests that were to be cold found no target at zero");
+        say("warn", "!", &text);
+    }
     if report.runs > 1 {
         say(
             "warn",
@@ -239,11 +245,16 @@ fn durations_row(name: &str, of: &Percentiles) -> String {
 pub(super) fn settings(report: &Value) -> String {
     let none = Map::new();
     let config = report["config"].as_object().unwrap_or(&none);
-    let list: String = config
+    let cold = report["cold"]["settings"].as_object().unwrap_or(&none);
+    let config = config.iter().map(|(name, value)| (name.clone(), value));
+    let cold = cold
         .iter()
+        .map(|(name, value)| (format!("cold_{name}"), value));
+    let list: String = config
+        .chain(cold)
         .filter_map(|(name, value)| {
-            let text = setting(name, value)?;
-            let (name, text) = (escaped(&words(name)), escaped(&clipped(&text)));
+            let text = setting(&name, value)?;
+            let (name, text) = (escaped(&words(&name)), escaped(&clipped(&text)));
             Some(format!("<dt>{name}</dt><dd>{text}</dd>"))
         })
         .collect();
@@ -256,7 +267,10 @@ pub(super) fn settings(report: &Value) -> String {
 fn setting(name: &str, value: &Value) -> Option<String> {
     match (name, value) {
         (_, Value::Null) => None,
-        ("timeout" | "warmup" | "duration", Value::Number(number)) => number.as_f64().map(moment),
+        (
+            "timeout" | "warmup" | "duration" | "cold_idle" | "cold_zero_timeout",
+            Value::Number(number),
+        ) => number.as_f64().map(moment),
         (_, Value::Number(number)) => {
             Some(number.as_u64().map_or_else(|| number.to_string(), count))
         }
@@ -361,6 +375,16 @@ mod tests {
             !settings.contains("seed") && !settings.contains("headers"),
             "{settings}"
         );
+        value["cold"]["settings"] =
+            json!({"idle": 30.0, "warm": null, "targets": [{"name": "a", "url": "http://a/"}]});
+        let settings = super::settings(&value);
+        for text in [
+            "<dt>cold idle</dt><dd>30 s</dd>",
+            "<dt>cold targets</dt><dd>name a, url http://a/</dd>",
+        ] {
+            assert!(settings.contains(text), "{text}: {settings}");
+        }
+        assert!(!settings.contains("warm</dt>"), "{settings}");
     }
 
     #[test]
