@@ -104,9 +104,10 @@ async fn a_body_in_single_bytes_is_held_up_to_its_limit_and_then_ends_its_connec
     let good = Pod::start("q", 0);
     other.pods(&[&good]);
     other.ready().await;
-    let outcome = attacked(&site, &other, Attack::TinyData, 500_000).await;
-    // What can be sent again is read ahead; then nobody reads, and h2 does not keep any number of frames.
-    assert!(outcome.closed && outcome.frames < 200_000, "{outcome:?}");
+    let outcome = attacked(&site, &other, Attack::TinyData, 3_000_000).await;
+    // What can be sent again is read ahead; then nobody reads, and h2 does not keep any number of frames. What the kernel has taken meanwhile, some
+    // megabytes of frames of ten bytes, the attacker counts, too.
+    assert!(outcome.closed && outcome.frames < 1_500_000, "{outcome:?}");
     let known = |(reason, _): &(u32, String)| *reason == ENHANCE_YOUR_CALM;
     assert!(outcome.goaway.as_ref().is_none_or(known), "{outcome:?}");
     until("nothing of it is held", || holds_nothing(&site)).await;
