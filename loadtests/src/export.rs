@@ -73,9 +73,7 @@ pub fn prometheus(report: &Report) -> String {
         ),
     ];
     for (kind, number) in &summary.errors {
-        let name = serde_json::to_value(kind).ok();
-        let name = name.as_ref().and_then(|name| name.as_str()).unwrap_or("?");
-        outcomes.push((format!(",outcome=\"{name}\""), count(*number)));
+        outcomes.push((format!(",outcome=\"{}\"", kind.name()), count(*number)));
     }
     one(
         "rouse_load_requests",

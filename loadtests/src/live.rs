@@ -391,8 +391,7 @@ fn errors(progress: &Progress) -> Vec<Piece> {
     let mut kinds: Vec<_> = progress.errors_by_kind.iter().collect();
     kinds.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
     let named = kinds.into_iter().map(|(kind, count)| {
-        let name = serde_json::to_value(kind).unwrap_or_default();
-        let name = name.as_str().unwrap_or("?").replace('_', " ");
+        let name = kind.name().replace('_', " ");
         (format!("{name} {}", grouped(*count)), Tone::Bad)
     });
     std::iter::once((grouped(progress.errors), Tone::Bad))

@@ -75,6 +75,12 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// Its name, as in the JSON of a report: `status_5xx`.
+    pub fn name(self) -> String {
+        let name = serde_json::to_value(self).unwrap_or_default();
+        name.as_str().unwrap_or("?").to_owned()
+    }
+
     /// The kind for a response with an unexpected status.
     pub fn of_status(status: u16) -> Self {
         match status {

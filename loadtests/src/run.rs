@@ -278,7 +278,7 @@ fn drop_all(
 }
 
 /// What it comes to; none if the run was stopped before.
-async fn unless_stopped<T>(
+pub(crate) async fn unless_stopped<T>(
     stop: &mut watch::Receiver<bool>,
     what: impl Future<Output = T>,
 ) -> Option<T> {

@@ -1,6 +1,5 @@
 //! The report as a person reads it.
 
-use crate::record::ErrorKind;
 use crate::report::{Pacing, Percentiles, Report};
 use crate::streams::Streams;
 use crate::unit::human;
@@ -131,19 +130,14 @@ fn pacing(f: &mut fmt::Formatter<'_>, pacing: &Pacing) -> fmt::Result {
 }
 
 fn errors(f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
-    let name = |kind: &ErrorKind| {
-        let name = serde_json::to_value(kind).ok();
-        let name = name.as_ref().and_then(|name| name.as_str());
-        name.unwrap_or("?").to_owned()
-    };
     if report.summary.error_count > 0 {
         writeln!(f, "\n  errors")?;
     }
     for (kind, count) in &report.summary.errors {
-        writeln!(f, "    {:<16}{count:>10}", name(kind))?;
+        writeln!(f, "    {:<16}{count:>10}", kind.name())?;
     }
     for (kind, reason) in &report.reasons {
-        writeln!(f, "    the first {}: {reason}", name(kind))?;
+        writeln!(f, "    the first {}: {reason}", kind.name())?;
     }
     Ok(())
 }

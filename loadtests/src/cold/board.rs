@@ -130,6 +130,8 @@ impl Board {
         for (state, name) in states.iter_mut().zip(&self.names) {
             state.pods.begin();
             state.scaled.clear();
+            // By the clock that began before.
+            state.told = None;
             state.zero_since = state.is_zero().then_some(Duration::ZERO);
             if state.is_watched() {
                 moments.add(state.moment(Duration::ZERO, name));
@@ -302,6 +304,19 @@ mod tests {
             (MOST_MOMENTS / 2..=MOST_MOMENTS).contains(&count),
             "{count}"
         );
+    }
+
+    #[test]
+    fn what_was_told_before_the_run_hides_nothing_of_it() {
+        // Set-up took a minute.
+        let start = Instant::now().checked_sub(Duration::from_mins(1)).unwrap();
+        let board = Board::new(start, vec!["a".into()]);
+        board.change(0, |state, _| state.has_pods = true);
+        board.deployment(0, 1, 0, 0);
+        board.deployment(0, 0, 0, 0);
+        board.begin();
+        let _open = board.open(0);
+        assert_eq!(board.moments().last().unwrap().held, Some(1));
     }
 
     #[test]

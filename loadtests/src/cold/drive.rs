@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::plan::{Schedule, SplitMix, Timing as When};
 use crate::record::{ErrorKind, Recorder};
 use crate::report::Report;
-use crate::run::stopped;
+use crate::run::unless_stopped;
 use crate::unit::human;
 use futures_util::future::{FutureExt, join_all, try_join_all};
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -68,24 +68,22 @@ pub async fn run(
 ) -> Result<Outcome, Error> {
     let (seed, mode) = (plan.seed, plan.mode);
     let nothing = (plan.targets[0].config.clone(), settings(&plan));
-    let site = tokio::select! {
-        site = Site::new(plan) => site?,
-        () = stopped(&mut stop) => {
-            let (config, settings) = nothing;
-            let none = Recorder::default();
-            let mut report = Report::new(&config, &none, Duration::ZERO, SystemTime::now(), true);
-            let mut cold = sums(mode, &[], Vec::new(), Vec::new());
-            cold.settings = settings;
-            report.cold = Some(cold);
-            return Ok(Outcome { report, problems: Vec::new() });
-        }
+    let found = unless_stopped(&mut stop, Site::new(plan)).await;
+    let Some(site) = found.transpose()? else {
+        let (config, settings) = nothing;
+        let none = Recorder::default();
+        let mut report = Report::new(&config, &none, Duration::ZERO, SystemTime::now(), true);
+        let mut cold = sums(mode, &[], Vec::new(), Vec::new());
+        cold.settings = settings;
+        report.cold = Some(cold);
+        return Ok(Outcome {
+            report,
+            problems: Vec::new(),
+        });
     };
     let (start, started_at) = (site.board.begin(), SystemTime::now());
     site.last.lock().fill(start);
-    let ended = tokio::select! {
-        ended = site.drive(&tell, seed) => Some(ended),
-        () = stopped(&mut stop) => None,
-    };
+    let ended = unless_stopped(&mut stop, site.drive(&tell, seed)).await;
     let length = site.board.now();
     let mut problems = Vec::new();
     if let Some(cluster) = &site.cluster {

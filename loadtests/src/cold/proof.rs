@@ -85,9 +85,7 @@ pub(super) fn find(observed: &Observed, evidence: Evidence<'_>) -> Finding {
         pod: served_by.map(str::to_owned),
     };
     if let Some(error) = observed.error {
-        let name = serde_json::to_value(error).unwrap_or_default();
-        let reason = format!("it failed: {}", name.as_str().unwrap_or("error"));
-        return finding(Kind::Failed, reason);
+        return finding(Kind::Failed, format!("it failed: {}", error.name()));
     }
     let (Some(sent), Some(head)) = (observed.sent, observed.head) else {
         return finding(Kind::Failed, "it had no answer".to_owned());
