@@ -21,9 +21,10 @@ const TARGET: &str = "x86_64-unknown-linux-musl";
 /// The profile of what goes into images.
 const PROFILE: &str = "e2e";
 /// What goes into the image of Rouse, and from which packages.
-const PROGRAMS: [(&str, &str); 3] = [
+const PROGRAMS: [(&str, &str); 4] = [
     ("activator", "rouse-activator"),
     ("autoscaler", "rouse-autoscaler"),
+    ("loadtests", "rouse-load"),
     ("queue-proxy", "rouse-queue-proxy"),
 ];
 /// The command line, as a kubectl plugin. Tests run it.
