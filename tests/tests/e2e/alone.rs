@@ -8,3 +8,4 @@ mod leader;
 mod learned;
 mod leaving;
 mod protocols;
+mod study;

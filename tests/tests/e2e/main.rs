@@ -13,6 +13,7 @@
 mod activators;
 mod alone;
 mod audit;
+mod iris;
 mod processes;
 mod space;
 mod talk;
