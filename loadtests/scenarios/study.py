@@ -25,7 +25,6 @@ import threading
 import time
 import urllib.request
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,7 +65,7 @@ class Usage:
         if not both:
             return None
         cores = [(self.cpu[pod] - before.cpu[pod]) / (self.at[pod] - before.at[pod]) for pod in both]
-        return sum(cores) / len(both), sum(self.memory[pod] for pod in both) / len(both)
+        return sum(cores) / len(both), sum(self.memory.get(pod, 0.0) for pod in both) / len(both)
 
 
 def get(url: str) -> str:
@@ -169,10 +168,13 @@ class Cluster:
         self.selector = ",".join(f"{key}={value}" for key, value in labels.items())
 
     def read(self, *words: str) -> dict:
+        return json.loads(self.text(*words))
+
+    def text(self, *words: str) -> str:
         done = subprocess.run([self.kubectl, "-n", self.namespace, *words], capture_output=True, text=True, stdin=subprocess.DEVNULL)
         if done.returncode:
             raise Failed(f"kubectl {' '.join(words)}: {done.stderr.strip()}")
-        return json.loads(done.stdout)
+        return done.stdout
 
     def wait(self, what: str, is_so) -> None:
         wait(what, is_so, lambda: False)
@@ -185,20 +187,21 @@ class Cluster:
         return found["spec"].get("replicas", 1), found.get("status", {}).get("readyReplicas", 0)
 
     def usage(self) -> Usage:
-        """By the kubelet's own statistics, which are some seconds old and say when they were taken."""
+        """By the kubelet's metrics of resources, which are stable (kubernetes.io, "Resource metrics pipeline") and say when they were taken."""
         usage = Usage()
         pods = self.read("get", "pods", "-l", self.selector, "-o", "json")["items"]
         names = {pod["metadata"]["name"] for pod in pods}
         for node in {pod["spec"].get("nodeName") for pod in pods} - {None}:
-            summary = self.read("get", "--raw", f"/api/v1/nodes/{node}/proxy/stats/summary")
-            for pod in summary.get("pods", ()):
-                reference, cpu, memory = pod["podRef"], pod.get("cpu", {}), pod.get("memory", {})
-                if reference["namespace"] != self.namespace or reference["name"] not in names or "usageCoreNanoSeconds" not in cpu:
+            metrics = self.text("get", "--raw", f"/api/v1/nodes/{node}/proxy/metrics/resource")
+            for metric, labels, value, at in re.findall(r"^pod_(\w+){([^}]*)} (\S+) (\d+)$", metrics, re.M):
+                pod = dict(re.findall(r'(\w+)="([^"]*)"', labels))
+                name = pod.get("pod", "")
+                if pod.get("namespace") != self.namespace or name not in names:
                     continue
-                name, taken = reference["name"], re.sub(r"\.\d+", "", cpu["time"]).replace("Z", "+00:00")
-                usage.cpu[name] = cpu["usageCoreNanoSeconds"] / 1e9
-                usage.memory[name] = memory.get("workingSetBytes", 0)
-                usage.at[name] = datetime.fromisoformat(taken).timestamp()
+                if metric == "cpu_usage_seconds_total":
+                    usage.cpu[name], usage.at[name] = float(value), int(at) / 1e3
+                elif metric == "memory_working_set_bytes":
+                    usage.memory[name] = float(value)
         return usage
 
     def end(self) -> None:
