@@ -18,6 +18,8 @@ pub const PORTS: &str = "rouse.dev/ports";
 pub const FALLBACK: &str = "rouse.dev/fallback";
 /// Annotation: longest time a drain may take.
 pub const DRAIN_GRACE: &str = "rouse.dev/drain-grace";
+/// Annotation: the form of the sidecar's request log, `json` or a template; without it there is none.
+pub const REQUEST_LOG: &str = "rouse.dev/request-log";
 
 /// Annotation that the webhook writes on a Pod: the model's ports, the n-th behind the n-th request port.
 pub const UPSTREAM_PORTS: &str = "rouse.dev/upstream-ports";

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use autoscaler_core::annotations::{self, AnnotationError, Annotations};
 use kubernetes::names;
+use shared::record::Form;
 
 mod duration;
 mod resources;
@@ -12,6 +13,9 @@ pub use resources::{KEYS as RESOURCE_KEYS, Quantities, Resource};
 
 /// The two groups whose annotations have a meaning for us.
 const GROUPS: [&str; 2] = ["autoscaling.knative.dev/", "rouse.dev/"];
+
+/// A form of the request log may be this long, in bytes: its fields take some 300.
+const LONGEST_FORM: usize = 2_048;
 
 /// What the annotations ask of the sidecar.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -27,6 +31,8 @@ pub(crate) struct Asked {
     pub(crate) probe_paths: Vec<String>,
     pub(crate) openai_errors: bool,
     pub(crate) drain_grace: Option<Duration>,
+    /// The form of the request log as it is written: the sidecar reads it.
+    pub(crate) request_log: Option<String>,
     /// The list of request ports as it is written.
     pub(crate) ports: Option<String>,
     pub(crate) resources: Quantities,
@@ -113,6 +119,7 @@ pub(crate) fn sidecar_keys() -> impl Iterator<Item = &'static str> {
         "rouse.dev/soft-limit",
         names::PORTS,
         names::DRAIN_GRACE,
+        names::REQUEST_LOG,
     ];
     let resources = RESOURCE_KEYS
         .iter()
@@ -149,6 +156,19 @@ fn read_own(all: &Annotations, asked: &mut Asked, errors: &mut Vec<AnnotationErr
             .filter(|grace| (Duration::from_secs(1)..=Duration::from_hours(24)).contains(grace));
         if asked.drain_grace.is_none() {
             refuse(names::DRAIN_GRACE, value, "a duration from 1s to 24h");
+        }
+    }
+    if let Some(value) = all.get(names::REQUEST_LOG) {
+        let allowed =
+            "json, or a template such as \"{method} {path} {status}\" of at most 2048 bytes";
+        match value.parse::<Form>() {
+            Ok(_) if value.len() <= LONGEST_FORM => asked.request_log = Some(value.clone()),
+            Ok(_) => refuse(
+                names::REQUEST_LOG,
+                &format!("{} bytes", value.len()),
+                allowed,
+            ),
+            Err(wrong) => refuse(names::REQUEST_LOG, value, &format!("{allowed} ({wrong})")),
         }
     }
     // What it names is checked against the containers.
@@ -206,6 +226,7 @@ mod tests {
             ("rouse.dev/bounce", "false"),
             ("rouse.dev/soft-limit", "7"),
             (names::DRAIN_GRACE, "1m30s"),
+            (names::REQUEST_LOG, "{method} {status}"),
             (names::PORTS, "8080,grpc"),
             ("rouse.dev/sidecar-cpu-request", "100m"),
         ])
@@ -221,10 +242,12 @@ mod tests {
         assert_eq!((asked.bounce, asked.soft_limit), (false, Some(7)));
         assert_eq!(asked.drain_grace, Some(Duration::from_secs(90)));
         assert_eq!(asked.ports.as_deref(), Some("8080,grpc"));
+        assert_eq!(asked.request_log.as_deref(), Some("{method} {status}"));
     }
 
     #[test]
     fn a_bad_value_is_named_with_its_key_and_what_is_allowed() {
+        let long = "{path}".repeat(LONGEST_FORM);
         for (key, value, part) in [
             (names::PAUSED, "yes", "true or false"),
             (names::FALLBACK, "never", "allowed is standing"),
@@ -233,6 +256,9 @@ mod tests {
             ("rouse.dev/openai-errors", "yes", "true or false"),
             (names::DRAIN_GRACE, "5", "from 1s to 24h"),
             (names::DRAIN_GRACE, "25h", "from 1s to 24h"),
+            (names::REQUEST_LOG, "", "json, or a template"),
+            (names::REQUEST_LOG, "{methd}", "no field \"methd\""),
+            (names::REQUEST_LOG, &long, "at most 2048 bytes"),
             ("rouse.dev/sidecar-memory-limit", "much", "quantity"),
             ("rouse.dev/max-connection-age", "1ms", "0s or 1s <= 1ms"),
             ("rouse.dev/request-timeout", "300", "from 1s to 24h"),

@@ -120,11 +120,12 @@ pub(crate) fn plan(
 
 /// Annotations that mean something on a cluster and nothing here: said, so that nobody relies on them.
 fn unheard(workload: &Workload) -> impl Iterator<Item = String> {
-    const UNHEARD: [&str; 7] = [
+    const UNHEARD: [&str; 8] = [
         "rouse.dev/paused",
         "rouse.dev/ports",
         "rouse.dev/fallback",
         "rouse.dev/drain-grace",
+        "rouse.dev/request-log",
         "rouse.dev/allowed-namespaces",
         "rouse.dev/bounce",
         "rouse.dev/soft-limit",

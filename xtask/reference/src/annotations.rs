@@ -20,7 +20,7 @@ Names, aliases, ranges and defaults below `autoscaling.knative.dev/` are Knative
 - A value that is not allowed is an error that names key, value and range. All errors are reported at once, and nothing
   starts; on a cluster the object is refused, or, where it is there already, the last good values stay.
 - On a cluster, what is for the sidecar (`container-concurrency`, `ready-path`, `max-connection-age`, the three timeouts,
-  `probe-paths`, `openai-errors`, the resources and `drain-grace`) belongs on the pod template: a change of it makes new pods.
+  `probe-paths`, `openai-errors`, the resources, `drain-grace` and `request-log`) belongs on the pod template: a change of it makes new pods.
 - An unknown key in these two groups is a warning.
 - A default that links to [config](config.md) is a cluster-wide setting.";
 

@@ -6,7 +6,8 @@ use crate::page::{code, section, start, table};
 
 const TEXT: &str = "\
 `--request-log` of [`rouse-queue-proxy`](flags-rouse-queue-proxy.md) and [`rouse-activator`](flags-rouse-activator.md) writes one
-line about each request to standard output. There is none by default. [How to use it](../guides/logs-and-traces.md).
+line about each request to standard output. There is none by default; on a cluster the annotation `rouse.dev/request-log` of a workload's
+pod template asks its sidecars for one. [How to use it](../guides/logs-and-traces.md).
 
 The line is written when the answer has ended: with its last byte, when it is cut, or when its client is gone; of a WebSocket when
 both sides are done. What is refused has one too, also if it was never a request, and so has each attempt of an activator that a pod

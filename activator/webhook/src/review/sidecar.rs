@@ -158,6 +158,9 @@ fn environment(
     if asked.openai_errors {
         env.push(variable("ROUSE_OPENAI_ERRORS", "true"));
     }
+    if let Some(form) = &asked.request_log {
+        env.push(variable("ROUSE_REQUEST_LOG", form));
+    }
     env
 }
 

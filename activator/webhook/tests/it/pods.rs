@@ -265,6 +265,19 @@ fn the_sidecar_is_told_of_openais_errors_only_where_they_are_asked_for() {
 }
 
 #[test]
+fn the_sidecar_is_given_the_form_of_its_request_log() {
+    // Kubernetes would put the value of a variable in the place of $(NAME).
+    let (injected, warnings) = inject(&annotated("rouse.dev/request-log", "{path} $(HOME)"));
+    let given = variable(&injected, "ROUSE_REQUEST_LOG");
+    assert_eq!(
+        (given.as_deref(), warnings),
+        (Some("{path} $$(HOME)"), vec![])
+    );
+    let (injected, _) = inject(&annotated("rouse.dev/ready-path", "/up"));
+    assert_eq!(variable(&injected, "ROUSE_REQUEST_LOG"), None);
+}
+
+#[test]
 fn a_readiness_probe_that_the_sidecar_can_ask_is_handed_over() {
     let with_probe = |probe: Value| {
         let (injected, warnings) = inject(&with(|pod| {

@@ -347,12 +347,13 @@ pub const ALL: [Key; 35] = [
 ];
 
 /// Keys of our group that other parts of Rouse read, so that nobody is warned of them here.
-pub const READ_ELSEWHERE: [&str; 11] = [
+pub const READ_ELSEWHERE: [&str; 12] = [
     "rouse.dev/enabled",
     "rouse.dev/paused",
     "rouse.dev/ports",
     "rouse.dev/fallback",
     "rouse.dev/drain-grace",
+    "rouse.dev/request-log",
     "rouse.dev/sidecar-cpu-request",
     "rouse.dev/sidecar-cpu-limit",
     "rouse.dev/sidecar-memory-request",

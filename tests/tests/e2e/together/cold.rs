@@ -1,6 +1,8 @@
 //! From zero.
 
 use integration::client::{Account, get};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, api::LogParams};
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
@@ -59,7 +61,10 @@ fn check(phases: &[(String, f64)], took: f64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_first_request_at_zero_is_answered_and_the_workload_sleeps_again() {
     let space = Space::new("first").await;
-    let address = space.deploy(&Model::new("m")).await;
+    let logged = ("rouse.dev/request-log", "told {method} {path} {status}");
+    let address = space
+        .deploy(&Model::new("m").annotate(logged.0, logged.1))
+        .await;
     assert_eq!(space.replicas("m").await, (0, 0));
     let account = Account::default();
     let began = Instant::now();
@@ -83,6 +88,18 @@ async fn the_first_request_at_zero_is_answered_and_the_workload_sleeps_again() {
         |all: &[(String, f64)]| all.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
     assert_eq!(names(&kept), names(&told));
     println!("of {:.3} s, {:.4} s are ours", wake["total"], wake["ours"]);
+    let pods: Api<Pod> = space.api();
+    let pod = space.pods("m").await[0].metadata.name.clone().unwrap();
+    let sidecar = LogParams {
+        container: Some(kubernetes::names::SIDECAR.to_owned()),
+        ..LogParams::default()
+    };
+    let line = space.until("the sidecar's line", LONG, async || {
+        let log = pods.logs(&pod, &sidecar).await.unwrap();
+        let told = log.lines().find(|line| line.starts_with("told "));
+        told.map(str::to_owned)
+    });
+    assert_eq!(line.await, "told GET /work 200");
     space.settled("m", 0, LONG * 2).await;
     space.ledger("m", &account.told()).assert_exact();
     space.end().await;
@@ -122,7 +139,7 @@ async fn fifty_clients_at_zero_cost_one_wake_and_lose_nothing() {
 
 /// How often what is wanted of the Deployment was changed.
 async fn generation(space: &Space) -> i64 {
-    let deployments: kube::Api<k8s_openapi::api::apps::v1::Deployment> = space.api();
+    let deployments: Api<k8s_openapi::api::apps::v1::Deployment> = space.api();
     let deployment = deployments.get("m").await.unwrap();
     deployment.metadata.generation.unwrap()
 }
