@@ -159,14 +159,15 @@ fn read_own(all: &Annotations, asked: &mut Asked, errors: &mut Vec<AnnotationErr
         }
     }
     if let Some(value) = all.get(names::REQUEST_LOG) {
-        let allowed =
-            "json, or a template such as \"{method} {path} {status}\" of at most 2048 bytes";
+        let allowed = format!(
+            "json, or a template such as \"{{method}} {{path}} {{status}}\" of at most {LONGEST_FORM} bytes"
+        );
         match value.parse::<Form>() {
             Ok(_) if value.len() <= LONGEST_FORM => asked.request_log = Some(value.clone()),
             Ok(_) => refuse(
                 names::REQUEST_LOG,
                 &format!("{} bytes", value.len()),
-                allowed,
+                &allowed,
             ),
             Err(wrong) => refuse(names::REQUEST_LOG, value, &format!("{allowed} ({wrong})")),
         }

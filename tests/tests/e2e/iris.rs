@@ -3,21 +3,20 @@
 //! No image is built of it: the pod mounts this machine's Python and the demo's environment, read-only, over an image that holds
 //! next to nothing.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::{Value, json};
+
+use crate::{
+    Space,
+    space::{root, service},
+};
 
 /// Its Deployment, its Service and the model.
 pub(crate) const NAME: &str = "sklearn-iris";
 /// Where it predicts.
 pub(crate) const PREDICT: &str = "/v1/models/sklearn-iris:predict";
-
-/// The root of the repository.
-pub(crate) fn root() -> PathBuf {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
-    root.canonicalize().unwrap()
-}
 
 /// The environment that the demo uses too. It is only made outside of the cluster's network, from which nothing can be fetched.
 pub(crate) async fn environment() -> PathBuf {
@@ -30,8 +29,17 @@ pub(crate) async fn environment() -> PathBuf {
         .unwrap()
 }
 
+/// Creates it at zero with its Service and waits until Rouse has taken it over; gives the Service's address.
+pub(crate) async fn deploy(space: &Space, most: u32) -> SocketAddr {
+    space
+        .create_objects(&service(NAME), &deployment(most).await)
+        .await;
+    space.adopted(NAME).await;
+    space.address(NAME).await
+}
+
 /// The Deployment of `examples/iris`, its program taken from this machine, with at most so many replicas: one for every four requests.
-pub(crate) async fn deployment(most: u32) -> Deployment {
+async fn deployment(most: u32) -> Deployment {
     let (root, name) = (root(), NAME);
     let venv = root.join("target/demo/venv");
     let example = root.join("examples/iris");

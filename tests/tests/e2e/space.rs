@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
 };
@@ -32,6 +32,12 @@ pub(crate) struct Space {
     pub(crate) client: Client,
     pub(crate) name: String,
     journals: tempfile::TempDir,
+}
+
+/// The root of the repository.
+pub(crate) fn root() -> PathBuf {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+    root.canonicalize().unwrap()
 }
 
 /// A Deployment of the tiny model with its Service of the same name.

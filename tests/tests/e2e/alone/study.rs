@@ -7,8 +7,8 @@ use tokio::{process::Command, time::timeout};
 
 use crate::{
     Space,
-    iris::{NAME, PREDICT, deployment, root},
-    space::service,
+    iris::{self, NAME, PREDICT},
+    space::root,
 };
 
 /// Five model servers start on two cores, one after the other.
@@ -21,11 +21,7 @@ async fn the_study_s_table_is_measured_on_a_cluster() {
         return;
     };
     let space = Space::new("study").await;
-    space
-        .create_objects(&service(NAME), &deployment(5).await)
-        .await;
-    space.adopted(NAME).await;
-    let address = space.address(NAME).await;
+    let address = iris::deploy(&space, 5).await;
     let folder = tempfile::tempdir().unwrap();
     let rows = folder.path().join("rows.json");
     let mut study = Command::new("python3");

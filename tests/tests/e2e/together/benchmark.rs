@@ -2,7 +2,6 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -16,7 +15,7 @@ use tokio::process::Command;
 
 use crate::{
     Space,
-    space::{LONG, Model},
+    space::{LONG, Model, root},
 };
 
 /// Wakes what is at `target`; gives the report.
@@ -147,7 +146,7 @@ async fn wakes_are_proven_cold_and_told_in_phases() {
 
 /// The example of a Job, for this target and as little as two cores can do beside other tests; it begins at `start`.
 fn example(target: &str, start: Duration) -> String {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/load-test-job.yaml");
+    let file = root().join("deploy/examples/load-test-job.yaml");
     let mut job = std::fs::read_to_string(file).unwrap();
     let start = format!("\"{}\"", start.as_secs());
     for (from, to) in [

@@ -10,8 +10,8 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     Space,
-    iris::{NAME, PREDICT, deployment, environment},
-    space::{LONG, service},
+    iris::{NAME, PREDICT, deploy, environment},
+    space::LONG,
 };
 
 /// One flower, of the first of three kinds.
@@ -26,12 +26,7 @@ async fn prepare() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn iris_wakes_from_zero_scales_and_sleeps_without_an_error() {
     let space = Space::new("iris").await;
-    let name = NAME;
-    space
-        .create_objects(&service(name), &deployment(3).await)
-        .await;
-    space.adopted(name).await;
-    let address = space.address(name).await;
+    let address = deploy(&space, 3).await;
     let began = Instant::now();
     let first = timeout(
         LONG * 2,
@@ -71,13 +66,13 @@ async fn iris_wakes_from_zero_scales_and_sleeps_without_an_error() {
         );
     space
         .until("more than one replica", LONG, async || {
-            (space.replicas(name).await.1 > 1).then_some(())
+            (space.replicas(NAME).await.1 > 1).then_some(())
         })
         .await;
     let (report, _) = timeout(LONG * 2, run).await.unwrap().unwrap();
     println!("{} requests", report.summary.requests);
     assert_eq!(report.summary.error_count, 0, "{:?}", report.summary.errors);
-    space.settled(name, 0, LONG * 3).await;
+    space.settled(NAME, 0, LONG * 3).await;
     let again = timeout(
         LONG * 2,
         fetch(address, get("/v2/models/sklearn-iris/ready")),
